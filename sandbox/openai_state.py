@@ -1,0 +1,155 @@
+"""What the embedded OpenAI remembers: organisations, projects, service accounts, keys.
+
+Guarantees: nothing here prints a key's value, and every value generated carries `CANARY`, so that a test can look for
+leaks.
+"""
+
+from __future__ import annotations
+
+import random
+import string
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import Enum
+
+CANARY = "CANARY"
+_ALPHABET = string.ascii_letters + string.digits
+
+
+class KeyStatus(Enum):
+    """What a key's value is good for at this moment."""
+
+    UNKNOWN = "unknown"
+    PENDING = "pending"  # made, but not accepted yet
+    ACTIVE = "active"
+    EXPIRED = "expired"
+    DELETED = "deleted"
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A service account as oracles see it."""
+
+    id: str
+    name: str
+    project: str
+    created_at: datetime
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An API key as oracles see it: everything but its value."""
+
+    id: str
+    account: str | None
+    project: str
+    status: KeyStatus
+    last_used_at: datetime | None
+    expires_at: datetime | None
+
+
+@dataclass(slots=True)
+class KeyRecord:
+    """An API key; `account` is empty for a key that a user owns."""
+
+    id: str
+    name: str
+    value: str = field(repr=False)
+    account: str | None
+    created_at: datetime
+    accepted_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None = None
+    deleted: bool = False
+
+    def status(self, now: datetime) -> KeyStatus:
+        """What the key is good for at `now`."""
+        if self.deleted:
+            return KeyStatus.DELETED
+        if self.expires_at is not None and now >= self.expires_at:
+            return KeyStatus.EXPIRED
+        return KeyStatus.ACTIVE if now >= self.accepted_at else KeyStatus.PENDING
+
+    @property
+    def redacted(self) -> str:
+        """The value as lists show it; without the marker, for a redacted value is no leak."""
+        return f"sk-svcacct-****{self.value[-4:]}"
+
+
+@dataclass(slots=True)
+class AccountRecord:
+    """A service account; `listed_at` is when lists begin to show it."""
+
+    id: str
+    name: str
+    role: str
+    created_at: datetime
+    listed_at: datetime
+
+
+@dataclass(slots=True)
+class ProjectRecord:
+    """A project; an organisation's default project takes no service accounts.
+
+    `order` has the place of every id ever listed, for a cursor outlives what it points at.
+    """
+
+    id: str
+    name: str
+    organization: OrganizationRecord = field(repr=False)
+    created_at: datetime
+    default: bool = False
+    archived_at: datetime | None = None
+    accounts: dict[str, AccountRecord] = field(default_factory=dict)
+    keys: dict[str, KeyRecord] = field(default_factory=dict)
+    order: dict[str, int] = field(default_factory=dict, repr=False)
+
+    def enrol(self, identifier: str) -> None:
+        """Give the account or key its place in lists."""
+        self.order[identifier] = len(self.order)
+
+    def delete_account(self, identifier: str) -> None:
+        """Delete the account and, with it, its keys."""
+        del self.accounts[identifier]
+        for key in [key for key in self.keys.values() if key.account == identifier]:
+            self.delete_key(key.id)
+
+    def delete_key(self, identifier: str) -> None:
+        """Delete the key; whoever holds its value finds it deleted."""
+        self.keys.pop(identifier).deleted = True
+
+
+@dataclass(slots=True)
+class AdminKey:
+    """What an admin key may do: any of `read` and `write`."""
+
+    organization: OrganizationRecord
+    scopes: frozenset[str] = frozenset({"read", "write"})
+
+
+@dataclass(slots=True)
+class OrganizationRecord:
+    """An organisation; with `maximum_lifetime` set, each new key must be given a lifetime no longer than that."""
+
+    name: str
+    projects: dict[str, ProjectRecord] = field(default_factory=dict)
+    maximum_lifetime: timedelta | None = None
+
+
+class Names:
+    """Ids and key values, made from the given randomness alone."""
+
+    def __init__(self, source: random.Random) -> None:
+        self._random = source
+
+    def identifier(self, prefix: str) -> str:
+        """An id such as `user-8fYq…`."""
+        return prefix + self._text(24)
+
+    def key(self, prefix: str) -> str:
+        """A key value such as `sk-svcacct-CANARY8fYq…`."""
+        return f"{prefix}{CANARY}{self._text(40)}"
+
+    def _text(self, length: int) -> str:
+        return "".join(self._random.choices(_ALPHABET, k=length))
