@@ -1,0 +1,115 @@
+"""Outcomes, told to the cluster: an ExternalSecret's status, and Events on whatever asked for the target.
+
+What a reader of an ExternalSecret expects is kept: condition `Ready` with the reasons SecretSynced and
+SecretSyncedError, `refreshTime`, `syncedResourceVersion`, `binding`; Events Created, Updated, UpdateFailed.
+Guarantees: what is true already is not written again; a failure to announce is returned, never raised, for the
+rotation that it is about has happened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from worker.errors import Conflict, NotFound, RotatorError
+from worker.formats import format_time
+from worker.model import JSON, Outcome, Ref, Resource, Result, Source
+from worker.ports import Clock, Cluster
+
+EVENTS = Resource("", "v1", "events")
+COMPONENT = "openai-key-rotator"
+_LONGEST_MESSAGE = 1000
+"""The API server refuses Events with more than 1024 characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Announcer:
+    cluster: Cluster
+    clock: Clock
+
+    async def announce(
+        self, source: Source, secret: Ref | None, outcome: Outcome, *, created: bool = False
+    ) -> list[str]:
+        """Tell the outcome. `created`: the Secret did not exist before. What could not be told, and why."""
+        problems = []
+        status = status_patch(source, secret, outcome, self.clock.now())
+        if status is not None:
+            try:
+                await self.cluster.patch(source.resource, source.ref, status, subresource="status")
+            except NotFound:
+                pass  # deleted meanwhile: there is nobody left to tell
+            except RotatorError as error:
+                problems.append(error.message)
+        event = event_object(source, outcome, created=created, now=self.clock.now())
+        if event is not None:
+            try:
+                await self.cluster.create(EVENTS, source.ref.namespace, event)
+            except Conflict:
+                pass  # its name is made of what it says: it has been said within the last hour
+            except RotatorError as error:
+                problems.append(error.message)
+        return problems
+
+
+def status_patch(source: Source, secret: Ref | None, outcome: Outcome, now: datetime) -> JSON | None:
+    """The merge patch of an ExternalSecret's status; None where it says the same already, or there is nothing to say."""
+    if source.kind != "ExternalSecret" or outcome.reason in ("InProgress", "Suspended"):
+        return None
+    synced = outcome.result in (Result.ROTATED, Result.KEPT)
+    ready = {
+        "type": "Ready",
+        "status": "True" if synced else "False",
+        "reason": "SecretSynced" if synced else "SecretSyncedError",
+        "message": "secret synced" if synced else outcome.message,
+    }
+    stored = source.status.get("conditions")
+    conditions: list[Any] = stored if isinstance(stored, list) else []
+    old = next((c for c in conditions if isinstance(c, Mapping) and c.get("type") == "Ready"), {})
+    told = all(old.get(key) == value for key, value in ready.items())
+    if told and outcome.result is not Result.ROTATED:
+        return None
+    moved = old.get("status") != ready["status"] or not old.get("lastTransitionTime")
+    ready["lastTransitionTime"] = format_time(now) if moved else str(old["lastTransitionTime"])
+    others = [c for c in conditions if not (isinstance(c, Mapping) and c.get("type") == "Ready")]
+    status: JSON = {"conditions": [*others, ready]}
+    if outcome.result is Result.ROTATED or (synced and not source.status.get("refreshTime")):
+        status["refreshTime"] = format_time(now)
+    if synced and secret is not None:
+        status["syncedResourceVersion"] = f"{source.generation}-{source.metadata_hash}"
+        status["binding"] = {"name": secret.name}
+    return {"status": status}
+
+
+def event_object(source: Source, outcome: Outcome, *, created: bool, now: datetime) -> JSON | None:
+    """The Event for an outcome; None where nothing happened. The same text has the same name."""
+    if outcome.result is Result.ROTATED:
+        kind, reason = "Normal", "Created" if created else "Updated"
+    elif outcome.result in (Result.FAILED, Result.BLOCKED):
+        kind, reason = "Warning", "UpdateFailed"
+    else:
+        return None
+    message = outcome.message[:_LONGEST_MESSAGE]
+    digest = hashlib.sha256(f"{source.uid}\n{reason}\n{message}".encode()).hexdigest()[:16]
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"{source.ref.name[:230]}.{digest}", "namespace": source.ref.namespace},
+        "involvedObject": {
+            "apiVersion": source.resource.api_version,
+            "kind": source.kind,
+            "namespace": source.ref.namespace,
+            "name": source.ref.name,
+            "uid": source.uid,
+        },
+        "type": kind,
+        "reason": reason,
+        "message": message,
+        "source": {"component": COMPONENT},
+        "reportingComponent": COMPONENT,
+        "firstTimestamp": format_time(now),
+        "lastTimestamp": format_time(now),
+        "count": 1,
+    }

@@ -1,0 +1,177 @@
+"""How a target's entry changes: each step of a rotation as a pure function from one entry to the next.
+
+Guarantees: no account leaves an entry other than by `released` and `missed` (invariant I4); at most one publication is
+not superseded; the current account is the one that the Secret names, never one that the ledger merely hopes for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from worker.formats import format_time
+from worker.model import (
+    Account,
+    Entry,
+    Failures,
+    GeneratorNote,
+    Intent,
+    Publication,
+    RunInfo,
+    SecretView,
+    Target,
+)
+
+READY = "Rotated"
+LISTS_APART = timedelta(minutes=1)
+"""How far apart the two lists must begin that let an intent go for which no account was found."""
+
+_FIRST_DELAY = timedelta(minutes=1)
+_LONGEST_DELAY = timedelta(hours=1)
+
+
+def current(entry: Entry) -> Publication | None:
+    """The publication that nothing has superseded."""
+    return next((publication for publication in entry.history if publication.superseded_at is None), None)
+
+
+def reconcile(entry: Entry, secret: SecretView | None, named_at_openai: str | None, now: datetime) -> Entry:
+    """Correct the entry by what the Secret names.
+
+    `named_at_openai`: the name that OpenAI has for the account id which the Secret names, None where there is none or
+    it is not known. An intent becomes a publication only with it, for the id in the annotation may be forged.
+    What a run finds published or superseded without a time of its own gets `now`: too late is safe, too early is not.
+    """
+    if secret is None:
+        return replace(entry, history=tuple(_superseded(publication, now) for publication in entry.history))
+    named = secret.named
+    if named is None or named.ledger != entry.ledger or named.target != str(entry.target):
+        return entry
+    for publication in entry.history:
+        if publication.account.name == named.name and publication.account.id == named.id:
+            return entry if publication.superseded_at is None else _promoted(entry, publication, now)
+    for intent in entry.unpublished:
+        if intent.account.name == named.name and named.id == (intent.account.id or named.id):
+            if intent.account.id is None and named_at_openai != named.name:
+                continue
+            account = replace(intent.account, id=named.id, key_id=intent.account.key_id or named.key_id)
+            return published(entry, account, intent.requested_at, now)
+    return entry
+
+
+def intended(
+    entry: Entry, target: Target, account: Account, run: RunInfo, requested_at: datetime, claimed_until: datetime
+) -> Entry:
+    """The entry that names an account before it is asked for, claims the target, and honours the target's requests."""
+    return replace(
+        entry,
+        ledger=run.ledger,
+        generator=noted(target),
+        unpublished=(
+            *(intent for intent in entry.unpublished if intent.account.name != account.name),
+            Intent(account, requested_at, claimed_until),
+        ),
+        honoured={**entry.honoured, **target.requests},
+    )
+
+
+def holds_intent(entry: Entry, name: str) -> bool:
+    return any(intent.account.name == name for intent in entry.unpublished)
+
+
+def published(entry: Entry, account: Account, rotated_at: datetime, at: datetime) -> Entry:
+    """The intent's account is in the Secret since `at`; what was there before is superseded from then on.
+
+    `rotated_at`: the start of the run, from which the interval is measured.
+    """
+    requested = next((i.requested_at for i in entry.unpublished if i.account.name == account.name), None)
+    new = Publication(account, at, None, requested)
+    others = tuple(
+        _superseded(publication, at) for publication in entry.history if publication.account.name != account.name
+    )
+    return replace(
+        entry,
+        history=(*others, new),
+        unpublished=tuple(intent for intent in entry.unpublished if intent.account.name != account.name),
+        since=entry.since or requested or at,
+        last_rotated_at=rotated_at,
+        failures=Failures(),
+    )
+
+
+def scheduled(entry: Entry, target: Target) -> Entry:
+    """With the time of the next rotation, as the target's interval now says."""
+    last = entry.last_rotated_at
+    due = last + target.interval if last is not None and target.interval is not None else None
+    return replace(entry, next_rotation_at=due, generator=noted(target))
+
+
+def noted(target: Target) -> GeneratorNote:
+    return GeneratorNote(target.generator.ref.name, target.generator.cleanup)
+
+
+def healthy(entry: Entry, now: datetime) -> Entry:
+    """With the condition of a target whose Secret holds a key; the same text for as long as the account is."""
+    publication = current(entry)
+    if publication is None:
+        return entry
+    message = f"account {publication.account.name} is current since {format_time(publication.at)}"
+    return entry.with_condition(True, READY, message, now)
+
+
+def failed(entry: Entry, name: str, account: Account | None, reason: str, message: str, now: datetime) -> Entry:
+    """An attempt came to a definite end without publishing: its claim ends now, and the next attempt is put off.
+
+    `account`: what is known of the account that was made, None where nothing is.
+    """
+    unpublished = tuple(
+        replace(intent, account=account or intent.account, claimed_until=now) if intent.account.name == name else intent
+        for intent in entry.unpublished
+    )
+    return postponed(replace(entry, unpublished=unpublished), reason, message, now)
+
+
+def postponed(entry: Entry, reason: str, message: str, now: datetime) -> Entry:
+    """Count a failed attempt; the delay doubles with each, from a minute to an hour."""
+    count = entry.failures.count + 1
+    delay = min(_FIRST_DELAY * 2 ** min(count - 1, 10), _LONGEST_DELAY)
+    entry = replace(entry, failures=Failures(count, now + delay))
+    return entry.with_condition(False, reason, message, now)
+
+
+def released(entry: Entry, names: Collection[str]) -> Entry:
+    """Without accounts of which OpenAI has confirmed that they do not exist."""
+    return replace(
+        entry,
+        history=tuple(publication for publication in entry.history if publication.account.name not in names),
+        unpublished=tuple(intent for intent in entry.unpublished if intent.account.name not in names),
+    )
+
+
+def missed(entry: Entry, name: str, list_begun_at: datetime) -> Entry:
+    """A complete list, begun after the claim had ended, holds no account of this intent: the second one lets it go."""
+    intent = next(intent for intent in entry.unpublished if intent.account.name == name)
+    if intent.missed_at is not None and list_begun_at >= intent.missed_at + LISTS_APART:
+        return released(entry, {name})
+    first = replace(intent, missed_at=intent.missed_at or list_begun_at)
+    return replace(entry, unpublished=tuple(first if other is intent else other for other in entry.unpublished))
+
+
+def is_empty(entry: Entry) -> bool:
+    return not entry.history and not entry.unpublished
+
+
+def _superseded(publication: Publication, at: datetime) -> Publication:
+    return publication if publication.superseded_at is not None else replace(publication, superseded_at=at)
+
+
+def _promoted(entry: Entry, chosen: Publication, now: datetime) -> Entry:
+    """The Secret was put back to an earlier account: that one is current again."""
+    return replace(
+        entry,
+        history=tuple(
+            replace(publication, superseded_at=None) if publication is chosen else _superseded(publication, now)
+            for publication in entry.history
+        ),
+    )

@@ -1,0 +1,391 @@
+"""Our own formats: the KeyRotation object, and what is written into and read from a target Secret. Pure.
+
+Guarantees: an entry that is encoded and decoded again is equal to the first (times to the second); a value that is not
+what we write raises `Malformed`, naming the field; no function returns or raises a data value of a Secret.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from worker.formats import format_duration, format_time, parse_duration, parse_time
+from worker.model import (
+    ID,
+    JSON,
+    PREFIX,
+    Account,
+    AdminKeyRef,
+    CleanupKind,
+    CleanupPolicy,
+    Condition,
+    CreationPolicy,
+    Entry,
+    Failures,
+    GeneratorNote,
+    Hidden,
+    Intent,
+    NamedAccount,
+    Project,
+    ProjectAccess,
+    Publication,
+    Ref,
+    Resource,
+    SecretView,
+    Target,
+    Version,
+)
+
+KEY_ROTATIONS = Resource("openai-key-rotator.io", "v1alpha1", "keyrotations")
+SECRETS = Resource("", "v1", "secrets")
+
+CURRENT = PREFIX + "service-account"
+PREVIOUS = PREFIX + "previous-service-accounts"
+MANAGED = PREFIX + "managed"
+
+_LONGEST_ANNOTATION = 16_384
+"""An annotation of ours has a few hundred characters; a longer one is not ours and is not parsed."""
+
+
+class Malformed(ValueError):
+    """A stored value is not what we write there."""
+
+
+# --- KeyRotation -------------------------------------------------------------------------------------------------
+
+
+def entry_name(target: Ref) -> str:
+    """The object's name: `<namespace>.<secret>`, cut and hashed where that is longer than 253 characters.
+
+    A namespace has no dots, so two targets never share a name.
+    """
+    name = f"{target.namespace}.{target.name}"
+    if len(name) <= 253:
+        return name
+    return f"{name[:230].rstrip('.-')}.{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+
+
+def entry_object(entry: Entry) -> JSON:
+    """The KeyRotation's `spec` and `status`; absent values are left out."""
+    accounts: JSON = {}
+    for publication in entry.history:
+        accounts[publication.account.name] = _account_object(publication.account) | _present(
+            publishedAt=publication.at,
+            supersededAt=publication.superseded_at,
+            requestedAt=publication.requested_at,
+            held=publication.held,
+        )
+    for intent in entry.unpublished:
+        accounts[intent.account.name] = _account_object(intent.account) | _present(
+            requestedAt=intent.requested_at, claimedUntil=intent.claimed_until, missedAt=intent.missed_at
+        )
+    condition = entry.condition
+    oldest = min((publication.at for publication in entry.history), default=None)
+    cleanup = entry.generator.cleanup
+    return {
+        "spec": {
+            "target": {"namespace": entry.target.namespace, "secret": entry.target.name},
+            "generator": {
+                "name": entry.generator.name,
+                "cleanupPolicy": {
+                    "type": cleanup.kind.value,
+                    "gracePeriod": format_duration(cleanup.grace),
+                    "idleTimeout": format_duration(cleanup.idle),
+                },
+            },
+            "ledger": entry.ledger,
+        },
+        "status": _present(
+            accountCount=len(accounts),
+            since=entry.since,
+            oldestKeyAt=oldest,
+            lastRotatedAt=entry.last_rotated_at,
+            nextRotationAt=entry.next_rotation_at,
+        )
+        | ({"accounts": accounts} if accounts else {})
+        | ({"honoured": dict(entry.honoured)} if entry.honoured else {})
+        | (
+            {"failures": _present(count=entry.failures.count, nextAttemptAt=entry.failures.next_attempt_at)}
+            if entry.failures.count
+            else {}
+        )
+        | (
+            {
+                "conditions": [
+                    {
+                        "type": "Ready",
+                        "status": "True" if condition.ready else "False",
+                        "reason": condition.reason,
+                        "message": condition.message,
+                        "lastTransitionTime": format_time(condition.since),
+                    }
+                ]
+            }
+            if condition is not None
+            else {}
+        ),
+    }
+
+
+def decode_entry(obj: Mapping[str, Any]) -> Entry:
+    """Read a KeyRotation. Raises Malformed naming the field that is not as we write it."""
+    spec, status = _mapping(obj, "spec"), _mapping(obj, "status")
+    target, generator = _mapping(spec, "target"), _mapping(spec, "generator")
+    ref = Ref(_text(target, "namespace"), _text(target, "secret"))
+    history, unpublished = [], []
+    for name, stored in _mapping(status, "accounts").items():
+        if not isinstance(stored, Mapping):
+            raise Malformed("status.accounts holds something that is not an object")
+        account = _account(name, stored, ref.namespace)
+        published, requested = _time(stored, "publishedAt"), _time(stored, "requestedAt")
+        if published is not None:
+            history.append(
+                Publication(account, published, _time(stored, "supersededAt"), requested, stored.get("held"))
+            )
+        else:
+            claimed = _time(stored, "claimedUntil")
+            if requested is None or claimed is None:
+                raise Malformed("status.accounts holds an account without publishedAt, requestedAt or claimedUntil")
+            unpublished.append(Intent(account, requested, claimed, _time(stored, "missedAt")))
+    failures = _mapping(status, "failures")
+    count = failures.get("count", 0)
+    honoured = _mapping(status, "honoured")
+    if not isinstance(count, int) or not all(isinstance(value, str) for value in honoured.values()):
+        raise Malformed("status.failures.count or status.honoured is not as written by the rotator")
+    return Entry(
+        target=ref,
+        ledger=_text(spec, "ledger"),
+        generator=GeneratorNote(str(generator.get("name", "")), _cleanup(_mapping(generator, "cleanupPolicy"))),
+        history=tuple(sorted(history, key=lambda p: (p.at, p.account.name))),
+        unpublished=tuple(sorted(unpublished, key=lambda i: (i.requested_at, i.account.name))),
+        since=_time(status, "since"),
+        last_rotated_at=_time(status, "lastRotatedAt"),
+        next_rotation_at=_time(status, "nextRotationAt"),
+        honoured=dict(honoured),
+        failures=Failures(count, _time(failures, "nextAttemptAt")),
+        condition=_condition(status.get("conditions")),
+        version=version_of(obj),
+        stored={"spec": spec, "status": status},
+    )
+
+
+def version_of(obj: Mapping[str, Any]) -> Version:
+    metadata = _mapping(obj, "metadata")
+    return Version(_text(metadata, "uid"), _text(metadata, "resourceVersion"))
+
+
+def merge_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> JSON:
+    """The smallest JSON merge patch (RFC 7396) that turns `before` into `after`."""
+    patch: JSON = {key: None for key in before if key not in after}
+    for key, value in after.items():
+        old = before.get(key)
+        if isinstance(value, Mapping) and isinstance(old, Mapping):
+            if inner := merge_patch(old, value):
+                patch[key] = inner
+        elif key not in before or old != value:
+            patch[key] = value
+    return patch
+
+
+def _account_object(account: Account) -> JSON:
+    access = account.access
+    return _present(
+        id=account.id,
+        keyId=account.key_id,
+        host=access.project.host,
+        projectId=access.project.id,
+        adminKey={"name": access.admin_key.secret.name, "key": access.admin_key.key},
+        expiresAt=account.expires_at,
+    )
+
+
+def _account(name: str, stored: Mapping[str, Any], namespace: str) -> Account:
+    admin = _mapping(stored, "adminKey")
+    for field in ("id", "keyId", "projectId"):
+        if field in stored and not (isinstance(stored[field], str) and ID.match(stored[field])):
+            raise Malformed(f"status.accounts: {field} is not an id")
+    return Account(
+        name=name,
+        access=ProjectAccess(
+            Project(_text(stored, "host"), _text(stored, "projectId")),
+            AdminKeyRef(Ref(namespace, _text(admin, "name")), _text(admin, "key")),
+        ),
+        id=stored.get("id"),
+        key_id=stored.get("keyId"),
+        expires_at=_time(stored, "expiresAt"),
+    )
+
+
+def _cleanup(stored: Mapping[str, Any]) -> CleanupPolicy:
+    default = CleanupPolicy()
+    try:
+        return CleanupPolicy(
+            CleanupKind(stored.get("type", default.kind)),
+            parse_duration(stored["gracePeriod"]) if "gracePeriod" in stored else default.grace,
+            parse_duration(stored["idleTimeout"]) if "idleTimeout" in stored else default.idle,
+        )
+    except ValueError as error:
+        raise Malformed(f"spec.generator.cleanupPolicy: {error}") from None
+
+
+def _condition(stored: object) -> Condition | None:
+    if not isinstance(stored, list):
+        return None
+    for item in stored:
+        if isinstance(item, Mapping) and item.get("type") == "Ready":
+            since = _time(item, "lastTransitionTime")
+            if since is not None:
+                reason, message = str(item.get("reason", "")), str(item.get("message", ""))
+                return Condition(item.get("status") == "True", reason, message, since)
+    return None
+
+
+def _present(**values: Any) -> JSON:
+    """The values that are not None, times in our format."""
+    return {
+        key: format_time(value) if isinstance(value, datetime) else value
+        for key, value in values.items()
+        if value is not None
+    }
+
+
+def _mapping(obj: Mapping[str, Any], field: str) -> Mapping[str, Any]:
+    value = obj.get(field) or {}
+    if not isinstance(value, Mapping):
+        raise Malformed(f"{field} is not an object")
+    return value
+
+
+def _text(obj: Mapping[str, Any], field: str) -> str:
+    value = obj.get(field)
+    if not isinstance(value, str) or not value:
+        raise Malformed(f"{field} is missing")
+    return value
+
+
+def _time(obj: Mapping[str, Any], field: str) -> datetime | None:
+    if obj.get(field) is None:
+        return None
+    try:
+        return parse_time(obj[field])
+    except ValueError as error:
+        raise Malformed(f"{field}: {error}") from None
+
+
+# --- the target Secret -------------------------------------------------------------------------------------------
+
+
+def secret_view(obj: Mapping[str, Any]) -> SecretView:
+    """What the stages may know of a Secret; also of one that was read without its data."""
+    metadata = _mapping(obj, "metadata")
+    annotations = dict(_mapping(metadata, "annotations"))
+    data = _mapping(obj, "data")
+    return SecretView(
+        ref=Ref(_text(metadata, "namespace"), _text(metadata, "name")),
+        version=version_of(obj),
+        type=str(obj.get("type", "Opaque")),
+        immutable=obj.get("immutable") is True,
+        filled=frozenset(key for key, value in data.items() if value),
+        labels=dict(_mapping(metadata, "labels")),
+        annotations=annotations,
+        owners=tuple(metadata.get("ownerReferences") or ()),
+        named=_named_account(annotations.get(CURRENT)),
+    )
+
+
+def _named_account(text: object) -> NamedAccount | None:
+    if not isinstance(text, str) or len(text) > _LONGEST_ANNOTATION:
+        return None
+    try:
+        stored = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(stored, dict):
+        return None
+    texts = {key: stored.get(key) for key in ("id", "name", "target", "ledger")}
+    if not all(isinstance(value, str) and value for value in texts.values()) or not ID.match(stored["id"]):
+        return None
+    key_id, host, project = stored.get("keyId"), stored.get("host"), stored.get("projectId")
+    return NamedAccount(
+        id=stored["id"],
+        name=stored["name"],
+        key_id=key_id if isinstance(key_id, str) and ID.match(key_id) else None,
+        project=Project(host, project) if isinstance(host, str) and isinstance(project, str) else None,
+        target=stored["target"],
+        ledger=stored["ledger"],
+    )
+
+
+def key_patch(
+    target: Target, secret: SecretView | None, entry: Entry, key: Account, value: Hidden, at: datetime
+) -> JSON:
+    """The one PATCH (or, without a Secret, the object to create) that publishes a key together with its account's name.
+
+    Under the resourceVersion of the Secret that was read. `at` is the time of writing, for the annotation only.
+    """
+    previous = [p.account for p in entry.history if p.account.name != key.name]
+    annotations = dict(target.annotations) | {
+        CURRENT: _json(_annotation(key, entry, at)),
+        PREVIOUS: _json([{"id": account.id, "name": account.name} for account in previous]),
+    }
+    metadata: JSON = {"labels": dict(target.labels) | {MANAGED: "true"}, "annotations": annotations}
+    owners = _owners(target, secret)
+    if owners is not None:
+        metadata["ownerReferences"] = owners
+    body: JSON = {"metadata": metadata, "data": {target.data_key: base64.b64encode(value.reveal().encode()).decode()}}
+    if secret is None:
+        metadata["name"], metadata["namespace"] = target.ref.name, target.ref.namespace
+        return {"apiVersion": "v1", "kind": "Secret", "type": "Opaque"} | body
+    metadata["resourceVersion"] = secret.version.resource_version
+    return body
+
+
+def _annotation(account: Account, entry: Entry, at: datetime) -> JSON:
+    return _present(
+        id=account.id,
+        name=account.name,
+        keyId=account.key_id,
+        projectId=account.access.project.id,
+        host=account.access.project.host,
+        publishedAt=at,
+        expiresAt=account.expires_at,
+        target=str(entry.target),
+        ledger=entry.ledger,
+    )
+
+
+def _owners(target: Target, secret: SecretView | None) -> list[Mapping[str, Any]] | None:
+    """The owner references to write; None where they stay as they are.
+
+    A reference to an earlier object of the same kind and name is dropped: with it the Secret would be collected.
+    """
+    if target.creation is not CreationPolicy.OWNER:
+        return None
+    source = target.source
+    ours = {
+        "apiVersion": source.resource.api_version,
+        "kind": source.kind,
+        "name": source.ref.name,
+        "uid": source.uid,
+        "controller": True,
+    }
+    existing = secret.owners if secret is not None else ()
+    others = [owner for owner in existing if not _same_object(owner, ours)]
+    if any(owner.get("controller") for owner in others):
+        ours["controller"] = False
+    return [*others, ours]
+
+
+def _same_object(owner: Mapping[str, Any], ours: Mapping[str, Any]) -> bool:
+    """The same kind and name, whatever version of the API and whichever uid."""
+    return (owner.get("kind"), owner.get("name")) == (ours["kind"], ours["name"]) and str(
+        owner.get("apiVersion", "")
+    ).partition("/")[0] == str(ours["apiVersion"]).partition("/")[0]
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))

@@ -1,0 +1,85 @@
+"""What can go wrong, sorted by what the caller may do next.
+
+    RotatorError
+    ├── ConfigurationError      nothing was tried: an option, a file or an object must be mended first
+    │   └── AdminKeyUnusable    the Secret with the admin key is absent or holds no usable key
+    ├── OutOfReach              the cluster or the ledger cannot be used at all: the run ends (exit code 3)
+    ├── Refused                 a definite answer: nothing was changed
+    │   ├── NotFound
+    │   ├── Conflict            stale resourceVersion, or the object exists already
+    │   ├── Forbidden           the credentials are known and lack the permission
+    │   └── Throttled           asked to come back later
+    └── Unanswered              nobody knows whether it happened: never repeat it blindly
+        ├── NotSent             the connection never came up, so nothing happened: may be repeated
+        └── Unintelligible      answered with success, but not with what was asked for
+
+Guarantee: no error carries text that a server sent (it may quote keys or whole objects). Each has a `reason` in
+CamelCase, fit for a Kubernetes condition, and a message made of our words, a status, a code and a request id.
+"""
+
+from __future__ import annotations
+
+
+class RotatorError(Exception):
+    """Base of all errors that the stages expect. `reason` is stable and may be matched; the message is for people."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+class ConfigurationError(RotatorError):
+    """Somebody must change an option, a file or an object before a retry makes sense."""
+
+
+class AdminKeyUnusable(ConfigurationError):
+    """The admin key cannot be read; `absent` tells that its Secret does not exist."""
+
+    def __init__(self, message: str, *, absent: bool = False) -> None:
+        super().__init__("AdminKeyMissing" if absent else "AdminKeyInvalid", message)
+        self.absent = absent
+
+
+class OutOfReach(RotatorError):
+    """The cluster or the ledger cannot be used; no target can be served."""
+
+
+class Refused(RotatorError):
+    """The server answered that it will not; nothing was changed. `status` is the HTTP status."""
+
+    def __init__(self, reason: str, message: str, *, status: int = 0) -> None:
+        super().__init__(reason, message)
+        self.status = status
+
+
+class NotFound(Refused):
+    """The object, account, project or API does not exist."""
+
+
+class Conflict(Refused):
+    """The object changed since it was read, or exists already."""
+
+
+class Forbidden(Refused):
+    """Authenticated, but not allowed."""
+
+
+class Throttled(Refused):
+    """Too many requests. `retry_after` is in seconds, None where the server named none."""
+
+    def __init__(self, reason: str, message: str, *, status: int = 429, retry_after: float | None = None) -> None:
+        super().__init__(reason, message, status=status)
+        self.retry_after = retry_after
+
+
+class Unanswered(RotatorError):
+    """No answer, or none that tells whether the request took effect."""
+
+
+class NotSent(Unanswered):
+    """No connection: the request cannot have taken effect."""
+
+
+class Unintelligible(Unanswered):
+    """An answer of success whose content is not what was asked for."""

@@ -1,0 +1,62 @@
+"""Times and durations as Kubernetes writes them. Pure.
+
+Guarantee: what is not a time or duration raises ValueError with a message that quotes at most 40 characters.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_TERM = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)(h|ms|m|s|us|µs|ns)")
+LONGEST = timedelta(days=3650)
+"""Durations beyond this are taken for a mistake."""
+
+
+def parse_duration(text: object) -> timedelta:
+    """A Go duration (`90s`, `1h30m`, `0`), as metav1.Duration takes it: not negative, at most ten years.
+
+    durationpy, which comes with the Kubernetes client, also accepts days, weeks and years, which Kubernetes refuses.
+    """
+    if not isinstance(text, str):
+        raise ValueError("is not a duration such as 90s or 1h30m")
+    if text == "0":
+        return timedelta(0)
+    seconds, position = 0.0, 0
+    while position < len(text):
+        term = _TERM.match(text, position)
+        if term is None:
+            raise ValueError(f"{text[:40]!r} is not a duration such as 90s or 1h30m")
+        seconds += float(term[1]) * _UNITS[term[2]]
+        position = term.end()
+    if not text or seconds > LONGEST.total_seconds():
+        raise ValueError(f"{text[:40]!r} is not a duration of at most ten years, such as 90s or 1h30m")
+    return timedelta(seconds=seconds)
+
+
+def format_duration(duration: timedelta) -> str:
+    """The shortest exact form in hours, minutes and seconds: `1h30m`; fractions of a second are dropped."""
+    seconds = int(duration.total_seconds())
+    parts = [
+        f"{n}{unit}" for n, unit in ((seconds // 3600, "h"), (seconds % 3600 // 60, "m"), (seconds % 60, "s")) if n
+    ]
+    return "".join(parts) or "0s"
+
+
+def parse_time(text: object) -> datetime:
+    """An RFC 3339 time with a zone, as an aware datetime in UTC."""
+    if not isinstance(text, str):
+        raise ValueError("is not a time such as 2026-11-24T10:00:00Z")
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text[:40]!r} is not a time such as 2026-11-24T10:00:00Z") from None
+    if time.tzinfo is None:
+        raise ValueError(f"{text[:40]!r} has no time zone")
+    return time.astimezone(UTC)
+
+
+def format_time(time: datetime) -> str:
+    """RFC 3339 in UTC, whole seconds: the precision of metav1.Time."""
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

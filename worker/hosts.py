@@ -1,0 +1,72 @@
+"""Which hosts may receive an admin key. Pure.
+
+Guarantee: a host is allowed by its parsed scheme, name and port, never by a prefix of its text
+(`https://api.openai.com@evil.example` begins like OpenAI's own).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+DEFAULT_HOST = "https://api.openai.com/v1"
+_OPENAI = "api.openai.com"
+_PATH = re.compile(r"(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*/?\Z")
+_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    scheme: str
+    name: str
+    port: int
+
+
+def normalise(host: object) -> tuple[str, Origin]:
+    """The base URL without trailing slash and its origin. Raises ValueError saying what is wrong with it."""
+    if not isinstance(host, str) or len(host) > 500:
+        raise ValueError("is not a URL")
+    try:
+        parts = urlsplit(host)
+        port, name = parts.port, (parts.hostname or "").lower()
+    except ValueError:
+        raise ValueError("is not a URL") from None
+    if parts.scheme not in ("https", "http") or not name:
+        raise ValueError("is not an https URL")
+    if "@" in parts.netloc or "?" in host or "#" in host:
+        raise ValueError("must not have user info, a query or a fragment")
+    if not (_is_address(name) or _NAME.match(name)) or not _PATH.match(parts.path):
+        raise ValueError("has characters that a host and path may not have")
+    origin = Origin(parts.scheme, name, port or (443 if parts.scheme == "https" else 80))
+    shown = f"[{name}]" if ":" in name else name
+    explicit = f":{port}" if port else ""
+    return f"{parts.scheme}://{shown}{explicit}{parts.path.rstrip('/')}", origin
+
+
+def allowed(origin: Origin, named: Iterable[Origin]) -> bool:
+    """OpenAI's own hosts (regional ones are subdomains) over https, and those that the operator has named."""
+    own = origin.name == _OPENAI or origin.name.endswith("." + _OPENAI)
+    return (own and origin.scheme == "https" and origin.port == 443) or origin in set(named)
+
+
+def named_origin(host: str) -> Origin:
+    """The origin of an `--allow-host`. Raises ValueError: plain http goes over loopback only."""
+    _, origin = normalise(host)
+    if origin.scheme == "http" and not is_loopback(origin.name):
+        raise ValueError("plain http is only for loopback addresses")
+    return origin
+
+
+def is_loopback(name: str) -> bool:
+    return name == "localhost" or (_is_address(name) and ipaddress.ip_address(name).is_loopback)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,293 @@
+"""Adapter: a Kubernetes API server. The only module that imports kubernetes.
+
+The client's low level (`param_serialize`, `call_api`) is used and not its typed classes: those cost over a second of
+CPU at import, and a merge PATCH of theirs silently becomes a strategic one. Authentication, TLS and kubeconfig stay the
+library's. Guarantees: every request has a timeout, of which the server is told too; lists are read page by page and
+start again when they expired; errors hold our words, the status, the reason and field names, never the server's text,
+which quotes objects.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, NoReturn, TypeVar
+
+import aiohttp
+from kubernetes.aio import config
+from kubernetes.aio.client import ApiClient, Configuration
+
+from worker.errors import (
+    ConfigurationError,
+    Conflict,
+    Forbidden,
+    NotFound,
+    NotSent,
+    OutOfReach,
+    Refused,
+    Throttled,
+    Unanswered,
+    Unintelligible,
+)
+from worker.model import JSON, Answer, Ref, Resource, Version
+from worker.ports import Randomness
+from worker.retrying import retrying
+
+T = TypeVar("T")
+
+TIMEOUT = 15.0
+"""Seconds for one request; the server is asked to give up then too (parameter `timeout`)."""
+LIST_TIMEOUT = 60.0
+"""Seconds for one page of a list."""
+PAGE = 500
+_RESTARTS = 3
+_SEGMENT = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._:-]{0,252})\Z")
+_WORD = re.compile(r"[A-Za-z0-9_.\[\]/-]{1,120}\Z")
+_METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+
+
+async def connect(*, kubeconfig: str | None, context: str | None, in_cluster: bool, connections: int) -> ApiClient:
+    """A client as kubectl would make it: the named kubeconfig, else the pod's service account, else the usual file.
+
+    Raises OutOfReach where none is usable.
+    """
+    configuration = Configuration()
+    try:
+        if in_cluster and kubeconfig is None and context is None:
+            config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]
+        else:
+            await config.load_kube_config(kubeconfig, context, configuration, persist_config=False)  # type: ignore[no-untyped-call]
+    except (config.ConfigException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        # The library's text may quote the file, which holds credentials: the kind of error has to do.
+        where = f"kubeconfig {kubeconfig!r}" if kubeconfig is not None else "kubeconfig"
+        raise OutOfReach(
+            "NoKubeconfig",
+            f"no usable cluster configuration ({where}: {type(error).__name__}): set KUBECONFIG, --kubeconfig or "
+            "--context, or run in a pod with a service account",
+        ) from None
+    configuration.connection_pool_maxsize = connections
+    return ApiClient(configuration)
+
+
+class KubernetesApi:
+    """`client` is configured and closed by the caller."""
+
+    def __init__(self, client: ApiClient, random: Randomness) -> None:
+        self._client = client
+        self._random = random
+        client.user_agent = "openai-key-rotator"
+
+    async def list_all(
+        self, resource: Resource, keep: Callable[[JSON], T], *, namespace: str | None = None, selector: str = ""
+    ) -> list[T]:
+        for _ in range(_RESTARTS):
+            try:
+                return await self._list(resource, keep, namespace, selector)
+            except _Expired:
+                continue
+        raise Unanswered("ListExpired", f"the list of {resource} expired {_RESTARTS} times while it was read")
+
+    async def read(self, resource: Resource, ref: Ref) -> Answer:
+        return await self._call("GET", resource, ref, what="get")
+
+    async def read_metadata(self, resource: Resource, ref: Ref) -> Answer:
+        return await self._call("GET", resource, ref, what="get", accept=_METADATA_ONLY)
+
+    async def create(self, resource: Resource, namespace: str, body: JSON, *, dry_run: bool = False) -> Answer:
+        return await self._call("POST", resource, Ref(namespace, ""), what="create", body=body, dry_run=dry_run)
+
+    async def patch(
+        self, resource: Resource, ref: Ref, patch: JSON, *, subresource: str = "", dry_run: bool = False
+    ) -> Answer:
+        return await self._call(
+            "PATCH", resource, ref, what="patch", body=patch, subresource=subresource, dry_run=dry_run
+        )
+
+    async def delete(self, resource: Resource, ref: Ref, version: Version) -> None:
+        preconditions = {"uid": version.uid, "resourceVersion": version.resource_version}
+        body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions}
+        await self._call("DELETE", resource, ref, what="delete", body=body)
+
+    # --- one request
+
+    async def _list(
+        self, resource: Resource, keep: Callable[[JSON], T], namespace: str | None, selector: str
+    ) -> list[T]:
+        kept: list[T] = []
+        token = ""
+        while True:
+            query = [("limit", str(PAGE))]
+            query += [("labelSelector", selector)] if selector else []
+            query += [("continue", token)] if token else []
+            page = await self._call(
+                "GET", resource, Ref(namespace or "", ""), what="list", query=query, seconds=LIST_TIMEOUT
+            )
+            items = page.body.get("items")
+            if not isinstance(items, list):
+                raise Unintelligible("ApiServerUnintelligible", f"the list of {resource} has no items")
+            kept += [keep(item) for item in items]
+            following = (page.body.get("metadata") or {}).get("continue") or ""
+            if not following:
+                return kept
+            if following == token:
+                raise Unintelligible("ApiServerUnintelligible", f"the list of {resource} does not end")
+            token = following
+
+    async def _call(
+        self,
+        method: str,
+        resource: Resource,
+        ref: Ref,
+        *,
+        what: str,
+        body: JSON | None = None,
+        query: list[tuple[str, str]] | None = None,
+        subresource: str = "",
+        dry_run: bool = False,
+        accept: str = "application/json",
+        seconds: float = TIMEOUT,
+    ) -> Answer:
+        subject = f"{what} {resource}{'/' + subresource if subresource else ''}{_place(ref)}"
+        parameters = list(query or [])
+        if method != "GET":
+            parameters.append(("timeout", f"{TIMEOUT:.0f}s"))
+        if dry_run:
+            parameters.append(("dryRun", "All"))
+        headers = {"Accept": accept}
+        if body is not None:
+            headers["Content-Type"] = "application/merge-patch+json" if method == "PATCH" else "application/json"
+        path = _path(resource, ref, subresource)
+
+        async def once() -> Answer:
+            return await self._once(method, path, parameters, dict(headers), body, subject, seconds)
+
+        return await retrying(once, repeatable=method == "GET", random=self._random)
+
+    async def _once(
+        self,
+        method: str,
+        path: str,
+        query: list[tuple[str, str]],
+        headers: dict[str, str],
+        body: JSON | None,
+        subject: str,
+        seconds: float,
+    ) -> Answer:
+        try:
+            request = await self._client.param_serialize(
+                method, path, query_params=query, header_params=headers, body=body, auth_settings=["BearerToken"]
+            )
+            response = await self._client.call_api(*request, _request_timeout=aiohttp.ClientTimeout(total=seconds))
+            content: bytes = await response.read()  # type: ignore[no-untyped-call]
+        except aiohttp.ClientConnectorError as error:
+            number = getattr(error.os_error, "errno", None)
+            kind = type(error).__name__ + (f", errno {number}" if number else "")
+            raise NotSent("ClusterUnreachable", f"no connection to the cluster to {subject} ({kind})") from None
+        except TimeoutError:
+            raise Unanswered(
+                "ClusterUnanswered", f"the API server did not answer within {seconds:.0f} s: {subject}"
+            ) from None
+        except (aiohttp.ClientError, OSError) as error:
+            message = f"the connection to the cluster broke: {subject} ({type(error).__name__})"
+            raise Unanswered("ClusterUnanswered", message) from None
+        except ValueError as error:
+            raise ConfigurationError("InvalidRequest", f"{subject}: {type(error).__name__}") from None
+        if not 200 <= response.status < 300:
+            _raise(response.status, response.headers, content, subject)
+        return Answer(_object(content, subject), _date(response.headers))
+
+
+class _Expired(Refused):
+    """A list's continue token is too old (410)."""
+
+
+def _raise(status: int, headers: Mapping[str, str], content: bytes, subject: str) -> NoReturn:
+    try:
+        answer = json.loads(content)
+    except (ValueError, RecursionError):
+        answer = {}
+    answer = answer if isinstance(answer, dict) else {}
+    details = _details(status, answer)
+    if status == 401:
+        raise Refused("ClusterUnauthorized", f"the cluster does not accept the credentials: {subject}", status=status)
+    if status == 403:
+        advice = (
+            "RBAC, a quota or a webhook forbids it" if not subject.startswith(("list", "get")) else "RBAC forbids it"
+        )
+        raise Forbidden("Forbidden", f"not allowed to {subject}: {advice} ({details})", status=status)
+    if status == 404:
+        raise NotFound("NotFound", f"{subject}: not found", status=status)
+    if status == 409:
+        raise Conflict("Conflict", f"{subject}: changed or created meanwhile", status=status)
+    if status == 410:
+        raise _Expired("Expired", f"{subject}: the list expired", status=status)
+    if status == 429:
+        message = f"the API server asks to slow down: {subject}"
+        raise Throttled("ClusterThrottled", message, retry_after=_seconds(headers.get("Retry-After")))
+    if status >= 500 or status < 200:
+        raise Unanswered("ClusterUnanswered", f"the API server failed: {subject} ({details})")
+    raise Refused("ClusterRefused", f"the API server refused to {subject} ({details})", status=status)
+
+
+def _details(status: int, answer: Mapping[str, Any]) -> str:
+    """Status, reason and field names of a `Status` object; its messages quote objects and are left out."""
+    parts = [f"status {status}"]
+    reason = answer.get("reason")
+    parts += [f"reason {reason}"] if isinstance(reason, str) and _WORD.match(reason) else []
+    details = answer.get("details")
+    causes = details.get("causes") if isinstance(details, Mapping) else None
+    fields = [c.get("field") for c in causes if isinstance(c, Mapping)] if isinstance(causes, list) else []
+    shown = [field for field in fields[:5] if isinstance(field, str) and _WORD.match(field)]
+    return ", ".join([*parts, f"fields {' '.join(shown)}"] if shown else parts)
+
+
+def _object(content: bytes, subject: str) -> JSON:
+    try:
+        answer = json.loads(content)
+    except (ValueError, RecursionError):
+        answer = None
+    if not isinstance(answer, dict):
+        raise Unintelligible("ApiServerUnintelligible", f"the API server's answer is not an object: {subject}")
+    return answer
+
+
+def _path(resource: Resource, ref: Ref, subresource: str) -> str:
+    parts = [f"/apis/{resource.group}" if resource.group else "/api", resource.version]
+    if ref.namespace:
+        parts += ["namespaces", _segment(ref.namespace)]
+    parts.append(resource.plural)
+    if ref.name:
+        parts.append(_segment(ref.name))
+    if subresource:
+        parts.append(subresource)
+    return "/".join(parts)
+
+
+def _segment(text: str) -> str:
+    if not _SEGMENT.match(text):
+        raise ConfigurationError("InvalidName", "an object's name has characters that Kubernetes does not allow")
+    return text
+
+
+def _place(ref: Ref) -> str:
+    if ref.name:
+        return f" {ref}" if ref.namespace else f" {ref.name}"
+    return f" in namespace {ref.namespace}" if ref.namespace else " in all namespaces"
+
+
+def _date(headers: Mapping[str, str]) -> datetime | None:
+    text = headers.get("Date")
+    try:
+        return parsedate_to_datetime(text).astimezone(UTC) if text else None
+    except ValueError:
+        return None
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    try:
+        return max(0.0, float(retry_after)) if retry_after is not None else None
+    except ValueError:
+        return None

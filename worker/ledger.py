@@ -1,0 +1,128 @@
+"""The ledger: one KeyRotation object per target, in the worker's own namespace.
+
+Guarantees: every write is conditional on the version that was read; a write that changes nothing is not sent; what the
+ledger returns is what the API server has stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from worker.codec import KEY_ROTATIONS, Malformed, decode_entry, entry_name, entry_object, merge_patch, version_of
+from worker.errors import Conflict, ConfigurationError, NotFound, OutOfReach, RotatorError
+from worker.model import JSON, Entry, Ref, Resource
+from worker.ports import Cluster
+
+NAMESPACES = Resource("", "v1", "namespaces")
+_ATTEMPTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A ledger object that is not as the rotator writes it: somebody edited it."""
+
+    name: str
+    message: str
+
+
+class Ledger:
+    """`uid` is that of the ledger's namespace: it tells this ledger from a copy of it."""
+
+    def __init__(self, cluster: Cluster, namespace: str, uid: str) -> None:
+        self._cluster = cluster
+        self._namespace = namespace
+        self.uid = uid
+
+    @classmethod
+    async def open(cls, cluster: Cluster, namespace: str) -> tuple[Ledger, datetime | None]:
+        """The ledger of a namespace, and the API server's time. Raises OutOfReach where it cannot be used."""
+        try:
+            answer = await cluster.read(NAMESPACES, Ref("", namespace))
+        except NotFound:
+            raise OutOfReach(
+                "LedgerNamespaceMissing",
+                f"the ledger's namespace {namespace!r} does not exist: kubectl create namespace {namespace}",
+            ) from None
+        except RotatorError as error:
+            raise OutOfReach(error.reason, error.message) from None
+        return cls(cluster, namespace, version_of(answer.body).uid), answer.at
+
+    async def read_all(self) -> dict[Ref, Entry | Unreadable]:
+        """Every entry. Raises OutOfReach where the ledger cannot be read."""
+        try:
+            decoded = await self._cluster.list_all(KEY_ROTATIONS, _decode, namespace=self._namespace)
+        except NotFound:
+            raise OutOfReach(
+                "CRDMissing", f"the cluster does not know {KEY_ROTATIONS}: kubectl apply -k manifests/crds"
+            ) from None
+        except RotatorError as error:
+            raise OutOfReach(error.reason, error.message) from None
+        return dict(decoded)
+
+    async def read(self, target: Ref) -> Entry | None:
+        """One entry as it is now; None where there is none. Raises ConfigurationError where it is unreadable."""
+        try:
+            answer = await self._cluster.read(KEY_ROTATIONS, Ref(self._namespace, entry_name(target)))
+        except NotFound:
+            return None
+        return _decoded(answer.body)
+
+    async def save(self, entry: Entry) -> Entry:
+        """Store an entry. Raises Conflict where it has changed since it was read, or was created meanwhile."""
+        wanted = entry_object(entry)
+        name = entry_name(entry.target)
+        if entry.version is None:
+            body = {
+                "apiVersion": KEY_ROTATIONS.api_version,
+                "kind": "KeyRotation",
+                "metadata": {"name": name, "namespace": self._namespace},
+                **wanted,
+            }
+            return _decoded((await self._cluster.create(KEY_ROTATIONS, self._namespace, body)).body)
+        patch = merge_patch(entry.stored, wanted)
+        if not patch:
+            return entry
+        patch["metadata"] = {"resourceVersion": entry.version.resource_version}
+        return _decoded((await self._cluster.patch(KEY_ROTATIONS, Ref(self._namespace, name), patch)).body)
+
+    async def update(self, entry: Entry, change: Callable[[Entry], Entry]) -> Entry:
+        """Store what `change` makes of the entry; where it has changed meanwhile, of what it is now."""
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                return await self.save(change(entry))
+            except Conflict:
+                entry = await self.read(entry.target) or replace(entry, version=None, stored={})
+        return await self.save(change(entry))
+
+    async def delete(self, entry: Entry) -> None:
+        """Remove an entry, if it is still as it was read (raises Conflict otherwise)."""
+        if entry.version is not None:
+            ref = Ref(self._namespace, entry_name(entry.target))
+            await self._cluster.delete(KEY_ROTATIONS, ref, entry.version)
+
+
+def _decode(obj: JSON) -> tuple[Ref, Entry | Unreadable]:
+    name = obj["metadata"]["name"]
+    try:
+        entry = decode_entry(obj)
+    except Malformed as error:
+        return _target_of(obj, name), Unreadable(name, str(error))
+    if entry_name(entry.target) != name:
+        return entry.target, Unreadable(name, "its name is not the one of its target")
+    return entry.target, entry
+
+
+def _target_of(obj: JSON, name: str) -> Ref:
+    """The target of an unreadable object, as far as it can be told: by its name."""
+    namespace, _, secret = name.partition(".")
+    return Ref(namespace, secret)
+
+
+def _decoded(body: JSON) -> Entry:
+    try:
+        return decode_entry(body)
+    except Malformed as error:
+        name = body.get("metadata", {}).get("name")
+        raise ConfigurationError("LedgerUnreadable", f"ledger entry {name!r} was edited: {error}") from None

@@ -1,0 +1,91 @@
+"""Log lines: JSON, one per target and one per run, constant dotted names, facts as keys.
+
+Guarantees: nothing that looks like an OpenAI key is written, whatever put it there; an error's text that is not ours is
+not written either, nor are tracebacks' values.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Collection, MutableMapping
+from datetime import datetime
+from typing import Any, TextIO
+
+import structlog
+
+from worker.formats import format_time
+from worker.model import Outcome, Ref, Result, Retired
+from worker.reporting import UNUSED, Report, is_news, outcome_fields, retired_fields, run_fields
+
+_KEY = re.compile(r"sk-[A-Za-z0-9_-]{6,}")
+
+
+def redacted(text: str) -> str:
+    """The text without anything that looks like a key: a second line of defence behind `Hidden`."""
+    return _KEY.sub("sk-***", text)
+
+
+def _redact(logger: object, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    return {key: redacted(value) if isinstance(value, str) else value for key, value in event.items()}
+
+
+class _LibraryHandler(logging.Handler):
+    """Warnings of libraries, without their text: it may quote a request."""
+
+    def __init__(self, log: structlog.typing.FilteringBoundLogger) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._log.warning("library.warning", logger=record.name, place=f"{record.filename}:{record.lineno}")
+
+
+def configure(stream: TextIO | None = None) -> structlog.typing.FilteringBoundLogger:
+    """A logger that writes JSON lines to `stream` (default: standard output); libraries are routed through it."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _redact,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(stream or sys.stdout),
+    )
+    log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+    logging.root.handlers[:] = [_LibraryHandler(log)]
+    return log
+
+
+class LogWatcher:
+    """Writes what happens as it happens."""
+
+    def __init__(self, log: structlog.typing.FilteringBoundLogger) -> None:
+        self._log = log
+
+    def found(self, targets: int, unused: Collection[Ref]) -> None:
+        self._log.info("run.discovered", targets=targets)
+        for ref in unused:
+            self._log.warning("generator.unused", namespace=ref.namespace, generator=ref.name, message=UNUSED)
+
+    def served(self, outcome: Outcome) -> None:
+        level = {Result.FAILED: self._log.error, Result.BLOCKED: self._log.warning}.get(outcome.result, self._log.info)
+        level(f"target.{outcome.result.value}", **outcome_fields(outcome))
+
+    def waiting(self, targets: int, until: datetime) -> None:
+        self._log.info("run.waiting", targets=targets, until=format_time(until))
+
+    def retired(self, retired: Retired) -> None:
+        if is_news(retired):
+            level = {Result.FAILED: self._log.error, Result.BLOCKED: self._log.warning}.get(
+                retired.result, self._log.info
+            )
+            level("target.retired", **retired_fields(retired))
+
+    def not_announced(self, target: Ref, problem: str) -> None:
+        self._log.warning("target.not_announced", namespace=target.namespace, secret=target.name, message=problem)
+
+    def finished(self, report: Report) -> None:
+        self._log.info("run.finished", **run_fields(report))

@@ -1,0 +1,415 @@
+"""The nouns of the rotator: immutable values without behaviour that does I/O or asks for the time.
+
+Guarantees: values cannot be changed after they were made; a secret value is always a `Hidden`, which no log, format
+string, repr, traceback or pickle can show.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Literal, NoReturn
+
+PREFIX = "openai-key-rotator.io/"
+"""Prefix of every label and annotation that is ours."""
+
+ID = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")
+"""What an id must look like before it becomes part of a path (yarl would normalise `..`)."""
+
+JSON = dict[str, Any]
+"""A JSON object as the API server sends it: unchecked until the codec or discovery has read it."""
+
+
+class Hidden:
+    """A secret value. `reveal` is called in the places that put it into a request, nowhere else."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Hidden(***)"
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return repr(self)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a hidden value cannot be pickled or copied")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Ref:
+    """A namespaced object of a kind that the context tells."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A Kubernetes resource type, as its URL names it."""
+
+    group: str
+    version: str
+    plural: str
+
+    def __str__(self) -> str:
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An object from the API server, and the server's time when it answered (header `Date`; one second fine)."""
+
+    body: JSON
+    at: datetime | None = None
+
+
+# --- what users ask for ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Project:
+    """An OpenAI project. `host` is the Admin API's base URL without a trailing slash."""
+
+    host: str
+    id: str
+
+    def __str__(self) -> str:
+        return f"{self.id} at {self.host}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class AdminKeyRef:
+    """Where an admin key is kept: a key of a Secret."""
+
+    secret: Ref
+    key: str
+
+    def __str__(self) -> str:
+        return f"key {self.key!r} of Secret {self.secret}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ProjectAccess:
+    """A project seen through one admin key: what a list of accounts is asked for."""
+
+    project: Project
+    admin_key: AdminKeyRef
+
+
+class CleanupKind(StrEnum):
+    RETAIN_LATEST = "retainLatest"
+    IDLE = "idle"
+
+
+@dataclass(frozen=True, slots=True)
+class CleanupPolicy:
+    """How superseded accounts go; the defaults are those of the generator's CRD."""
+
+    kind: CleanupKind = CleanupKind.RETAIN_LATEST
+    grace: timedelta = timedelta(minutes=2)
+    idle: timedelta = timedelta(hours=24)
+
+
+@dataclass(frozen=True, slots=True)
+class Generator:
+    """An `OpenAI` object that was found to be well formed."""
+
+    ref: Ref
+    uid: str
+    access: ProjectAccess
+    name_prefix: str
+    name_size: int
+    cleanup: CleanupPolicy
+
+
+class CreationPolicy(StrEnum):
+    """Who makes the target Secret, and whether it goes with its source (ExternalSecret `target.creationPolicy`)."""
+
+    OWNER = "Owner"
+    ORPHAN = "Orphan"
+    MERGE = "Merge"
+    CREATE_OR_MERGE = "CreateOrMerge"
+
+
+class RefreshPolicy(StrEnum):
+    PERIODIC = "Periodic"
+    ON_CHANGE = "OnChange"
+    CREATED_ONCE = "CreatedOnce"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The object that asked for a target: an ExternalSecret, or a generator that stands alone."""
+
+    resource: Resource
+    kind: Literal["ExternalSecret", "OpenAI"]
+    ref: Ref
+    uid: str
+    generation: int = 0
+    metadata_hash: str = ""
+    status: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.ref}"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One Secret that a generator feeds, with all that was asked of it."""
+
+    ref: Ref
+    source: Source
+    generator: Generator
+    data_key: str
+    interval: timedelta | None
+    """None: rotated once, then only for a reason other than time."""
+    refresh: RefreshPolicy
+    creation: CreationPolicy
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
+    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
+    suspended: bool = False
+    requests: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Values of the annotations that force one rotation each, by what carries them."""
+    key_lifetime: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A source that cannot be served as it is written. `secret` is None where it does not even tell its Secret."""
+
+    secret: Ref | None
+    source: Source
+    reason: str
+    message: str
+
+
+# --- what exists -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A service account of ours. Its id is None until OpenAI has told it."""
+
+    name: str
+    access: ProjectAccess
+    id: str | None = None
+    key_id: str | None = None
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """An account whose key is or was in the target Secret; superseded when another took its place.
+
+    `requested_at`: no container that started before can carry its key.
+    """
+
+    account: Account
+    at: datetime
+    superseded_at: datetime | None = None
+    requested_at: datetime | None = None
+    held: str | None = None
+    """Why it was not deleted although its grace has passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """An account that was asked for, or is about to be, and has not been published.
+
+    Until `claimed_until` its run may be working on it. `missed_at`: when the first complete list without it began.
+    """
+
+    account: Account
+    requested_at: datetime
+    claimed_until: datetime
+    missed_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """Failed attempts since the last publication, and when the next may be made."""
+
+    count: int = 0
+    next_attempt_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """The `Ready` condition."""
+
+    ready: bool
+    reason: str
+    message: str
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """Which stored object an entry was read from: what a PATCH or DELETE of it is conditional on."""
+
+    uid: str
+    resource_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratorNote:
+    """What is still needed of a generator once it is gone."""
+
+    name: str = ""
+    cleanup: CleanupPolicy = CleanupPolicy()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """All that the ledger knows about one target. `version` is None while it is not stored yet."""
+
+    target: Ref
+    ledger: str
+    generator: GeneratorNote = GeneratorNote()
+    history: tuple[Publication, ...] = ()
+    unpublished: tuple[Intent, ...] = ()
+    since: datetime | None = None
+    last_rotated_at: datetime | None = None
+    next_rotation_at: datetime | None = None
+    honoured: Mapping[str, str] = field(default_factory=dict, hash=False)
+    failures: Failures = Failures()
+    condition: Condition | None = None
+    version: Version | None = None
+    stored: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """`spec` and `status` as they were read: what a PATCH is made against."""
+
+    def claimed_until(self, now: datetime) -> datetime | None:
+        """The end of the last claim that still runs."""
+        running = [intent.claimed_until for intent in self.unpublished if intent.claimed_until > now]
+        return max(running, default=None)
+
+    def with_condition(self, ready: bool, reason: str, message: str, now: datetime) -> Entry:
+        """The same entry with this condition; its time moves only when its status does, as Kubernetes has it."""
+        old = self.condition
+        since = old.since if old is not None and old.ready == ready else now
+        return replace(self, condition=Condition(ready, reason, message, since))
+
+
+@dataclass(frozen=True, slots=True)
+class NamedAccount:
+    """What a Secret's annotation claims. Evidence to compare with the ledger, never a reason to delete."""
+
+    id: str
+    name: str
+    key_id: str | None
+    project: Project | None
+    target: str
+    ledger: str
+
+
+@dataclass(frozen=True, slots=True)
+class SecretView:
+    """A Secret without its values. `filled` names the data keys that hold something."""
+
+    ref: Ref
+    version: Version
+    type: str
+    immutable: bool
+    filled: frozenset[str]
+    labels: Mapping[str, str] = field(hash=False)
+    annotations: Mapping[str, str] = field(hash=False)
+    owners: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
+    """Its ownerReferences, as they are."""
+    named: NamedAccount | None = None
+    """The account that the annotation names; None where it is absent or unreadable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A complete list of a project's accounts: id to name. `begun_at`: when its first page was asked for."""
+
+    begun_at: datetime
+    accounts: Mapping[str, str] = field(hash=False)
+    ids: Mapping[str, tuple[str, ...]] = field(hash=False)
+    """The same by name; a name may stand for several accounts."""
+
+    @classmethod
+    def of(cls, begun_at: datetime, accounts: Mapping[str, str]) -> Listing:
+        ids: dict[str, tuple[str, ...]] = {}
+        for id, name in sorted(accounts.items()):
+            ids[name] = (*ids.get(name, ()), id)
+        return cls(begun_at, accounts, ids)
+
+    def ids_of(self, name: str) -> tuple[str, ...]:
+        return self.ids.get(name, ())
+
+
+@dataclass(frozen=True, slots=True)
+class MintedKey:
+    """A new account and the only copy of its key outside OpenAI."""
+
+    account: Account
+    value: Hidden
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """What is the same for all targets of a run."""
+
+    started_at: datetime
+    ledger: str
+    force: bool = False
+    dry_run: bool = False
+
+
+# --- what came of it ---------------------------------------------------------------------------------------------
+
+
+class Result(StrEnum):
+    ROTATED = "rotated"
+    KEPT = "kept"
+    BLOCKED = "blocked"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run did for one target, why, and what happens next. Feeds conditions, Events, log, table, exit code."""
+
+    target: Ref
+    result: Result
+    reason: str
+    message: str
+    next_at: datetime | None = None
+    account: str | None = None
+    source: Source | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """What became of a target's accounts that are not current.
+
+    `result` is KEPT where nothing stood in the way, whether or not something was deleted.
+    """
+
+    target: Ref
+    result: Result = Result.KEPT
+    reason: str = ""
+    message: str = ""
+    deleted: tuple[str, ...] = ()
+    waiting: int = 0
+    """Accounts that stay for now: their grace or claim runs, or somebody uses their key."""
+    next_at: datetime | None = None

@@ -1,0 +1,67 @@
+"""One target's entry, Secret and account at OpenAI, read together and in this order: ledger first, then Secret.
+
+Guarantees: an observation's entry is reconciled with its Secret; nothing is written; a trouble with OpenAI or the admin
+key is part of the observation, for a target that is not due does not need them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from worker.bookkeeping import reconcile
+from worker.codec import SECRETS, secret_view
+from worker.errors import NotFound, RotatorError
+from worker.model import Entry, ProjectAccess, Ref, SecretView, Target
+from worker.planning import Observation
+from worker.ports import Clock, Cluster
+from worker.projects import Projects
+
+
+@dataclass(frozen=True, slots=True)
+class Observer:
+    cluster: Cluster
+    projects: Projects
+    clock: Clock
+
+    async def observe(self, target: Target, entry: Entry) -> Observation:
+        """Read the target's Secret and what OpenAI says of its account. Raises what reading the Secret raised."""
+        secret = await self.secret(target.ref)
+        access = target.generator.access
+        try:
+            await self.projects.admin_key(access.admin_key)
+            await self.projects.listing(access)
+            name = await self._named_at_openai(entry, secret, access)
+        except RotatorError as trouble:
+            return Observation(secret, reconcile(entry, secret, None, self.clock.now()), None, trouble)
+        return Observation(secret, reconcile(entry, secret, name, self.clock.now()), name)
+
+    async def reconciled(self, entry: Entry) -> tuple[Entry, SecretView | None]:
+        """The entry as its Secret, read without its data, says that it is now. Raises what either read raised."""
+        secret = await self.secret(entry.target, metadata_only=True)
+        name = None
+        if secret is not None and secret.named is not None:
+            intents = [i for i in entry.unpublished if i.account.name == secret.named.name]
+            if intents:
+                name = await self.projects.account_name(intents[0].account.access, secret.named.id)
+        return reconcile(entry, secret, name, self.clock.now()), secret
+
+    async def secret(self, ref: Ref, *, metadata_only: bool = False) -> SecretView | None:
+        """The Secret as the stages may see it; None where the API server answers 404 (and nothing else)."""
+        read = self.cluster.read_metadata if metadata_only else self.cluster.read
+        try:
+            return secret_view((await read(SECRETS, ref)).body)
+        except NotFound:
+            return None
+
+    async def _named_at_openai(self, entry: Entry, secret: SecretView | None, access: ProjectAccess) -> str | None:
+        """The name of the account whose id the Secret names, looked up where the ledger or the annotation says."""
+        if secret is None or secret.named is None:
+            return None
+        named = secret.named
+        accounts = [p.account for p in entry.history] + [i.account for i in entry.unpublished]
+        known = next((account for account in accounts if account.name == named.name), None)
+        project = known.access.project if known is not None else named.project
+        if project == access.project:
+            return await self.projects.account_name(access, named.id)
+        # In another project: only the ledger's word for it is followed there, never an annotation's.
+        return await self.projects.account_name(known.access, named.id) if known is not None else None

@@ -1,0 +1,241 @@
+"""Adapter: OpenAI's Admin API over HTTP. The only module that sends an admin key or a new key to OpenAI.
+
+Guarantees: redirects are not followed; a create is sent once; ids are checked again before they become part of a path;
+an answer counts only if it has the documented shape; errors hold our words, the status, OpenAI's error code if it looks
+like one, and the request id, never a server's text.
+Source of paths, fields and status codes: OpenAI's API description (openapi 2.3.0) and the notes in docs/openai.md.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import NoReturn
+
+import aiohttp
+
+from worker.errors import (
+    ConfigurationError,
+    Forbidden,
+    NotFound,
+    NotSent,
+    Refused,
+    RotatorError,
+    Throttled,
+    Unanswered,
+    Unintelligible,
+)
+from worker.model import ID, JSON, Hidden, Project
+from worker.ports import Randomness
+from worker.retrying import retrying
+
+TIMEOUT = 30.0
+"""Seconds for one request."""
+PAGE = 100
+"""The largest page that OpenAI gives."""
+_MOST_PAGES = 10_000
+_CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
+_ADVICE = {
+    401: ("OpenAIUnauthorized", "the admin key is not valid"),
+    403: ("OpenAIForbidden", "the admin key lacks the permission"),
+    404: ("OpenAINotFound", "no such project, or not one of the admin key's organisation"),
+    400: ("OpenAIRefused", "the request was refused; an archived project answers so"),
+}
+
+
+class OpenAIAdminApi:
+    """`session` is an aiohttp.ClientSession, or what stands in for it."""
+
+    def __init__(self, session: aiohttp.ClientSession, random: Randomness) -> None:
+        self._session = session
+        self._random = random
+
+    async def list_accounts(self, project: Project, admin_key: Hidden) -> dict[str, str]:
+        accounts: dict[str, str] = {}
+        after: str | None = None
+        for _ in range(_MOST_PAGES):
+            query = f"?limit={PAGE}" + (f"&after={after}" if after is not None else "")
+            page = await self._json("GET", _path(project) + query, admin_key, "list accounts", repeatable=True)
+            items, more = page.get("data"), page.get("has_more")
+            if not isinstance(items, list) or not isinstance(more, bool):
+                raise _unintelligible("list accounts", "has no data or has_more")
+            for item in items:
+                account_id, name = _field(item, "id", "list accounts"), item.get("name")
+                accounts[account_id] = name if isinstance(name, str) else ""
+            if not more:
+                return accounts
+            last = page.get("last_id") or (items[-1].get("id") if items else None)
+            if not isinstance(last, str) or not ID.match(last) or last == after or not items:
+                raise _unintelligible("list accounts", "says that there is more, but not where")
+            after = last
+        raise _unintelligible("list accounts", "does not end")
+
+    async def create_account(
+        self, project: Project, admin_key: Hidden, name: str, lifetime: timedelta | None
+    ) -> tuple[str, str, Hidden]:
+        body: JSON = {"name": name}
+        if lifetime is not None:
+            body["expires_in_seconds"] = int(lifetime.total_seconds())
+        made = await self._json("POST", _path(project), admin_key, "create account", body=body)
+        key = made.get("api_key")
+        if not isinstance(key, Mapping):
+            raise _unintelligible("create account", "holds no key")
+        value = key.get("value")
+        if not isinstance(value, str) or not value or not value.isascii() or not value.isprintable():
+            raise _unintelligible("create account", "holds no usable key")
+        return _field(made, "id", "create account"), _field(key, "id", "create account"), Hidden(value)
+
+    async def account_name(self, project: Project, admin_key: Hidden, account_id: str) -> str:
+        path = f"{_path(project)}/{_id(account_id)}"
+        account = await self._json("GET", path, admin_key, "read account", repeatable=True)
+        if account.get("id") != account_id:
+            raise _unintelligible("read account", "is about another account")
+        name = account.get("name")
+        return name if isinstance(name, str) else ""
+
+    async def key_last_used(self, project: Project, admin_key: Hidden, key_id: str) -> datetime | None:
+        path = f"{_project(project)}/api_keys/{_id(key_id)}"
+        key = await self._json("GET", path, admin_key, "read key", repeatable=True)
+        used = key.get("last_used_at")
+        if used is None:
+            return None
+        if not isinstance(used, int | float) or isinstance(used, bool) or not 0 < used < 1e11:
+            raise _unintelligible("read key", "has no usable last_used_at")
+        return datetime.fromtimestamp(used, UTC)
+
+    async def delete_account(self, project: Project, admin_key: Hidden, account_id: str) -> None:
+        path = f"{_path(project)}/{_id(account_id)}"
+        await self._retry(lambda: self._send("DELETE", path, admin_key, "delete account"), repeatable=True)
+
+    async def project_archived(self, project: Project, admin_key: Hidden) -> bool:
+        found = await self._json("GET", _project(project), admin_key, "read project", repeatable=True)
+        return found.get("id") == project.id and found.get("status") == "archived"
+
+    async def key_accepted(self, host: str, key: Hidden) -> bool:
+        """401: not yet. 403 and 404 cannot tell (a key without that permission, a host without that path): accepted."""
+        try:
+            await self._send("GET", f"{host}/models", key, "verify key")
+        except Refused as error:
+            if error.status == 401:
+                return False
+            if error.status in (403, 404):
+                return True
+            if isinstance(error, Throttled):
+                raise
+            raise Unanswered(error.reason, error.message) from None
+        return True
+
+    # --- one request
+
+    async def _json(
+        self, method: str, url: str, key: Hidden, what: str, *, body: JSON | None = None, repeatable: bool = False
+    ) -> JSON:
+        text = await self._retry(lambda: self._send(method, url, key, what, body), repeatable=repeatable, method=method)
+        try:
+            answer = json.loads(text)
+        except (ValueError, RecursionError):
+            raise _unintelligible(what, "is not JSON") from None
+        if not isinstance(answer, dict):
+            raise _unintelligible(what, "is not a JSON object")
+        return answer
+
+    async def _retry(self, call: Callable[[], Awaitable[bytes]], *, repeatable: bool, method: str = "") -> bytes:
+        """A create is never sent a second time under the same name, not even where that would be harmless (I1)."""
+        if method == "POST":
+            return await call()
+        return await retrying(call, repeatable=repeatable, random=self._random)
+
+    async def _send(self, method: str, url: str, key: Hidden, what: str, body: JSON | None = None) -> bytes:
+        """The body of a 2xx answer. Raises one of the errors of `worker.errors` for anything else."""
+        try:
+            async with self._session.request(
+                method,
+                url,
+                headers={"Authorization": f"Bearer {key.reveal()}"},
+                json=body,
+                timeout=aiohttp.ClientTimeout(total=TIMEOUT),
+                allow_redirects=False,
+            ) as response:
+                content = await response.read()
+        except aiohttp.ClientConnectorError as error:
+            raise NotSent("OpenAIUnreachable", f"no connection to OpenAI to {what}: {_cause(error)}") from None
+        except TimeoutError:
+            raise Unanswered("OpenAIUnanswered", f"OpenAI did not answer within {TIMEOUT:.0f} s: {what}") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise Unanswered("OpenAIUnanswered", f"the connection to OpenAI broke: {what} ({_cause(error)})") from None
+        except ValueError as error:
+            raise ConfigurationError("InvalidRequest", f"{what}: {type(error).__name__}") from None
+        if 200 <= response.status < 300:
+            return content
+        _raise(response.status, response.headers, content, what)
+
+
+def _raise(status: int, headers: Mapping[str, str], content: bytes, what: str) -> NoReturn:
+    details = _details(status, headers, content)
+    if status == 429:
+        message = f"OpenAI asks to slow down: {what} ({details})"
+        raise Throttled("OpenAIThrottled", message, retry_after=_seconds(headers.get("Retry-After")))
+    if status >= 500 or status < 200:
+        raise Unanswered("OpenAIUnanswered", f"OpenAI failed: {what} ({details})")
+    if status < 400:
+        raise Refused(
+            "OpenAIRedirect", f"OpenAI's host redirects, which is not followed: {what} ({details})", status=status
+        )
+    reason, advice = _ADVICE.get(status, ("OpenAIRefused", "the request was refused"))
+    kind: type[Refused] = {403: Forbidden, 404: NotFound}.get(status, Refused)
+    raise kind(reason, f"OpenAI refused to {what}: {advice} ({details})", status=status)
+
+
+def _details(status: int, headers: Mapping[str, str], content: bytes) -> str:
+    """Status, code and request id; nothing that could quote a key."""
+    parts = [f"status {status}"]
+    try:
+        code = json.loads(content)["error"]["code"]
+    except (ValueError, RecursionError, KeyError, TypeError):
+        code = None
+    request_id = headers.get("x-request-id")
+    parts += [f"code {code}"] if isinstance(code, str) and _CODE.match(code) and not code.startswith("sk-") else []
+    parts += [f"request {request_id}"] if isinstance(request_id, str) and _CODE.match(request_id) else []
+    return ", ".join(parts)
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """`Retry-After` in seconds; a date, which OpenAI does not send, counts as none."""
+    try:
+        return max(0.0, float(retry_after)) if retry_after is not None else None
+    except ValueError:
+        return None
+
+
+def _cause(error: Exception) -> str:
+    """The kind of a connection's failure: class names and an errno, no text of the library's."""
+    inner = getattr(error, "os_error", None)
+    number = getattr(inner, "errno", None)
+    return type(error).__name__ + (f", errno {number}" if number else "")
+
+
+def _unintelligible(what: str, problem: str) -> RotatorError:
+    return Unintelligible("OpenAIUnintelligible", f"OpenAI's answer to '{what}' {problem}")
+
+
+def _field(obj: object, field: str, what: str) -> str:
+    value = obj.get(field) if isinstance(obj, Mapping) else None
+    if not isinstance(value, str) or not ID.match(value):
+        raise _unintelligible(what, f"has no usable {field}")
+    return value
+
+
+def _id(value: str) -> str:
+    if not ID.match(value):
+        raise ConfigurationError("InvalidId", "an id has characters that an OpenAI id does not have")
+    return value
+
+
+def _project(project: Project) -> str:
+    return f"{project.host}/organization/projects/{_id(project.id)}"
+
+
+def _path(project: Project) -> str:
+    return f"{_project(project)}/service_accounts"

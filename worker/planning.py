@@ -1,0 +1,300 @@
+"""What to do for one target, decided from plain values: rotate, keep, or say why not. Pure; no clock of its own.
+
+Guarantees: a target is due once per interval, measured from run start to run start (I5); a Secret is only ever written
+where it is absent, ours, or was asked for with Merge; an account is deleted only after its claim and its grace, when
+another account has taken its place or its Secret is gone (I3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from worker.bookkeeping import current
+from worker.codec import MANAGED
+from worker.errors import ConfigurationError, Refused, RotatorError, Throttled
+from worker.formats import format_duration, format_time
+from worker.model import (
+    CleanupKind,
+    CleanupPolicy,
+    CreationPolicy,
+    Entry,
+    Intent,
+    NamedAccount,
+    Publication,
+    RunInfo,
+    SecretView,
+    Target,
+)
+
+LARGEST_SLACK = timedelta(minutes=5)
+"""A run may start this much early against the one that rotated: schedules jitter."""
+
+PROPAGATION = timedelta(minutes=5)
+"""A use of a key this soon after it was superseded says nothing: volumes and caches follow with a delay."""
+
+_LARGEST_EXPIRY_MARGIN = timedelta(days=1)
+_OPERATOR_LABELS = ("reconcile.external-secrets.io/created-by", "reconcile.external-secrets.io/managed")
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One target as a run found it. `entry` is already reconciled with the Secret."""
+
+    secret: SecretView | None
+    entry: Entry
+    named_at_openai: str | None = None
+    """The name OpenAI has for the account id that the Secret names; None: there is no such account."""
+    trouble: RotatorError | None = None
+    """Why OpenAI could not be asked about this project."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rotate:
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    reason: str
+    message: str
+    next_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """Somebody has to change an object before this target can be served."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unable:
+    """Something outside stands in the way. `until`: when the next attempt may be made, None: with the next run."""
+
+    reason: str
+    message: str
+    until: datetime | None = None
+
+
+Decision = Rotate | Keep | Blocked | Unable
+
+
+def decide(target: Target, seen: Observation, run: RunInfo, now: datetime) -> Decision:
+    """Decide what to do for a target."""
+    entry = seen.entry
+    if entry.ledger != run.ledger:
+        return Blocked(
+            "ForeignLedger",
+            f"the ledger entry of {target.ref} was written by another installation (ledger {entry.ledger[:40]}): "
+            "openai-key-rotator adopt shows what it records",
+        )
+    claim = entry.claimed_until(now)
+    if claim is not None:
+        return Keep("InProgress", f"a run may be working on it until {format_time(claim)}", claim)
+    refusal = _refusal(target, seen)
+    if refusal is not None:
+        return refusal
+    if target.suspended:
+        return Keep("Suspended", "suspended by annotation: no rotation and no deletion")
+    if seen.trouble is not None and _lasting(seen.trouble):
+        return Unable(seen.trouble.reason, seen.trouble.message)
+    wanted = _reason(target, seen, run)
+    if wanted is None:
+        return Keep("NotDue", _next(entry.next_rotation_at), entry.next_rotation_at)
+    if seen.trouble is not None:
+        return Unable(seen.trouble.reason, seen.trouble.message)
+    later = entry.failures.next_attempt_at
+    if later is not None and later > now and not run.force and not _requested(target, entry.honoured):
+        condition = entry.condition
+        reason, message = (
+            (condition.reason, condition.message) if condition else ("BackingOff", "the last attempt failed")
+        )
+        return Unable(reason, message, later)
+    return wanted
+
+
+def _lasting(trouble: RotatorError) -> bool:
+    """A trouble that waiting does not mend is reported although nothing is due yet."""
+    return isinstance(trouble, ConfigurationError | Refused) and not isinstance(trouble, Throttled)
+
+
+def _reason(target: Target, seen: Observation, run: RunInfo) -> Rotate | None:
+    """Why this target needs a new key now, None where it does not."""
+    entry, publication = seen.entry, current(seen.entry)
+    if seen.secret is None:
+        if not entry.history:
+            return Rotate("First", "there is no Secret yet")
+        return Rotate("SecretMissing", "the Secret was deleted")
+    if publication is None:
+        if seen.secret.named is not None:
+            return Rotate("AccountGone", "the account that the Secret names does not exist at OpenAI")
+        return Rotate("First", "the Secret holds no key of ours yet")
+    account = publication.account
+    if target.data_key not in seen.secret.filled or seen.secret.named is None:
+        return Rotate(
+            "KeyMissing", f"the Secret has lost its {target.data_key!r} or the annotation that names its account"
+        )
+    if account.access.project != target.generator.access.project:
+        return Rotate("ProjectChanged", f"the generator's project is {target.generator.access.project} now")
+    if seen.trouble is None and seen.named_at_openai is None:
+        return Rotate("AccountGone", f"account {seen.secret.named.name[:64]!r} does not exist at OpenAI any more")
+    if run.force:
+        return Rotate("Forced", "forced by --force")
+    if names := _requested(target, entry.honoured):
+        return Rotate("Requested", f"requested by a new value of {', '.join(names)}")
+    if account.expires_at is not None:
+        margin = min((account.expires_at - publication.at) / 3, _LARGEST_EXPIRY_MARGIN)
+        if run.started_at >= account.expires_at - margin:
+            return Rotate("Expiring", f"the key expires at {format_time(account.expires_at)}")
+    if entry.failures.count or any(intent.requested_at > publication.at for intent in entry.unpublished):
+        return Rotate("Retry", "the last attempt to rotate did not publish a key")
+    if target.interval is not None:
+        slack = min(target.interval / 10, LARGEST_SLACK)
+        last = entry.last_rotated_at
+        if last is None or run.started_at >= last + target.interval - slack:
+            return Rotate("Due", f"the interval of {format_duration(target.interval)} has passed")
+    return None
+
+
+def _requested(target: Target, honoured: Mapping[str, str]) -> list[str]:
+    return [name for name, value in target.requests.items() if honoured.get(name) != value]
+
+
+def _next(at: datetime | None) -> str:
+    return f"next rotation at {format_time(at)}" if at is not None else "rotated on request only"
+
+
+# --- may the Secret be written? ----------------------------------------------------------------------------------
+
+
+def _refusal(target: Target, seen: Observation) -> Blocked | None:
+    secret = seen.secret
+    if secret is None:
+        if target.creation is CreationPolicy.MERGE:
+            return Blocked("SecretMissing", f"creationPolicy Merge needs the Secret {target.ref}, which does not exist")
+        return None
+    if secret.type != "Opaque":
+        return Blocked(
+            "SecretType", f"Secret {secret.ref} is of type {secret.type[:80]}: only Opaque Secrets are written"
+        )
+    if secret.immutable:
+        return Blocked(
+            "SecretImmutable", f"Secret {secret.ref} is immutable: delete it, or give the target another name"
+        )
+    if any(label in secret.labels for label in _OPERATOR_LABELS) or _owned_by_another(target, secret):
+        return Blocked(
+            "ForeignSecret",
+            f"Secret {secret.ref} belongs to another controller: remove its ExternalSecret there, or use another name",
+        )
+    if secret.named is not None:
+        return _foreign_annotation(target, seen, secret.named)
+    merging = target.creation in (CreationPolicy.MERGE, CreationPolicy.CREATE_OR_MERGE)
+    ours = secret.labels.get(MANAGED) == "true" and seen.entry.history
+    owned = any(owner.get("uid") == target.source.uid for owner in secret.owners)
+    if not (merging or ours or owned):
+        return Blocked(
+            "ForeignSecret",
+            f"Secret {secret.ref} exists and is not managed by the rotator: "
+            "delete it, use another name, or set creationPolicy Merge",
+        )
+    return None
+
+
+def _foreign_annotation(target: Target, seen: Observation, named: NamedAccount) -> Blocked | None:
+    if named.ledger != seen.entry.ledger:
+        return Blocked(
+            "ForeignLedger",
+            f"the annotation of Secret {target.ref} was written by another installation (ledger {named.ledger[:40]}): "
+            "openai-key-rotator adopt shows its account",
+        )
+    if named.target != str(target.ref):
+        return Blocked(
+            "CopiedSecret",
+            f"the annotation of Secret {target.ref} names the target {named.target[:120]}: it is a copy; "
+            "delete it or its annotations",
+        )
+    publication = current(seen.entry)
+    known = publication is not None and publication.account.name == named.name and publication.account.id == named.id
+    if known or seen.trouble is not None:
+        return None
+    elsewhere = named.project is not None and named.project != target.generator.access.project
+    if seen.named_at_openai is not None or elsewhere:
+        return Blocked(
+            "UnknownAccount",
+            f"the annotation of Secret {target.ref} names account {named.name[:64]!r}, which the ledger does not record: "
+            "openai-key-rotator adopt shows it",
+        )
+    return None
+
+
+def _owned_by_another(target: Target, secret: SecretView) -> bool:
+    """An ExternalSecret other than the source owns the Secret. One of the source's name may be its earlier self."""
+    return any(
+        owner.get("kind") == "ExternalSecret"
+        and str(owner.get("apiVersion", "")).startswith("external-secrets.io/")
+        and (target.source.kind, target.source.ref.name) != ("ExternalSecret", owner.get("name"))
+        for owner in secret.owners
+    )
+
+
+# --- retirement --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """May be deleted now."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """May be deleted at `until`, not earlier."""
+
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Somebody still uses the key; asked again in the next run, and not held beyond `until`."""
+
+    why: str
+    until: datetime
+
+
+def ripe_at(previous: Publication, cleanup: CleanupPolicy) -> datetime | None:
+    """The earliest moment at which a publication may go, by its grace period alone; None: it is current."""
+    if previous.superseded_at is None:
+        return None
+    return previous.superseded_at + (cleanup.grace if cleanup.kind is CleanupKind.RETAIN_LATEST else cleanup.idle)
+
+
+def retirement_of(
+    previous: Publication, cleanup: CleanupPolicy, last_used: datetime | None, unseen_hold: timedelta, now: datetime
+) -> Delete | Wait | Held:
+    """May a superseded account go, given when its key was last used (None: never)?"""
+    ripe = ripe_at(previous, cleanup)
+    if ripe is None or previous.superseded_at is None:
+        raise ValueError("a current account is not retired")
+    if ripe > now:
+        return Wait(ripe)
+    if cleanup.kind is CleanupKind.IDLE:
+        idle = max(previous.superseded_at, last_used or previous.superseded_at) + cleanup.idle
+        return Wait(idle) if idle > now else Delete(f"its key was idle for {format_duration(cleanup.idle)}")
+    limit = previous.superseded_at + unseen_hold
+    if last_used is not None and last_used > previous.superseded_at + PROPAGATION and limit > now:
+        return Held(f"its key was used at {format_time(last_used)}, after it was superseded", limit)
+    return Delete(f"superseded at {format_time(previous.superseded_at)}")
+
+
+def ended_claims(entry: Entry, now: datetime) -> tuple[Intent, ...]:
+    return tuple(intent for intent in entry.unpublished if intent.claimed_until <= now)
+
+
+def disowned(entry: Entry, reason: str, message: str, now: datetime) -> Entry:
+    """The entry of a target that nothing asks for any more: not scheduled, and said so."""
+    return replace(entry, next_rotation_at=None).with_condition(False, reason, message, now)

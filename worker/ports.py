@@ -1,0 +1,82 @@
+"""The Protocols through which the stages see the world. Adapters implement them; the stages know nothing else.
+
+Every method may raise the errors of `worker.errors` and no others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Protocol, TypeVar
+
+from worker.model import JSON, Answer, Hidden, Project, Ref, Resource, Version
+
+T = TypeVar("T")
+
+
+class Clock(Protocol):
+    """The time of day, and a clock that never jumps (seconds, from an arbitrary start)."""
+
+    def now(self) -> datetime: ...
+
+    def monotonic(self) -> float: ...
+
+
+class Randomness(Protocol):
+    """The part of `random.Random` that is used."""
+
+    def choices(self, population: str, *, k: int) -> list[str]: ...
+
+    def random(self) -> float: ...
+
+
+class Cluster(Protocol):
+    """A Kubernetes API server."""
+
+    async def list_all(
+        self, resource: Resource, keep: Callable[[JSON], T], *, namespace: str | None = None, selector: str = ""
+    ) -> list[T]:
+        """Read every page and keep of each object what `keep` makes of it. NotFound: no such resource type."""
+
+    async def read(self, resource: Resource, ref: Ref) -> Answer: ...
+
+    async def read_metadata(self, resource: Resource, ref: Ref) -> Answer:
+        """The object without anything but its metadata."""
+
+    async def create(self, resource: Resource, namespace: str, body: JSON, *, dry_run: bool = False) -> Answer:
+        """Conflict: it exists already."""
+
+    async def patch(
+        self, resource: Resource, ref: Ref, patch: JSON, *, subresource: str = "", dry_run: bool = False
+    ) -> Answer:
+        """Merge the patch into the object. Conflict: the patch names a resourceVersion that is not current."""
+
+    async def delete(self, resource: Resource, ref: Ref, version: Version) -> None:
+        """Delete this very version of the object. Conflict: it has changed."""
+
+
+class OpenAIAdmin(Protocol):
+    """OpenAI's Admin API, and the one question that is asked with a new key."""
+
+    async def list_accounts(self, project: Project, admin_key: Hidden) -> dict[str, str]:
+        """Every account of the project, id to name, all pages."""
+
+    async def create_account(
+        self, project: Project, admin_key: Hidden, name: str, lifetime: timedelta | None
+    ) -> tuple[str, str, Hidden]:
+        """Make an account with a key: its id, its key's id, the key. Sent once, whatever comes of it."""
+
+    async def account_name(self, project: Project, admin_key: Hidden, account_id: str) -> str:
+        """NotFound: there is no such account."""
+
+    async def key_last_used(self, project: Project, admin_key: Hidden, key_id: str) -> datetime | None:
+        """None: never used. NotFound: there is no such key."""
+
+    async def delete_account(self, project: Project, admin_key: Hidden, account_id: str) -> None:
+        """NotFound: there is no such account (any more)."""
+
+    async def project_archived(self, project: Project, admin_key: Hidden) -> bool:
+        """Has the project been archived? Archived projects have no accounts."""
+
+    async def key_accepted(self, host: str, key: Hidden) -> bool:
+        """Does OpenAI accept this key already? A new key may be refused for a while."""

@@ -1,0 +1,179 @@
+"""Delete the accounts of one target that may go, and let them go from the ledger.
+
+Guarantees: I3 an account is deleted only if the ledger records it for this target, no claim runs, its grace has passed,
+and the Secret, read once more right before, does not name it; I4 it leaves the ledger only when OpenAI has confirmed
+that it does not exist. Everything comes from the ledger: nothing that this run's rotations did is handed on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from worker import bookkeeping
+from worker.errors import AdminKeyUnusable, Conflict, RotatorError
+from worker.ledger import Ledger
+from worker.model import Account, Entry, Intent, Publication, Result, Retired, SecretView
+from worker.observation import Observer
+from worker.planning import Delete, Held, Wait, ended_claims, retirement_of, ripe_at
+from worker.ports import Clock
+from worker.projects import Projects
+
+
+@dataclass(frozen=True, slots=True)
+class Retirement:
+    ledger: Ledger
+    projects: Projects
+    observer: Observer
+    clock: Clock
+    unseen_hold: timedelta
+
+    async def retire(self, entry: Entry, *, wanted: bool) -> Retired:
+        """Delete what may go now. `wanted`: something still asks for this target. Raises nothing expected."""
+        now = self.clock.now()
+        claim = entry.claimed_until(now)
+        if entry.ledger != self.ledger.uid:
+            return Retired(entry.target, Result.BLOCKED, "ForeignLedger", "the entry is another installation's")
+        if claim is not None:
+            return Retired(entry.target, waiting=_leaving(entry), next_at=claim)
+        if wanted and not _ripe(entry, now) and not ended_claims(entry, now) and not self._twins(entry):
+            return _waiting(entry)
+        try:
+            return await self._retire(entry, wanted)
+        except AdminKeyUnusable as error:
+            # Nobody can delete these accounts until a human has given a key: said, and kept.
+            note = " (--fallback-admin-key can serve them)" if error.absent else ""
+            message = f"{_leaving(entry)} accounts cannot be deleted: {error.message}{note}"
+            await self._note(entry, wanted, error.reason, message)
+            return Retired(entry.target, Result.BLOCKED, error.reason, message, waiting=_leaving(entry))
+        except RotatorError as error:
+            return Retired(entry.target, Result.FAILED, error.reason, error.message, waiting=_leaving(entry))
+
+    async def _retire(self, entry: Entry, wanted: bool) -> Retired:
+        seen, secret = await self.observer.reconciled(entry)
+        trouble: RotatorError | None = None
+        deleted: list[str] = []
+        held: dict[str, str | None] = {}
+        after = seen
+        items: tuple[Publication | Intent, ...] = (*seen.history, *ended_claims(seen, self.clock.now()))
+        for item in items:
+            name = item.account.name
+            if _names(secret, item):
+                continue
+            try:
+                if isinstance(item, Intent):
+                    after = await self._settle(after, item)
+                    gone = not bookkeeping.holds_intent(after, name)
+                else:
+                    verdict = await self._verdict(item, entry)
+                    held[name] = verdict.why if isinstance(verdict, Held) else None
+                    gone = isinstance(verdict, Delete) and await self._delete(item)
+            except RotatorError as error:
+                trouble = error
+                continue
+            if gone:
+                deleted.append(name)
+                after = bookkeeping.released(after, {name})
+        for account, twin in self._twins(seen):
+            if secret is None or secret.named is None or secret.named.id != twin:
+                await self.projects.delete_account(account.access, twin)
+        after = replace(after, history=tuple(replace(p, held=held.get(p.account.name)) for p in after.history))
+        if not wanted:
+            after = self._disowned(after, secret)
+        stored = await self._save(entry, after, deleted)
+        if trouble is not None:
+            raise trouble
+        if not wanted and bookkeeping.is_empty(stored):
+            await self.ledger.delete(stored)
+        return replace(_waiting(stored), deleted=tuple(deleted), message=_summary(deleted, held))
+
+    async def _verdict(self, previous: Publication, entry: Entry) -> Delete | Wait | Held | None:
+        """Delete, Wait or Held; OpenAI is asked for the last use only once the grace has passed."""
+        now, cleanup = self.clock.now(), entry.generator.cleanup
+        ripe = ripe_at(previous, cleanup)
+        if ripe is None or ripe > now:
+            return None
+        account = previous.account
+        used = await self.projects.key_last_used(account.access, account.key_id) if account.key_id else None
+        return retirement_of(previous, cleanup, used, self.unseen_hold, now)
+
+    async def _delete(self, previous: Publication) -> bool:
+        account = previous.account
+        return account.id is not None and await self.projects.delete_account(account.access, account.id)
+
+    async def _settle(self, entry: Entry, intent: Intent) -> Entry:
+        """Delete every account that the intent made: by its id, and by its name in a list begun after its claim.
+
+        Where neither is known the intent stays until a second such list confirms it.
+        """
+        account = intent.account
+        listing = await self.projects.listing(account.access, not_before=intent.claimed_until)
+        ids = set(listing.ids_of(account.name)) | ({account.id} if account.id is not None else set())
+        if not ids:
+            return bookkeeping.missed(entry, account.name, listing.begun_at)
+        confirmed = [await self.projects.delete_account(account.access, id) for id in sorted(ids)]
+        return bookkeeping.released(entry, {account.name}) if all(confirmed) else entry
+
+    def _twins(self, entry: Entry) -> list[tuple[Account, str]]:
+        """Other accounts with the name of a published one, in lists that this run has read: a create was repeated on
+        its way (by a proxy, say). The name is the ledger's, so they are ours.
+        """
+        found = []
+        for publication in entry.history:
+            account, listing = publication.account, self.projects.known_listing(publication.account.access)
+            if listing is not None and account.id is not None:
+                found += [(account, id) for id in listing.ids_of(account.name) if id != account.id]
+        return found
+
+    def _disowned(self, entry: Entry, secret: SecretView | None) -> Entry:
+        """The condition of a target that nothing asks for any more."""
+        if secret is None:
+            message = "its Secret is gone: its accounts go when their grace has passed"
+            return replace(entry, next_rotation_at=None).with_condition(False, "TargetGone", message, self.clock.now())
+        message = "nothing asks for this Secret any more: delete it to let its account go"
+        return replace(entry, next_rotation_at=None).with_condition(False, "SourceGone", message, self.clock.now())
+
+    async def _save(self, before: Entry, after: Entry, deleted: list[str]) -> Entry:
+        """Store what was done. Where the entry changed meanwhile, only the releases are carried over: they are facts."""
+        try:
+            return await self.ledger.save(after)
+        except Conflict:
+            return await self.ledger.update(
+                await self.ledger.read(before.target) or before, lambda entry: bookkeeping.released(entry, deleted)
+            )
+
+    async def _note(self, entry: Entry, wanted: bool, reason: str, message: str) -> None:
+        """Say in the ledger of an unwanted target why it is still there; a wanted one's condition is its rotation's."""
+        if not wanted:
+            try:
+                await self.ledger.save(entry.with_condition(False, reason, message, self.clock.now()))
+            except Conflict:
+                return  # another run is at it and says the same
+
+
+def _ripe(entry: Entry, now: datetime) -> list[Publication]:
+    times = [(ripe_at(publication, entry.generator.cleanup), publication) for publication in entry.history]
+    return [publication for time, publication in times if time is not None and time <= now]
+
+
+def _leaving(entry: Entry) -> int:
+    return len(entry.unpublished) + sum(p.superseded_at is not None for p in entry.history)
+
+
+def _waiting(entry: Entry) -> Retired:
+    times = [ripe_at(publication, entry.generator.cleanup) for publication in entry.history if publication.held is None]
+    return Retired(
+        entry.target, waiting=_leaving(entry), next_at=min((t for t in times if t is not None), default=None)
+    )
+
+
+def _names(secret: SecretView | None, item: Publication | Intent) -> bool:
+    """Does the Secret name this account, by its id or by its name?"""
+    if secret is None or secret.named is None:
+        return False
+    return secret.named.name == item.account.name or secret.named.id == item.account.id
+
+
+def _summary(deleted: list[str], held: dict[str, str | None]) -> str:
+    kept = [f"{name} stays: {why}" for name, why in held.items() if why is not None]
+    return "; ".join(([f"deleted {', '.join(deleted)}"] if deleted else []) + kept)

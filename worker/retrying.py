@@ -1,0 +1,53 @@
+"""Which failure may be retried, and when.
+
+Guarantee: a request that may have taken effect is repeated only where repeating it changes nothing (reads, deletes).
+A create whose fate is unknown is never repeated: `NotSent` and `Throttled` are the only failures after which it may be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from worker.errors import NotSent, RotatorError, Throttled, Unanswered, Unintelligible
+from worker.ports import Randomness
+
+T = TypeVar("T")
+
+ATTEMPTS = 4
+FIRST_DELAY = 0.5
+"""Seconds; doubles with each attempt, plus up to as much again at random."""
+LONGEST_RETRY_AFTER = 20.0
+"""Seconds. A server that asks for a longer pause is asked again by the next run."""
+
+
+def delay_before_retry(error: RotatorError, attempt: int, *, repeatable: bool, random: Randomness) -> float | None:
+    """Seconds until attempt number `attempt` + 1 (the first is 1) may be made; None: it may not."""
+    if attempt >= ATTEMPTS:
+        return None
+    own: float = FIRST_DELAY * 2.0 ** (attempt - 1) * (1 + random.random())
+    if isinstance(error, Throttled):
+        # Without Retry-After a human may have to act (a spent budget): one more try, no spinning.
+        if error.retry_after is None:
+            return own if attempt == 1 else None
+        return max(own, error.retry_after) if error.retry_after <= LONGEST_RETRY_AFTER else None
+    if isinstance(error, NotSent):
+        return own
+    if isinstance(error, Unanswered) and not isinstance(error, Unintelligible) and repeatable:
+        return own
+    return None
+
+
+async def retrying(call: Callable[[], Awaitable[T]], *, repeatable: bool, random: Randomness) -> T:
+    """Make a call until it succeeds or fails for good, and raise its last error."""
+    attempt = 1
+    while True:
+        try:
+            return await call()
+        except RotatorError as error:
+            delay = delay_before_retry(error, attempt, repeatable=repeatable, random=random)
+            if delay is None:
+                raise
+        await asyncio.sleep(delay)
+        attempt += 1

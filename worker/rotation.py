@@ -1,0 +1,253 @@
+"""Give one target a new key: intent, mint, verify, publish, record.
+
+Guarantees: I1 recorded before requested, and requested within seconds of it; I2 key and name in one PATCH, under the
+Secret's resourceVersion, within the claim; a name is requested once; no key is published that OpenAI does not accept.
+Nothing is undone here: what was made and not published is in the ledger, and retiring it is retirement's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import string
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from worker import bookkeeping
+from worker.codec import SECRETS, key_patch
+from worker.errors import Conflict, NotFound, NotSent, Refused, RotatorError, Throttled, Unanswered
+from worker.formats import format_time
+from worker.ledger import Ledger
+from worker.model import Account, Entry, Failures, Hidden, MintedKey, Outcome, Result, RunInfo, SecretView, Target
+from worker.observation import Observer
+from worker.planning import Observation, Rotate, decide
+from worker.ports import Clock, Cluster, OpenAIAdmin, Randomness
+from worker.projects import Projects
+
+FRESH = 5.0
+"""Seconds for which an intent that was just written may be relied upon without asking again."""
+WORK = 135.0
+"""Seconds after the intent within which the key must be on its way into the Secret: create (30), verify (60), and
+conflicts on the way."""
+WRITING = 30.0
+"""Seconds for one write of the Secret with its retries."""
+CLAIM = WORK + WRITING + 45.0
+"""Seconds that an intent claims its target: the work, a last write, the 15 that the API server is given to end a
+request (its `timeout` parameter), and a margin for clocks."""
+VERIFYING = 60.0
+"""Seconds until a key that OpenAI does not accept is given up."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 5.0
+_ATTEMPTS = 3
+_ALPHABET = string.ascii_letters + string.digits
+
+
+class Abandoned(RotatorError):
+    """The target changed while its key was made: what was planned does not hold any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """`sleep` lends this target's place among the concurrent ones to others while it waits."""
+
+    cluster: Cluster
+    openai: OpenAIAdmin
+    ledger: Ledger
+    projects: Projects
+    observer: Observer
+    clock: Clock
+    random: Randomness
+    sleep: Callable[[float], Awaitable[None]]
+    run: RunInfo
+
+    async def rotate(self, target: Target, seen: Observation, why: Rotate) -> tuple[Outcome, Entry]:
+        """Rotate a target; the outcome, and its entry as it is stored then. Raises what writing the intent raised."""
+        account = Account(self._name(target), target.generator.access)
+        if seen.entry.failures.count:
+            refused = await self._rehearse(target, seen)
+            if refused is not None:
+                entry = bookkeeping.postponed(seen.entry, refused.reason, refused.message, self.clock.now())
+                return self._failure(target, refused, await self.ledger.save(entry))
+        try:
+            admin_key = await self.projects.admin_key(account.access.admin_key)
+            entry, written_at = await self._intend(target, seen.entry, account)
+        except Conflict:
+            outcome = Outcome(target.ref, Result.KEPT, "InProgress", "another run has just begun to work on it")
+            return outcome, seen.entry
+        known: Account | None = None
+        try:
+            minted = await self._mint(target, account, admin_key)
+            known = minted.account
+            await self._verify(minted, written_at)
+            at = await self._publish(target, seen, entry, minted, written_at)
+        except RotatorError as error:
+            return await self._give_up(target, entry, account.name, known, error)
+        return await self._record(target, seen, entry, minted.account, why, at)
+
+    # --- the steps
+
+    async def _intend(self, target: Target, entry: Entry, account: Account) -> tuple[Entry, float]:
+        """Write the intent; when that was, by the monotonic clock. Written again while it takes too long (I1)."""
+        while True:
+            begun = self.clock.monotonic()
+            now = self.clock.now()
+            intended = bookkeeping.intended(entry, target, account, self.run, now, now + timedelta(seconds=CLAIM))
+            entry = await self.ledger.save(intended)
+            if self.clock.monotonic() - begun <= FRESH:
+                return entry, begun
+
+    async def _mint(self, target: Target, account: Account, admin_key: Hidden) -> MintedKey:
+        access, lifetime = account.access, target.key_lifetime
+        account_id, key_id, value = await self.openai.create_account(access.project, admin_key, account.name, lifetime)
+        expires = self.clock.now() + lifetime if lifetime is not None else None
+        return MintedKey(replace(account, id=account_id, key_id=key_id, expires_at=expires), value)
+
+    async def _verify(self, minted: MintedKey, written_at: float) -> None:
+        """Wait until OpenAI accepts the key; a place among the concurrent targets is not kept for it."""
+        host, pause = minted.account.access.project.host, _FIRST_PAUSE
+        give_up = self.clock.monotonic() + VERIFYING
+        last = "answered 401"
+        while True:
+            try:
+                if await self.openai.key_accepted(host, minted.value):
+                    return
+            except (Unanswered, Throttled) as error:
+                last = error.message
+            if self.clock.monotonic() + pause > min(give_up, written_at + WORK):
+                raise Refused("KeyNotAccepted", f"OpenAI did not accept the new key within {VERIFYING:.0f} s: {last}")
+            await self.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _publish(
+        self, target: Target, seen: Observation, entry: Entry, minted: MintedKey, written_at: float
+    ) -> datetime:
+        """Write key and annotation in one PATCH; the time of the API server's answer. After a conflict the target is
+        read and planned again before this key may go in.
+        """
+        secret, name = seen.secret, minted.account.name
+        for _ in range(_ATTEMPTS):
+            await self._still_ours(target, name, written_at)
+            try:
+                return await self._write(target, secret, entry, minted)
+            except (Conflict, NotFound):
+                secret = await self._plan_again(target, entry, name)
+            except NotSent:
+                raise
+            except Unanswered:
+                secret = await self.observer.secret(target.ref)
+                if secret is not None and secret.named is not None and secret.named.id == minted.account.id:
+                    return self.clock.now()
+                raise
+        raise Abandoned("Conflict", f"Secret {target.ref} is being changed by others: the next run tries again")
+
+    async def _record(
+        self, target: Target, seen: Observation, entry: Entry, account: Account, why: Rotate, at: datetime
+    ) -> tuple[Outcome, Entry]:
+        """Note in the ledger what is in the Secret now. Where that fails the next run reads it from the Secret."""
+
+        def recorded(entry: Entry) -> Entry:
+            published = bookkeeping.published(entry, account, self.run.started_at, at)
+            return bookkeeping.healthy(bookkeeping.scheduled(published, target), at)
+
+        try:
+            entry = await self.ledger.update(entry, recorded)
+        except RotatorError as error:
+            message = f"the key was published, but not yet noted in the ledger ({error.message}): the next run does"
+            return Outcome(target.ref, Result.FAILED, "LedgerNotWritten", message, source=target.source), entry
+        outcome = Outcome(
+            target.ref,
+            Result.ROTATED,
+            why.reason,
+            f"{why.message}: account {account.name} published",
+            entry.next_rotation_at,
+            account.name,
+            target.source,
+        )
+        return outcome, entry
+
+    # --- what the steps need
+
+    def _name(self, target: Target) -> str:
+        random = "".join(self.random.choices(_ALPHABET, k=target.generator.name_size))
+        prefix = target.generator.name_prefix
+        return f"{prefix}_{random}" if prefix else random
+
+    async def _still_ours(self, target: Target, name: str, written_at: float) -> None:
+        """The claim must have time left for a PATCH, and the ledger must hold the intent (I2).
+
+        It is known to, shortly after it was written; later the ledger is asked.
+        """
+        age = self.clock.monotonic() - written_at
+        if age > WORK:
+            raise Abandoned("TooSlow", "the claim ended before the key could be published: the next run tries again")
+        if age > FRESH:
+            entry = await self.ledger.read(target.ref)
+            if entry is None or not bookkeeping.holds_intent(entry, name):
+                raise Abandoned("LostClaim", "the ledger does not hold this run's claim any more")
+
+    async def _write(
+        self, target: Target, secret: SecretView | None, entry: Entry, minted: MintedKey, *, dry_run: bool = False
+    ) -> datetime:
+        body = key_patch(target, secret, entry, minted.account, minted.value, self.clock.now())
+        try:
+            async with asyncio.timeout(WRITING):
+                if secret is None:
+                    answer = await self.cluster.create(SECRETS, target.ref.namespace, body, dry_run=dry_run)
+                else:
+                    answer = await self.cluster.patch(SECRETS, target.ref, body, dry_run=dry_run)
+        except TimeoutError:
+            raise Unanswered("SecretNotWritten", f"writing Secret {target.ref} took over {WRITING:.0f} s") from None
+        return answer.at or self.clock.now()
+
+    async def _plan_again(self, target: Target, entry: Entry, name: str) -> SecretView | None:
+        """Decide anew, as if this run's own claim were not there; the Secret to write under, if still wanted."""
+        others = tuple(intent for intent in entry.unpublished if intent.account.name != name)
+        unclaimed = replace(entry, unpublished=others, failures=Failures())
+        seen = await self.observer.observe(target, unclaimed)
+        # The requests were honoured with the intent; that they are not open any more must not end this rotation.
+        decision = decide(target, seen, replace(self.run, force=True), self.clock.now())
+        taken = seen.secret is not None and bookkeeping.current(seen.entry) != bookkeeping.current(unclaimed)
+        if taken or not isinstance(decision, Rotate):
+            raise Abandoned(
+                "Changed", f"Secret {target.ref} was changed while its key was made: the next run decides anew"
+            )
+        return seen.secret
+
+    async def _rehearse(self, target: Target, seen: Observation) -> Refused | None:
+        """Try the PATCH without effect, so that a webhook or a quota that refuses it costs no account."""
+        blank = MintedKey(
+            Account(self._name(target), target.generator.access, "user-rehearsal", "key_rehearsal"), Hidden("-")
+        )
+        try:
+            await self._write(target, seen.secret, seen.entry, blank, dry_run=True)
+        except (Conflict, Throttled):
+            return None
+        except Refused as error:
+            return error
+        return None
+
+    async def _give_up(
+        self, target: Target, entry: Entry, name: str, known: Account | None, error: RotatorError
+    ) -> tuple[Outcome, Entry]:
+        """Note a failed attempt. After a definite answer the claim ends at once; otherwise it runs out by itself."""
+        definite = isinstance(error, Refused | Abandoned | NotSent)
+
+        def noted(entry: Entry) -> Entry:
+            now = self.clock.now()
+            if definite:
+                return bookkeeping.failed(entry, name, known, error.reason, error.message, now)
+            return bookkeeping.postponed(entry, error.reason, error.message, now)
+
+        try:
+            entry = await self.ledger.update(entry, noted)
+        except RotatorError as second:
+            message = f"{error.message}; and the ledger could not be written ({second.message})"
+            return Outcome(target.ref, Result.FAILED, error.reason, message, source=target.source), entry
+        return self._failure(target, error, entry)
+
+    def _failure(self, target: Target, error: RotatorError, entry: Entry) -> tuple[Outcome, Entry]:
+        later = entry.failures.next_attempt_at
+        message = (
+            f"{error.message}; next attempt {'with the next run' if later is None else 'at ' + format_time(later)}"
+        )
+        return Outcome(target.ref, Result.FAILED, error.reason, message, later, source=target.source), entry

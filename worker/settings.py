@@ -1,0 +1,224 @@
+"""Options and environment to one frozen Settings; all mistakes at once. Nothing else reads the environment.
+
+Every option `--some-thing` is also `ROTATOR_SOME_THING`; the option wins. Lists are separated by commas. Durations are
+written as in Kubernetes (`90s`, `1h30m`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+from worker.formats import parse_duration
+from worker.hosts import named_origin
+from worker.job import Options
+from worker.model import AdminKeyRef, Ref
+
+DEFAULT_LEDGER_NAMESPACE = "openai-key-rotator"
+POD_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+_NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z")
+_TRUE, _FALSE = ("1", "true", "yes"), ("0", "false", "no", "")
+
+
+class UsageError(Exception):
+    """What is wrong with options and environment, all of it (exit code 2)."""
+
+    def __init__(self, mistakes: Sequence[str], usage: str = "") -> None:
+        super().__init__("; ".join(mistakes))
+        self.mistakes = tuple(mistakes)
+        self.usage = usage
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    command: Literal["run", "status"]
+    options: Options
+    output: Literal["json", "table"] | None
+    """None: by whether standard output is a terminal."""
+    deadline: timedelta
+    strict: bool
+    kubeconfig: str | None
+    context: str | None
+    in_cluster: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Option:
+    name: str
+    parse: Callable[[str], Any]
+    default: Any
+    help: str
+    metavar: str = ""
+    many: bool = False
+    flag: bool = False
+    commands: tuple[str, ...] = ("run",)
+
+    @property
+    def variable(self) -> str:
+        return "ROTATOR_" + self.name.upper().replace("-", "_")
+
+
+def _duration(text: str) -> timedelta:
+    return parse_duration(text)
+
+
+def _positive(text: str) -> timedelta:
+    duration = parse_duration(text)
+    if not duration:
+        raise ValueError("must be longer than nothing")
+    return duration
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1000:
+        raise ValueError("must be a number from 1 to 1000")
+    return int(text)
+
+
+def _namespace(text: str) -> str:
+    if not _NAMESPACE.match(text):
+        raise ValueError(f"{text[:80]!r} is not the name of a namespace")
+    return text
+
+
+def _output(text: str) -> str:
+    if text not in ("json", "table"):
+        raise ValueError("must be json or table")
+    return text
+
+
+def _flag(text: str) -> bool:
+    if text.lower() not in _TRUE + _FALSE:
+        raise ValueError("must be true or false")
+    return text.lower() in _TRUE
+
+
+def _secret_key(text: str) -> tuple[str, str]:
+    name, slash, key = text.partition("/")
+    if not name or (slash and not key):
+        raise ValueError("must be SECRET or SECRET/KEY")
+    return name, key or "api-key"
+
+
+_BOTH = ("run", "status")
+_OPTIONS = (
+    _Option("namespace", _namespace, (), "serve only this namespace (may be repeated); default: all", "NS", many=True),
+    _Option("selector", str, "", "serve only generators with these labels", "LABELS"),
+    _Option("force", _flag, False, "rotate every target, due or not", flag=True),
+    _Option("dry-run", _flag, False, "say what would be done; write nothing", flag=True),
+    _Option("concurrency", _count, 50, "targets that are worked on at once; default 50", "N"),
+    _Option("max-wait", _duration, timedelta(minutes=5), "longest wait for a grace period; default 5m", "DURATION"),
+    _Option("deadline", _positive, timedelta(minutes=15), "end the run after this; default 15m", "DURATION"),
+    _Option(
+        "unseen-hold",
+        _duration,
+        timedelta(hours=24),
+        "keep a superseded key this long while somebody unseen uses it; default 24h",
+        "DURATION",
+    ),
+    _Option("allow-host", named_origin, (), "host that may receive an admin key besides OpenAI's", "URL", many=True),
+    _Option(
+        "fallback-admin-key",
+        _secret_key,
+        None,
+        "Secret in the ledger's namespace that deletes accounts whose admin Secret is gone",
+        "SECRET[/KEY]",
+    ),
+    _Option("strict", _flag, False, "exit with 1 also where a target is blocked", flag=True),
+    _Option("ledger-namespace", _namespace, None, "namespace of the KeyRotation objects", "NS", commands=_BOTH),
+    _Option("output", _output, None, "json or table; default: table on a terminal", "FORM", commands=_BOTH),
+    _Option("kubeconfig", str, None, "path of a kubeconfig; default: as kubectl", "FILE", commands=_BOTH),
+    _Option("context", str, None, "context of the kubeconfig", "NAME", commands=_BOTH),
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError([message], self.format_usage())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="openai-key-rotator",
+        description="Rotates the OpenAI API keys of a cluster's workloads. `run` is the default command.",
+        epilog="Every option is also an environment variable: --max-wait is ROTATOR_MAX_WAIT. "
+        "Exit codes: 0 well, 1 a target failed, 2 usage or configuration, 3 cluster or ledger out of reach.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    texts = {"run": "rotate what is due and delete what may go", "status": "show every target, from the ledger"}
+    for command, text in texts.items():
+        sub = commands.add_parser(command, help=text, description=text, allow_abbrev=False)
+        for option in _OPTIONS:
+            if command not in option.commands:
+                continue
+            if option.flag:
+                sub.add_argument(f"--{option.name}", action="store_const", const="true", help=option.help)
+            else:
+                action = "append" if option.many else "store"
+                sub.add_argument(f"--{option.name}", action=action, metavar=option.metavar, help=option.help)
+    return parser
+
+
+def parse(argv: Sequence[str], environ: Mapping[str, str], pod_namespace: str | None = None) -> Settings:
+    """Read options and environment. `pod_namespace`: where this pod runs, None outside a pod.
+
+    Raises UsageError with every mistake, SystemExit(0) after --help.
+    """
+    arguments = list(argv)
+    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
+        arguments.insert(0, "run")
+    given = _parser().parse_args(arguments)
+    values: dict[str, Any] = {}
+    mistakes: list[str] = []
+    for option in _OPTIONS:
+        values[option.name] = _value(option, getattr(given, option.name.replace("-", "_"), None), environ, mistakes)
+    known = {option.variable for option in _OPTIONS}
+    mistakes += [
+        f"unknown variable {name}" for name in sorted(environ) if name.startswith("ROTATOR_") and name not in known
+    ]
+    if mistakes:
+        raise UsageError(mistakes)
+    ledger_namespace = values["ledger-namespace"] or pod_namespace or DEFAULT_LEDGER_NAMESPACE
+    fallback = values["fallback-admin-key"]
+    return Settings(
+        command=given.command,
+        options=Options(
+            ledger_namespace=ledger_namespace,
+            namespaces=tuple(dict.fromkeys(values["namespace"])),
+            selector=values["selector"],
+            allowed_hosts=frozenset(values["allow-host"]),
+            concurrency=values["concurrency"],
+            max_wait=values["max-wait"],
+            unseen_hold=values["unseen-hold"],
+            fallback_admin_key=AdminKeyRef(Ref(ledger_namespace, fallback[0]), fallback[1]) if fallback else None,
+            force=values["force"],
+            dry_run=values["dry-run"],
+        ),
+        output=values["output"],
+        deadline=values["deadline"],
+        strict=values["strict"],
+        kubeconfig=values["kubeconfig"] or environ.get("KUBECONFIG") or None,
+        context=values["context"],
+        in_cluster=pod_namespace is not None and bool(environ.get("KUBERNETES_SERVICE_HOST")),
+    )
+
+
+def _value(option: _Option, given: Any, environ: Mapping[str, str], mistakes: list[str]) -> Any:
+    """The option's value: the command line's, else the environment's, else the default. Mistakes are collected."""
+    where = f"--{option.name}"
+    if given is None and option.variable in environ:
+        where, text = option.variable, environ[option.variable]
+        given = [part.strip() for part in text.split(",") if part.strip()] if option.many else text
+    if given is None:
+        return option.default
+    try:
+        return tuple(option.parse(part) for part in given) if option.many else option.parse(given)
+    except ValueError as error:
+        mistakes.append(f"{where}: {error}")
+        return option.default

@@ -1,0 +1,101 @@
+"""The state of every target, read from the ledger alone. Pure.
+
+Guarantee: what `openai-key-rotator status` shows needs no access to OpenAI, to Secrets or to other namespaces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+from worker.codec import entry_object
+from worker.ledger import Unreadable
+from worker.model import JSON, Entry, Ref
+from worker.planning import ripe_at
+from worker.formats import format_time
+from worker.reporting import age, table
+
+HEADERS = ("NAMESPACE", "SECRET", "READY", "REASON", "ACCOUNTS", "ROTATED", "NEXT", "OLDEST KEY")
+
+
+def as_json(entries: Mapping[Ref, Entry | Unreadable]) -> list[JSON]:
+    """Per target what its ledger object says, and of each account what it is and until when it stays."""
+    return [_described(ref, entry) for ref, entry in sorted(entries.items(), key=lambda item: item[0])]
+
+
+def as_text(entries: Mapping[Ref, Entry | Unreadable], now: datetime) -> str:
+    """A table, and below it, in words, what is wrong and which accounts wait for what."""
+    ordered = sorted(entries.items(), key=lambda item: item[0])
+    if not ordered:
+        return "no targets: the ledger is empty"
+    lines = [_row(ref, entry, now) for ref, entry in ordered]
+    notes = [note for ref, entry in ordered for note in _notes(ref, entry, now)]
+    return "\n".join([table(HEADERS, lines), *([""] if notes else []), *notes])
+
+
+def _row(ref: Ref, entry: Entry | Unreadable, now: datetime) -> tuple[str, ...]:
+    if isinstance(entry, Unreadable):
+        return (ref.namespace, ref.name, "Unknown", "LedgerUnreadable", "?", "?", "?", "?")
+    condition = entry.condition
+    return (
+        ref.namespace,
+        ref.name,
+        "Unknown" if condition is None else str(condition.ready),
+        "" if condition is None else condition.reason,
+        str(len(entry.history) + len(entry.unpublished)),
+        f"{age(now - entry.last_rotated_at)} ago" if entry.last_rotated_at else "never",
+        _next(entry.next_rotation_at, now),
+        age(now - min(p.at for p in entry.history)) if entry.history else "-",
+    )
+
+
+def _next(at: datetime | None, now: datetime) -> str:
+    if at is None:
+        return "-"
+    return f"in {age(at - now)}" if at > now else f"due for {age(now - at)}"
+
+
+def _notes(ref: Ref, entry: Entry | Unreadable, now: datetime) -> Iterable[str]:
+    if isinstance(entry, Unreadable):
+        yield f"{ref}: ledger entry {entry.name} is unreadable: {entry.message}"
+        return
+    if entry.condition is not None and not entry.condition.ready:
+        yield f"{ref}: {entry.condition.message}"
+    if entry.failures.count:
+        later = entry.failures.next_attempt_at
+        when = f"not before {format_time(later)}" if later is not None and later > now else "with the next run"
+        yield f"{ref}: {entry.failures.count} failed attempts, next one {when}"
+    for name, state in _accounts(entry):
+        if state != "current":
+            yield f"{ref}: account {name} {state}"
+
+
+def _accounts(entry: Entry) -> Iterable[tuple[str, str]]:
+    for publication in entry.history:
+        ripe = ripe_at(publication, entry.generator.cleanup)
+        if ripe is None:
+            yield publication.account.name, "current"
+        elif publication.held is not None:
+            yield publication.account.name, f"superseded, held: {publication.held}"
+        else:
+            yield publication.account.name, f"superseded, stays until {format_time(ripe)} at least"
+    for intent in entry.unpublished:
+        yield intent.account.name, f"unpublished, claimed until {format_time(intent.claimed_until)}"
+
+
+def _described(ref: Ref, entry: Entry | Unreadable) -> JSON:
+    if isinstance(entry, Unreadable):
+        return {"namespace": ref.namespace, "secret": ref.name, "unreadable": entry.message}
+    stored = entry_object(entry)
+    states = dict(_accounts(entry))
+    accounts = stored["status"].pop("accounts", {})
+    return {
+        "namespace": ref.namespace,
+        "secret": ref.name,
+        "generator": entry.generator.name,
+        "ready": entry.condition.ready if entry.condition is not None else None,
+        "reason": entry.condition.reason if entry.condition is not None else None,
+        "message": entry.condition.message if entry.condition is not None else None,
+        **{key: value for key, value in stored["status"].items() if key != "conditions"},
+        "accounts": [{"name": name, "state": states[name], **account} for name, account in accounts.items()],
+    }
