@@ -66,7 +66,7 @@ class Request:
 
     def json(self) -> Any:
         """The body as JSON; `ValueError` if it is none."""
-        return jsonlib.loads(self.body)
+        return jsonlib.loads(self.body, parse_constant=_no_constant)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +128,10 @@ def dump(value: object) -> bytes:
 def http_date(moment: datetime) -> str:
     """The value of a `Date` header."""
     return format_datetime(moment, usegmt=True)
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _collection(path: str) -> str:

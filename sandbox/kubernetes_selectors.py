@@ -1,0 +1,64 @@
+"""Label and field selectors of lists.
+
+Guarantee: a selector that cannot be understood is refused, never taken to select everything.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from sandbox.kubernetes_errors import bad_request, not_served
+from sandbox.kubernetes_resources import Object
+
+Selector = Callable[[Object], bool]
+
+_KEY = r"(?P<key>[A-Za-z0-9][-A-Za-z0-9_./]*)"
+_EQUALITY = re.compile(_KEY + r"\s*(?P<operator>==|=|!=)\s*(?P<value>[-A-Za-z0-9_.]*)")
+_SET = re.compile(_KEY + r"\s+(?P<operator>in|notin)\s*\((?P<values>[^()]*)\)")
+_EXISTENCE = re.compile(r"(?P<no>!?)\s*" + _KEY)
+
+
+def by_labels(text: str) -> Selector:
+    """The selector that `labelSelector` means."""
+    tests = [_label_test(part.strip()) for part in re.split(r",(?![^()]*\))", text)] if text.strip() else []
+    return lambda item: all(test(item["metadata"].get("labels", {})) for test in tests)
+
+
+def by_fields(text: str, selectable: Iterable[str]) -> Selector:
+    """The selector that `fieldSelector` means; 501 for a field that is not among those."""
+    known = {"metadata.name", "metadata.namespace", *selectable}
+    wanted: list[tuple[str, bool, str]] = []
+    for part in filter(None, text.split(",")):
+        path, operator, value = re.fullmatch(r"([^=!]*)(==|=|!=)?(.*)", part.strip()).groups()  # type: ignore[union-attr]
+        if not operator:
+            raise bad_request(f"invalid field selector {part!r}")
+        if path not in known:
+            raise not_served(f"the field selector {path}")
+        wanted.append((path, operator != "!=", value))
+    return lambda item: all((_at(item, path) == value) is equal for path, equal, value in wanted)
+
+
+def _label_test(text: str) -> Callable[[dict[str, str]], bool]:
+    if found := _SET.fullmatch(text):
+        key, values = found["key"], {value.strip() for value in found["values"].split(",")}
+        if found["operator"] == "in":
+            return lambda labels: labels.get(key) in values
+        return lambda labels: labels.get(key) not in values
+    if found := _EQUALITY.fullmatch(text):
+        key, value = found["key"], found["value"]
+        if found["operator"] == "!=":
+            return lambda labels: labels.get(key) != value
+        return lambda labels: labels.get(key) == value
+    if found := _EXISTENCE.fullmatch(text):
+        key, wanted = found["key"], not found["no"]
+        return lambda labels: (key in labels) is wanted
+    raise bad_request(f"unable to parse requirement: {text!r}")
+
+
+def _at(item: Object, path: str) -> str:
+    value: Any = item
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return "" if value is None else str(value)
