@@ -1,0 +1,264 @@
+"""A cluster and an OpenAI in this process, under virtual time, and whole runs of the real worker against them."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import random
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sandbox.faults import Faults
+from sandbox.in_process import InProcessSession, api_client
+from sandbox.kubernetes import Kubernetes
+from sandbox.openai import OpenAI
+from sandbox.wire import JSON as JSON_TYPE
+from sandbox.wire import Request, headers_of
+from tests.virtual_time import run_virtually
+from worker.codec import CURRENT, decode_entry, entry_name
+from worker.concurrency import Stop
+from worker.hosts import named_origin
+from worker.job import Options, World, run
+from worker.kubernetes_api import KubernetesApi
+from worker.model import Entry, Outcome, Ref, Retired
+from worker.openai_admin import OpenAIAdminApi
+from worker.reporting import Report
+
+EPOCH = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
+LEDGER = "openai-key-rotator"
+HOST = "https://openai.test/v1"
+PROJECT = "my-openai-project-id"
+ROOT = Path(__file__).parent.parent
+DOCUMENTED = ROOT / "tests" / "data" / "documented-objects.yaml"
+TARGET = Ref("default", "openai-credentials")
+
+
+@dataclass
+class RecordingWatcher:
+    """Keeps what a run told while it went on."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    retirements: list[Retired] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    unused: list[Ref] = field(default_factory=list)
+    waits: list[datetime] = field(default_factory=list)
+
+    def found(self, targets: int, unused: Collection[Ref]) -> None:
+        self.unused += unused
+
+    def served(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+
+    def waiting(self, targets: int, until: datetime) -> None:
+        self.waits.append(until)
+
+    def retired(self, retired: Retired) -> None:
+        self.retirements.append(retired)
+
+    def not_announced(self, target: Ref, problem: str) -> None:
+        self.problems.append(problem)
+
+
+class SceneClock:
+    """Virtual time: the scene's between runs, the running loop's within one. `skew`: this machine's error."""
+
+    def __init__(self, scene: Scene, skew: timedelta = timedelta(0)) -> None:
+        self._scene = scene
+        self._skew = skew
+
+    def now(self) -> datetime:
+        return self._scene.now() + self._skew
+
+    def monotonic(self) -> float:
+        return self._scene.moment()
+
+
+class Scene:
+    """Documented objects may be applied with `apply_documented`; `run` is a whole run of the worker."""
+
+    def __init__(self, seed: int = 1) -> None:
+        self.random = random.Random(seed)
+        self.seconds = 0.0
+        self._running = False
+        self.kubernetes = Kubernetes(self.now, self.random)
+        self.openai = OpenAI(self.now, self.random)
+        self.admin_key = self.openai.add_organization("acme")
+        self.openai.add_project("acme", PROJECT)
+        for path in sorted((ROOT / "manifests" / "crds").rglob("*.yaml")):
+            for document in yaml.safe_load_all(path.read_text()):
+                if document and document["kind"] == "CustomResourceDefinition":
+                    self.apply(document)
+        self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": LEDGER}})
+        self.watcher = RecordingWatcher()
+        self.cluster_session: InProcessSession | None = None
+        self.openai_session: InProcessSession | None = None
+
+    # --- time
+
+    def now(self) -> datetime:
+        return EPOCH + timedelta(seconds=self.moment())
+
+    def moment(self) -> float:
+        if self._running:
+            return asyncio.get_running_loop().time()
+        return self.seconds
+
+    def advance(self, **duration: float) -> None:
+        self.seconds += timedelta(**duration).total_seconds()
+
+    # --- the worker
+
+    def run(
+        self,
+        *,
+        cluster_faults: Faults | None = None,
+        openai_faults: Faults | None = None,
+        skew: timedelta = timedelta(0),
+        deadline: float = 900,
+        **options: Any,
+    ) -> Report:
+        """One run of the worker; its report. The sessions that it used keep their logs of requests."""
+        asked = replace(
+            Options(ledger_namespace=LEDGER, allowed_hosts=frozenset({named_origin(HOST)})),
+            **options,
+        )
+        self.watcher = RecordingWatcher()
+
+        async def whole() -> Report:
+            client = api_client(self.kubernetes, cluster_faults)
+            self.cluster_session = client.rest_client.pool_manager
+            self.openai_session = InProcessSession(self.openai, openai_faults)
+            world = World(
+                KubernetesApi(client, self.random),
+                OpenAIAdminApi(self.openai_session, self.random),  # type: ignore[arg-type]
+                SceneClock(self, skew),
+                self.random,
+            )
+            stop = Stop(last_start=self.moment() + deadline, deadline=self.moment() + deadline)
+            try:
+                return await run(asked, world, stop, self.watcher)
+            finally:
+                await client.close()
+
+        self._running = True
+        try:
+            report, self.seconds = run_virtually(whole(), self.seconds)
+        finally:
+            self._running = False
+        return report
+
+    def outcome(self, target: Ref = TARGET) -> Outcome:
+        """What the last run did for a target."""
+        return next(outcome for outcome in self.watcher.outcomes if outcome.target == target)
+
+    # --- the cluster
+
+    def call(self, method: str, path: str, body: object = None, content_type: str = JSON_TYPE) -> Any:
+        """A user's request to the API server; its answer, or AssertionError."""
+        path, _, query = path.partition("?")
+        parameters = dict(part.split("=", 1) for part in query.split("&") if part)
+        content = json.dumps(body).encode() if body is not None else b""
+        response = self.kubernetes.handle(
+            Request(method, path, parameters, headers_of({"Content-Type": content_type}), content)
+        )
+        assert response.status < 300, (method, path, response.status, response.body[:300])
+        return json.loads(response.body)
+
+    def merge(self, path: str, patch: object) -> Any:
+        return self.call("PATCH", path, patch, "application/merge-patch+json")
+
+    def apply(self, *objects: dict[str, Any]) -> None:
+        """Create objects."""
+        for obj in objects:
+            self.call("POST", collection_path(obj), obj)
+
+    def delete(self, path: str) -> None:
+        self.call("DELETE", path)
+
+    def namespace(self, name: str) -> None:
+        self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+
+    def apply_documented(self, namespace: str = "default", **generator_spec: object) -> None:
+        """The documentation's objects, verbatim but for host and admin key."""
+        for obj in documented(self.admin_key, HOST):
+            obj["metadata"]["namespace"] = namespace
+            if obj["kind"] == "OpenAI":
+                obj["spec"].update(generator_spec)
+            self.apply(obj)
+
+    def secret(self, ref: Ref = TARGET) -> dict[str, Any] | None:
+        found = self.kubernetes.find("secrets", ref.namespace, ref.name)
+        return dict(found) if found is not None else None
+
+    def key(self, ref: Ref = TARGET, data_key: str = "api_key") -> str:
+        """The API key in a target Secret."""
+        secret = self.secret(ref)
+        assert secret is not None
+        return base64.b64decode(secret["data"][data_key]).decode()
+
+    def named(self, ref: Ref = TARGET) -> dict[str, Any]:
+        """What the Secret's annotation says."""
+        secret = self.secret(ref)
+        assert secret is not None
+        annotation: dict[str, Any] = json.loads(secret["metadata"]["annotations"][CURRENT])
+        return annotation
+
+    def external_secret(self, ref: Ref = TARGET) -> dict[str, Any]:
+        found = self.kubernetes.find("externalsecrets", ref.namespace, ref.name)
+        assert found is not None
+        return dict(found)
+
+    def condition(self, ref: Ref = TARGET) -> dict[str, Any]:
+        """The Ready condition of an ExternalSecret."""
+        conditions = self.external_secret(ref)["status"]["conditions"]
+        return next(dict(c) for c in conditions if c["type"] == "Ready")
+
+    def entry(self, ref: Ref = TARGET) -> Entry | None:
+        found = self.kubernetes.find("keyrotations", LEDGER, entry_name(ref))
+        return decode_entry(found) if found is not None else None
+
+    def stored_entry(self, ref: Ref = TARGET) -> Entry:
+        entry = self.entry(ref)
+        assert entry is not None
+        return entry
+
+    def events(self, namespace: str = "default") -> list[tuple[str, str]]:
+        """Type and reason of every Event."""
+        return [(event["type"], event["reason"]) for event in self.kubernetes.objects("events", namespace)]
+
+    def accounts(self, project: str = PROJECT) -> list[str]:
+        """Names of the accounts that exist at OpenAI."""
+        return [account.name for account in self.openai.accounts(project)]
+
+
+def documented(admin_key: str, host: str) -> list[dict[str, Any]]:
+    """The documentation's objects with another host and admin key."""
+    objects: list[dict[str, Any]] = [obj for obj in yaml.safe_load_all(DOCUMENTED.read_text()) if obj]
+    for obj in objects:
+        if obj["kind"] == "Secret":
+            obj["stringData"]["api-key"] = admin_key
+        if obj["kind"] == "OpenAI":
+            obj["spec"]["host"] = host
+    return objects
+
+
+_PLURALS = {
+    "OpenAI": "openais",
+    "CustomResourceDefinition": "customresourcedefinitions",
+    "Namespace": "namespaces",
+}
+
+
+def collection_path(obj: dict[str, Any]) -> str:
+    """Where an object is created."""
+    group = obj["apiVersion"]
+    prefix = "/api/" if "/" not in group else "/apis/"
+    plural = _PLURALS.get(obj["kind"], obj["kind"].lower() + "s")
+    namespace = obj["metadata"].get("namespace")
+    return f"{prefix}{group}{f'/namespaces/{namespace}' if namespace else ''}/{plural}"
