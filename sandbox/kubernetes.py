@@ -9,7 +9,7 @@ plays its kubelet deletes it with `gracePeriodSeconds=0`.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -47,7 +47,7 @@ class Kubernetes:
         self.automatic_collection = automatic_collection
         self.log: list[Exchange] = []
         self._now = now
-        self._token = token
+        self.token = token
         self._store = Store(now, random)
         self._reader = Reader(self._store)
         self._writer = Writer(self._store)
@@ -122,6 +122,14 @@ class Kubernetes:
         """One stored object, to be read only."""
         return next((item for item in self.objects(plural, namespace) if item["metadata"]["name"] == name), None)
 
+    def path_of(self, item: Mapping[str, Any]) -> str:
+        """The path of the object, in the namespace `default` if it should name one and does not."""
+        for resource in self._store.resources.values():
+            if (resource.api_version, resource.kind) == (item["apiVersion"], item["kind"]):
+                metadata = item["metadata"]
+                return resource.path(metadata.get("namespace") or "default", metadata["name"])
+        raise LookupError(f"no resource for {item['apiVersion']} {item['kind']}")
+
     # Serving
 
     def handle(self, request: Request) -> Response:
@@ -139,7 +147,7 @@ class Kubernetes:
         return Response(response.status, headers_of(headers), response.body)
 
     def _answer(self, request: Request) -> Response:
-        if self._token is not None and request.bearer != self._token:
+        if self.token is not None and request.bearer != self.token:
             raise unauthorized()
         if len(request.body) > _BODY_LIMIT:
             raise too_large(f"Request entity too large: limit is {_BODY_LIMIT}")
