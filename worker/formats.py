@@ -9,7 +9,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
-_TERM = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)(h|ms|m|s|us|µs|ns)")
+_TERM = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(h|ms|m|s|us|µs|ns)")
 LONGEST = timedelta(days=3650)
 """Durations beyond this are taken for a mistake."""
 
@@ -50,11 +50,11 @@ def parse_time(text: object) -> datetime:
         raise ValueError("is not a time such as 2026-11-24T10:00:00Z")
     try:
         time = datetime.fromisoformat(text)
-    except ValueError:
+        if time.tzinfo is not None:
+            return time.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise ValueError(f"{text[:40]!r} is not a time such as 2026-11-24T10:00:00Z") from None
-    if time.tzinfo is None:
-        raise ValueError(f"{text[:40]!r} has no time zone")
-    return time.astimezone(UTC)
+    raise ValueError(f"{text[:40]!r} has no time zone")
 
 
 def format_time(time: datetime) -> str:
