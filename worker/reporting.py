@@ -93,18 +93,14 @@ UNUSED = (
 )
 
 
-HEADERS = ("NAMESPACE", "SECRET", "DONE", "WHY", "ACCOUNTS", "NEXT")
+HEADERS = ("NAMESPACE", "SECRET", "DONE", "WHY", "OTHER ACCOUNTS", "NEXT")
 
 
 def rows(report: Report, now: datetime) -> list[tuple[str, ...]]:
     """One row per target: what was done, why, what became of its other accounts, and what happens next."""
     retired = {item.target: item for item in report.retired}
     shown = [_row(outcome, retired.pop(outcome.target, None), now) for outcome in sorted(report.outcomes, key=_order)]
-    shown += [
-        (item.target.namespace, item.target.name, _retired_word(item), item.message or item.reason, _others(item), "")
-        for item in retired.values()
-        if is_news(item)
-    ]
+    shown += [_retired_row(item, now) for item in retired.values() if is_news(item)]
     return shown
 
 
@@ -118,8 +114,11 @@ def _row(outcome: Outcome, retired: Retired | None, now: datetime) -> tuple[str,
     return (target.namespace, target.name, done, why, _others(retired), _next(outcome, now))
 
 
-def _retired_word(item: Retired) -> str:
-    return item.result.value if item.result is not Result.KEPT else "retired"
+def _retired_row(item: Retired, now: datetime) -> tuple[str, ...]:
+    """A target that nothing asks for any more."""
+    done = item.result.value if item.result is not Result.KEPT else "retired"
+    following = f"in {age(item.next_at - now)}" if item.next_at is not None and item.next_at > now else "-"
+    return (item.target.namespace, item.target.name, done, item.message or item.reason, _others(item), following)
 
 
 def _others(retired: Retired | None) -> str:

@@ -85,7 +85,10 @@ class Retirement:
             raise trouble
         if not wanted and bookkeeping.is_empty(stored):
             await self.ledger.delete(stored)
-        return replace(_waiting(stored), deleted=tuple(deleted), message=_summary(deleted, held))
+        message = _summary(deleted, held)
+        if not wanted and not bookkeeping.is_empty(stored) and stored.condition is not None:
+            message = "; ".join(filter(None, (message, stored.condition.message)))
+        return replace(_waiting(stored), deleted=tuple(deleted), message=message)
 
     async def _verdict(self, previous: Publication, entry: Entry) -> Delete | Wait | Held | None:
         """Delete, Wait or Held; OpenAI is asked for the last use only once the grace has passed."""

@@ -1,0 +1,243 @@
+"""`make demo`: the real worker against the sandbox, several runs while a clock moves on, told as a timeline.
+
+Everything that is shown happened: the worker's own output is printed as it comes, and what is said of keys, accounts
+and Secrets is asked of the two APIs. Nothing outside this process is contacted, and nothing is left running.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import random
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from sandbox.cluster import apply, create_namespace, install_crds, send
+from sandbox.faults import Rule, Rules, response_lost
+from sandbox.kubernetes import Kubernetes
+from sandbox.openai import OpenAI
+from sandbox.openai_state import KeyStatus
+from sandbox.server import SandboxServer
+from worker.cli import main as worker
+
+PROJECT = "my-openai-project-id"
+DOCUMENTED = Path(__file__).parent.parent / "manifests" / "examples" / "documented.yaml"
+CURRENT = "openai-key-rotator.io/service-account"
+
+MORE = """
+apiVersion: external-secrets.io/v1
+kind: ExternalSecret
+metadata: {name: chat-openai, namespace: team-a}
+spec:
+  refreshInterval: 15m
+  target: {name: chat-key}
+  dataFrom:
+    - sourceRef: {generatorRef: {kind: OpenAI, name: openai-generator}}
+      rewrite: [{regexp: {source: api_key, target: OPENAI_API_KEY}}]
+---
+apiVersion: generators.external-secrets.io/v1alpha1
+kind: OpenAI
+metadata:
+  name: search
+  namespace: team-b
+  annotations:
+    openai-key-rotator.io/secret: search-openai      # no ExternalSecret needed
+    openai-key-rotator.io/refresh-interval: 30m
+spec: {projectId: %(project)s, host: "%(host)s", openAiAdminKey: {name: openai-admin-secret, key: api-key}}
+---
+apiVersion: generators.external-secrets.io/v1alpha1
+kind: OpenAI
+metadata:
+  name: typo
+  namespace: team-b
+  annotations: {openai-key-rotator.io/secret: typo-openai}
+spec:
+  projectId: %(project)s
+  host: https://api.openai.com@evil.example/v1
+  openAiAdminKey: {name: openai-admin-secret, key: api-key}
+"""
+
+
+class DemoClock:
+    """The demo's time of day: it stands still but for `advance`."""
+
+    def __init__(self) -> None:
+        self.moment = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        return self.moment
+
+    def monotonic(self) -> float:
+        return self.moment.timestamp()
+
+    def advance(self, minutes: int) -> None:
+        self.moment += timedelta(minutes=minutes)
+
+
+@dataclass
+class Demo:
+    server: SandboxServer
+    clock: DemoClock
+    admin_key: str
+    faults: Rules
+    chance: random.Random
+    history: dict[str, list[str]] = field(default_factory=dict)
+    """What became of each account, one mark for each moment shown."""
+    moments: list[str] = field(default_factory=list)
+    owners: dict[str, str] = field(default_factory=dict)
+
+    # --- the story
+
+    def play(self) -> None:
+        self.prepare()
+        say("The documentation's objects in namespace default, two more teams, and one generator with a bad host.")
+        self.run("the first run: every Secret gets an account of its own, with a key that works")
+        self.later(5)
+        self.run("nothing is due, so nothing is written")
+        self.later(10)
+        self.run("team-a asked for 15 minutes: new key first, the old one stays for its grace of 2 minutes")
+        self.later(5)
+        self.run("the grace is over: the old account is deleted")
+        self.later(10)
+        say("Now OpenAI's answer to one create gets lost on the way. Did it happen? Nobody knows.")
+        self.faults.rules = [Rule(response_lost(disconnected=True), method="POST", count=1)]
+        self.run("the app keeps its key; the account that may exist is in the ledger, by name")
+        self.later(5)
+        self.run("found by its name and deleted, and the rotation made up for")
+        self.later(3)
+        say("Somebody deletes a Secret, and team-a removes its ExternalSecret.")
+        self.delete("/api/v1/namespaces/default/secrets/openai-credentials")
+        self.delete("/apis/external-secrets.io/v1/namespaces/team-a/externalsecrets/chat-openai")
+        self.run("the deleted Secret is back with a new key; what nobody asks for any more goes after its grace")
+        self.later(5)
+        self.run("and is gone")
+        self.show_status()
+        self.show_timeline()
+
+    def prepare(self) -> None:
+        with self.server.locked():
+            cluster = self.server.kubernetes
+            install_crds(cluster)
+            for namespace in ("openai-key-rotator", "team-a", "team-b"):
+                create_namespace(cluster, namespace)
+            documented = DOCUMENTED.read_text().replace("https://api.openai.com/v1", self.server.openai_url)
+            documented = documented.replace("sk-admin-example", self.admin_key)
+            apply(cluster, documented)
+            # The same admin Secret and generator for team-a, the admin Secret for team-b.
+            for namespace, kinds in (("team-a", ("Secret", "OpenAI")), ("team-b", ("Secret",))):
+                for obj in yaml_objects(documented):
+                    if obj["kind"] in kinds:
+                        obj["metadata"]["namespace"] = namespace
+                        apply(cluster, obj)
+            apply(cluster, MORE % {"project": PROJECT, "host": self.server.openai_url})
+
+    def run(self, title: str) -> None:
+        """A run of the worker, with its own output."""
+        moment = self.clock.moment.strftime("%H:%M")
+        print(f"\n━━ {moment} ━━ {title}\n")
+        print("$ openai-key-rotator run --max-wait 0s")
+        host = self.server.openai_url.removesuffix("/v1")
+        options = ["--max-wait", "0s", "--allow-host", host, "--output", "table"]
+        code = worker(["run", *options], clock=self.clock, chance=self.chance)
+        print(f"(exit code {code})")
+        self.look(moment)
+
+    def later(self, minutes: int) -> None:
+        self.clock.advance(minutes)
+
+    def delete(self, path: str) -> None:
+        with self.server.locked():
+            send(self.server.kubernetes, "DELETE", path)
+
+    # --- what exists
+
+    def look(self, moment: str) -> None:
+        """Note, for the timeline, which account each Secret names and which others exist."""
+        with self.server.locked():
+            alive = {account.name for account in self.server.openai.accounts(PROJECT)}
+            current = dict(self.secrets())
+        for name, secret in current.items():
+            self.owners.setdefault(name, secret)
+        for name in [*alive, *current]:
+            self.history.setdefault(name, [" "] * len(self.moments))
+        for name, marks in self.history.items():
+            was_there = any(mark != " " for mark in marks)
+            marks.append("█" if name in current else "░" if name in alive else "·" if was_there else " ")
+        self.moments.append(moment)
+
+    def secrets(self) -> list[tuple[str, str]]:
+        """Account name and Secret, for each Secret whose key OpenAI accepts. A dead key would end the demo."""
+        found = []
+        for namespace in ("default", "team-a", "team-b"):
+            for secret in self.server.kubernetes.objects("secrets", namespace):
+                annotation = secret["metadata"].get("annotations", {}).get(CURRENT)
+                if annotation is None:
+                    continue
+                subject = f"{namespace}/{secret['metadata']['name']}"
+                (value,) = secret["data"].values()
+                status = self.server.openai.key_status(base64.b64decode(value).decode())
+                if status is not KeyStatus.ACTIVE:
+                    raise SystemExit(f"the key in {subject} does not work: {status}")
+                found.append((json.loads(annotation)["name"], subject))
+        return found
+
+    def show_status(self) -> None:
+        print("\n$ openai-key-rotator status")
+        worker(["status", "--output", "table"], clock=self.clock)
+
+    def show_timeline(self) -> None:
+        print(
+            "\n━━ what became of every account ━━  █ its key is in the Secret   ░ exists, not in a Secret   · deleted\n"
+        )
+        width = max(len(name) for name in self.history)
+        print(" " * (width + 2) + "  ".join(self.moments))
+        for name, marks in sorted(self.history.items(), key=lambda item: "".join(item[1]).find("█")):
+            line = "".join(f"{mark * 5}  " for mark in marks)
+            print(f"{name.ljust(width)}  {line}{self.owners.get(name, '(answer lost: never published)')}")
+        with self.server.locked():
+            alive = {account.name for account in self.server.openai.accounts(PROJECT)}
+            current = dict(self.secrets())
+            ledger = {
+                name
+                for entry in self.server.kubernetes.objects("keyrotations", "openai-key-rotator")
+                for name in entry["status"].get("accounts", {})
+            }
+        print(
+            f"\n{len(self.history)} accounts were made. Now {len(alive)} exist at OpenAI, {len(current)} keys are in Secrets "
+            f"and work, {len(alive - ledger)} accounts are unknown to the ledger."
+        )
+
+
+def say(text: str) -> None:
+    print(f"\n{text}")
+
+
+def yaml_objects(text: str) -> list[dict[str, Any]]:
+    import yaml
+
+    return [obj for obj in yaml.safe_load_all(text) if obj]
+
+
+def main() -> None:
+    """Play the demo."""
+    clock = DemoClock()
+    source = random.Random(7)
+    now: Callable[[], datetime] = clock.now
+    kubernetes, openai = Kubernetes(now, source), OpenAI(now, source)
+    admin_key = openai.add_organization("demo")
+    openai.add_project("demo", PROJECT)
+    faults = Rules([], source)
+    with tempfile.TemporaryDirectory() as directory, SandboxServer(kubernetes, openai, openai_faults=faults) as server:
+        for name in [name for name in os.environ if name.startswith("ROTATOR_")]:
+            del os.environ[name]
+        os.environ["KUBECONFIG"] = str(server.write_kubeconfig(Path(directory) / "kubeconfig"))
+        Demo(server, clock, admin_key, faults, source).play()
+
+
+if __name__ == "__main__":
+    main()
