@@ -92,11 +92,11 @@ def account(name: str = "app_1", **changes: Any) -> Account:
     return Account(name, **(values | changes))
 
 
-def publication(name: str = "app_1", at: datetime = NOW - minutes(30), **changes: Any) -> Publication:
+def publication(name: str = "app_1", at: datetime = NOW - timedelta(minutes=30), **changes: Any) -> Publication:
     return Publication(account(name), at, **changes)
 
 
-def intent(name: str = "app_2", claimed_until: datetime = NOW + minutes(3), **changes: Any) -> Intent:
+def intent(name: str = "app_2", claimed_until: datetime = NOW + timedelta(minutes=3), **changes: Any) -> Intent:
     values: dict[str, Any] = {
         "account": account(name, id=None, key_id=None),
         "requested_at": claimed_until - minutes(3.5),

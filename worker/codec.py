@@ -143,9 +143,8 @@ def decode_entry(obj: Mapping[str, Any]) -> Entry:
         account = _account(name, stored, ref.namespace)
         published, requested = _time(stored, "publishedAt"), _time(stored, "requestedAt")
         if published is not None:
-            history.append(
-                Publication(account, published, _time(stored, "supersededAt"), requested, stored.get("held"))
-            )
+            held = _text(stored, "held") if stored.get("held") is not None else None
+            history.append(Publication(account, published, _time(stored, "supersededAt"), requested, held))
         else:
             claimed = _time(stored, "claimedUntil")
             if requested is None or claimed is None:
