@@ -85,7 +85,8 @@ def published(entry: Entry, account: Account, rotated_at: datetime, at: datetime
 
     `rotated_at`: the start of the run, from which the interval is measured.
     """
-    requested = next((i.requested_at for i in entry.unpublished if i.account.name == account.name), None)
+    known = (*entry.unpublished, *entry.history)  # in the latter where another run has noted it first, from the Secret
+    requested = next((item.requested_at for item in known if item.account.name == account.name), None)
     new = Publication(account, at, None, requested)
     others = tuple(
         _superseded(publication, at) for publication in entry.history if publication.account.name != account.name
