@@ -55,7 +55,12 @@ def reconcile(entry: Entry, secret: SecretView | None, named_at_openai: str | No
         if intent.account.name == named.name and named.id == (intent.account.id or named.id):
             if intent.account.id is None and named_at_openai != named.name:
                 continue
-            account = replace(intent.account, id=named.id, key_id=intent.account.key_id or named.key_id)
+            account = replace(
+                intent.account,
+                id=named.id,
+                key_id=intent.account.key_id or named.key_id,
+                expires_at=intent.account.expires_at or named.expires_at,
+            )
             return published(entry, account, intent.requested_at, now)
     return entry
 

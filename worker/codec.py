@@ -309,6 +309,10 @@ def _named_account(text: object) -> NamedAccount | None:
     if not all(isinstance(value, str) and value for value in texts.values()) or not ID.match(stored["id"]):
         return None
     key_id, host, project = stored.get("keyId"), stored.get("host"), stored.get("projectId")
+    try:
+        expires_at = _time(stored, "expiresAt")
+    except Malformed:
+        expires_at = None
     return NamedAccount(
         id=stored["id"],
         name=stored["name"],
@@ -316,6 +320,7 @@ def _named_account(text: object) -> NamedAccount | None:
         project=Project(host, project) if isinstance(host, str) and isinstance(project, str) else None,
         target=stored["target"],
         ledger=stored["ledger"],
+        expires_at=expires_at,
     )
 
 

@@ -318,6 +318,7 @@ class NamedAccount:
     project: Project | None
     target: str
     ledger: str
+    expires_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

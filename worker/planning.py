@@ -90,7 +90,7 @@ def decide(target: Target, seen: Observation, run: RunInfo, now: datetime) -> De
         return Blocked(
             "ForeignLedger",
             f"the ledger entry of {target.ref} was written by another installation (ledger {entry.ledger[:40]}): "
-            "openai-key-rotator adopt shows what it records",
+            "nothing is rotated or deleted by it; delete the entry to start afresh",
         )
     claim = entry.claimed_until(now)
     if claim is not None:
@@ -209,7 +209,7 @@ def _foreign_annotation(target: Target, seen: Observation, named: NamedAccount) 
         return Blocked(
             "ForeignLedger",
             f"the annotation of Secret {target.ref} was written by another installation (ledger {named.ledger[:40]}): "
-            "openai-key-rotator adopt shows its account",
+            f"to start afresh delete the Secret here, and its account {named.name[:64]!r} at OpenAI",
         )
     if named.target != str(target.ref):
         return Blocked(
@@ -226,7 +226,7 @@ def _foreign_annotation(target: Target, seen: Observation, named: NamedAccount) 
         return Blocked(
             "UnknownAccount",
             f"the annotation of Secret {target.ref} names account {named.name[:64]!r}, which the ledger does not record: "
-            "openai-key-rotator adopt shows it",
+            "to start afresh delete the Secret here, and that account at OpenAI",
         )
     return None
 
