@@ -1,0 +1,64 @@
+# Everything is made in .venv, from locked requirements. Nothing here but `control-plane` needs Go; nothing needs
+# Docker or a cluster.
+
+VENV ?= .venv
+BIN = $(VENV)/bin
+INSTALLED = $(VENV)/.installed
+# More arguments for pytest or the lock: `make test ARGS="-k retire"`, `make lock ARGS=--upgrade`.
+ARGS ?=
+PYTHONS = $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
+
+.PHONY: help venv demo test lint types manifests control-plane lock clean
+
+help: ## Show this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
+
+venv: $(INSTALLED) ## Make the virtual environment (PYTHON=… chooses the interpreter)
+
+demo: $(INSTALLED) ## Watch rotations happen: the real worker, embedded APIs, nothing installed outside this folder
+	@$(BIN)/python -m sandbox.demo
+
+test: $(INSTALLED) ## Run the tests; the last lines tell whether the real API server took part
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadgroup $(ARGS)
+
+lint: $(INSTALLED) ## Check style, layers and YAML
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/yamllint --strict manifests tests/data
+
+types: $(INSTALLED) ## Check types
+	@$(BIN)/mypy
+
+manifests: $(INSTALLED) ## Build every kustomization (components are built by those that use them)
+	@find manifests -name kustomization.yaml | sort | while read -r file; do \
+	  grep -q '^kind: Component' "$$file" && continue; \
+	  $(BIN)/kubectl kustomize "$$(dirname "$$file")" >/dev/null || exit 1; \
+	  echo "$$(dirname "$$file") builds"; \
+	done
+
+control-plane: $(INSTALLED) ## Build the real API server for tests: needs Go, takes minutes the first time
+	@$(BIN)/python -m tests.cluster.build
+
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+  --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(ARGS)
+
+lock: $(INSTALLED) ## Lock the requirements again, for every Python from 3.11 on (ARGS=--upgrade: newest versions)
+	$(LOCK) requirements/runtime.in --output-file requirements/runtime.txt
+	$(LOCK) requirements/dev.in --output-file requirements/dev.txt
+
+clean: ## Remove all that was made in this folder (the control plane's cache is outside)
+	rm -rf .venv* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis \
+	  .coverage .coverage.* htmlcov
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): requirements/dev.txt
+	@for python in $(PYTHONS); do \
+	  if "$$python" -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    "$$python" -m venv --clear $(VENV) && \
+	    $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
+	      --requirement requirements/dev.txt && \
+	    touch $@; exit; \
+	  fi; \
+	done; \
+	echo 'Python 3.11 or newer, with venv, is needed; none of these is: $(PYTHONS). Name one: make PYTHON=…' >&2; exit 1
