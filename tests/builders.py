@@ -117,7 +117,8 @@ def entry(*history: Publication, **changes: Any) -> Entry:
 
 
 def empty_entry(**changes: Any) -> Entry:
-    return Entry(**({"target": SECRET, "ledger": LEDGER} | changes))
+    values: dict[str, Any] = {"target": SECRET, "ledger": LEDGER}
+    return Entry(**(values | changes))
 
 
 def named(of: Account | None = None, **changes: Any) -> NamedAccount:

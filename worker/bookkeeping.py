@@ -90,7 +90,8 @@ def published(entry: Entry, account: Account, rotated_at: datetime, at: datetime
 
     `rotated_at`: the start of the run, from which the interval is measured.
     """
-    known = (*entry.unpublished, *entry.history)  # in the latter where another run has noted it first, from the Secret
+    # In the history already: another run has noted it first, from the Secret.
+    known: tuple[Intent | Publication, ...] = (*entry.unpublished, *entry.history)
     requested = next((item.requested_at for item in known if item.account.name == account.name), None)
     new = Publication(account, at, None, requested)
     others = tuple(
