@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -55,10 +56,8 @@ def test_whole_seconds_survive_a_round_trip(seconds: int) -> None:
 @given(st.text(max_size=200))
 def test_any_text_is_a_duration_or_a_value_error(text: str) -> None:
     """No other error comes out of a tenant's text."""
-    try:
+    with contextlib.suppress(ValueError):
         assert timedelta(0) <= parse_duration(text) <= LONGEST
-    except ValueError:
-        pass
 
 
 @pytest.mark.parametrize(
