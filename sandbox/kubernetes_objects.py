@@ -233,9 +233,8 @@ def _check_immutable(resource: Resource, item: Object, old: Object) -> list[Caus
     if resource.key == SECRETS.key and item["type"] != old["type"]:
         causes.append(wrong("type", item["type"], "field is immutable"))
     if resource.key in (SECRETS.key, CONFIG_MAPS.key) and old.get("immutable"):
-        for name in ("immutable", "data", "binaryData"):
-            if item.get(name) != old.get(name):
-                causes.append(field_forbidden(name, "field is immutable when `immutable` is set"))
+        changed = [name for name in ("immutable", "data", "binaryData") if item.get(name) != old.get(name)]
+        causes += [field_forbidden(name, "field is immutable when `immutable` is set") for name in changed]
     return causes
 
 
