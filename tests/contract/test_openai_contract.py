@@ -1,0 +1,264 @@
+"""The official SDK's admin client, held against the sandbox's OpenAI over HTTP."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import openai
+import pytest
+from openai.types.admin.organization.projects import ProjectServiceAccount, ServiceAccountCreateResponse
+from openai.types.admin.organization.projects.service_account_create_response import APIKey
+
+from sandbox.kubernetes import Kubernetes
+from sandbox.openai import CANARY, KeyStatus, OpenAI
+from sandbox.server import SandboxServer
+
+
+@dataclass(frozen=True)
+class Sdk:
+    """The SDK's admin client, and what it talks to."""
+
+    client: openai.OpenAI
+    machine: OpenAI
+    server: SandboxServer
+    admin_key: str
+
+    @property
+    def accounts(self) -> openai.resources.admin.organization.projects.ServiceAccounts:
+        """The part of the client that makes service accounts."""
+        return self.client.admin.organization.projects.service_accounts
+
+    def application(self, key: str) -> openai.OpenAI:
+        """A client such as an application has."""
+        return openai.OpenAI(api_key=key, base_url=self.server.openai_url, max_retries=0)
+
+
+@pytest.fixture
+def sdk() -> Iterator[Sdk]:
+    """An organisation with two projects, and its admin client."""
+    source = random.Random(1)
+    machine = OpenAI(lambda: datetime.now(UTC), source)
+    admin_key = machine.add_organization("acme")
+    machine.add_project("acme", "proj_1")
+    machine.add_project("acme", "proj_default", default=True)
+    server = SandboxServer(Kubernetes(lambda: datetime.now(UTC), source), machine)
+    with server, openai.OpenAI(admin_api_key=admin_key, base_url=server.openai_url, max_retries=0) as client:
+        yield Sdk(client, machine, server, admin_key)
+
+
+def created(sdk: Sdk, name: str = "app_1") -> ServiceAccountCreateResponse:
+    """A new account in the project."""
+    return sdk.accounts.create("proj_1", name=name)
+
+
+def key_of(account: ServiceAccountCreateResponse) -> APIKey:
+    """The key that a new account came with."""
+    assert account.api_key is not None
+    return account.api_key
+
+
+def test_an_account_comes_with_a_key_that_works(sdk: Sdk) -> None:
+    """The key's value is in the answer to the create, and lists models."""
+    account = created(sdk)
+    assert (account.object, account.name, account.role) == ("organization.project.service_account", "app_1", "member")
+    assert key_of(account).object == "organization.project.service_account.api_key"
+    assert CANARY in key_of(account).value
+    with sdk.application(key_of(account).value) as application:
+        assert application.models.list().data[0].object == "model"
+
+
+def test_an_account_can_be_made_without_a_key(sdk: Sdk) -> None:
+    """`create_service_account_only` makes one without membership, too."""
+    account = sdk.accounts.create("proj_1", name="app_1", create_service_account_only=True)
+    assert (account.role, account.api_key) == ("none", None)
+
+
+def test_a_key_may_have_a_lifetime(sdk: Sdk) -> None:
+    """`expires_in_seconds` sets it, and one that is out of range is refused."""
+    account = sdk.accounts.create("proj_1", name="app_1", expires_in_seconds=3600)
+    with sdk.server.locked():
+        key = sdk.machine.key(key_of(account).value)
+    assert key is not None
+    assert key.expires_at is not None
+    for seconds in (0, 31_536_001):
+        with pytest.raises(openai.BadRequestError) as caught:
+            sdk.accounts.create("proj_1", name="app_1", expires_in_seconds=seconds)
+        assert caught.value.param == "expires_in_seconds"
+
+
+def test_an_organisation_may_demand_lifetimes(sdk: Sdk) -> None:
+    """A create without one, or with a longer one, is a BadRequestError."""
+    with sdk.server.locked():
+        sdk.machine.require_lifetime("acme", timedelta(hours=1))
+    with pytest.raises(openai.BadRequestError):
+        created(sdk)
+    with pytest.raises(openai.BadRequestError):
+        sdk.accounts.create("proj_1", name="app_1", expires_in_seconds=3601)
+    sdk.accounts.create("proj_1", name="app_1", expires_in_seconds=3600)
+
+
+def test_accounts_are_listed_page_by_page(sdk: Sdk) -> None:
+    """The SDK follows `after` and `has_more` by itself."""
+    ids = [created(sdk, f"app_{number}").id for number in range(5)]
+    page = sdk.accounts.list("proj_1", limit=2)
+    assert page.has_more
+    assert [account.id for account in page.data] == ids[:2]
+    assert [account.id for account in page] == ids
+    assert [account.id for account in sdk.accounts.list("proj_1", after=ids[3])] == ids[4:]
+
+
+def test_a_list_goes_on_after_an_account_that_was_deleted_meanwhile(sdk: Sdk) -> None:
+    """A cursor outlives what it points at."""
+    ids = [created(sdk, f"app_{number}").id for number in range(4)]
+    page = sdk.accounts.list("proj_1", limit=2)
+    sdk.accounts.delete(ids[1], project_id="proj_1")
+    assert [account.id for account in page.get_next_page()] == ids[2:]
+
+
+def test_an_account_can_be_retrieved_and_renamed(sdk: Sdk) -> None:
+    """By its id."""
+    account = created(sdk)
+    found = sdk.accounts.retrieve(account.id, project_id="proj_1")
+    assert isinstance(found, ProjectServiceAccount)
+    assert (found.id, found.name, found.created_at) == (account.id, "app_1", account.created_at)
+    assert sdk.accounts.update(account.id, project_id="proj_1", name="app_2").name == "app_2"
+    assert sdk.accounts.retrieve(account.id, project_id="proj_1").name == "app_2"
+
+
+def test_a_deleted_account_takes_its_keys_along(sdk: Sdk) -> None:
+    """Its key is answered with 401, which quotes part of it, and a second delete with 404."""
+    account = created(sdk)
+    value = key_of(account).value
+    deleted = sdk.accounts.delete(account.id, project_id="proj_1")
+    assert (deleted.id, deleted.deleted) == (account.id, True)
+    with sdk.application(value) as application, pytest.raises(openai.AuthenticationError) as caught:
+        application.models.list()
+    assert caught.value.code == "invalid_api_key"
+    assert caught.value.request_id
+    assert CANARY in str(caught.value)
+    assert value not in str(caught.value)
+    with pytest.raises(openai.NotFoundError):
+        sdk.accounts.delete(account.id, project_id="proj_1")
+    with pytest.raises(openai.NotFoundError):
+        sdk.accounts.retrieve(account.id, project_id="proj_1")
+    with sdk.server.locked():
+        assert sdk.machine.key_status(value) is KeyStatus.DELETED
+
+
+def test_an_account_can_have_further_keys(sdk: Sdk) -> None:
+    """Made by the account, listed with the project's, and shown redacted."""
+    account = created(sdk)
+    key = sdk.accounts.api_keys.create(account.id, project_id="proj_1", name="second")
+    assert CANARY in key.value
+    keys = sdk.client.admin.organization.projects.api_keys
+    assert [one.id for one in keys.list("proj_1", limit=1)] == [key_of(account).id, key.id]
+    shown = keys.retrieve(key.id, project_id="proj_1")
+    assert (shown.name, shown.last_used_at) == ("second", None)
+    assert shown.owner.service_account is not None
+    assert shown.owner.service_account.id == account.id
+    assert CANARY not in shown.redacted_value
+
+
+def test_the_use_of_a_key_is_seen(sdk: Sdk) -> None:
+    """`last_used_at` is null until then."""
+    account = created(sdk)
+    keys = sdk.client.admin.organization.projects.api_keys
+    assert keys.retrieve(key_of(account).id, project_id="proj_1").last_used_at is None
+    with sdk.application(key_of(account).value) as application:
+        application.models.list()
+    assert keys.retrieve(key_of(account).id, project_id="proj_1").last_used_at is not None
+
+
+def test_the_key_of_an_account_cannot_be_deleted_alone(sdk: Sdk) -> None:
+    """BadRequestError; a user's key can."""
+    account = created(sdk)
+    keys = sdk.client.admin.organization.projects.api_keys
+    with pytest.raises(openai.BadRequestError):
+        keys.delete(key_of(account).id, project_id="proj_1")
+    with sdk.server.locked():
+        key, _ = sdk.machine.add_user_key("proj_1", "laptop")
+    assert keys.delete(key, project_id="proj_1").deleted
+
+
+def test_a_project_is_active_or_archived(sdk: Sdk) -> None:
+    """An archived one answers everything about its accounts with BadRequestError, and an unknown one does not exist."""
+    projects = sdk.client.admin.organization.projects
+    account = created(sdk)
+    assert projects.retrieve("proj_1").status == "active"
+    with sdk.server.locked():
+        sdk.machine.archive("proj_1")
+    assert projects.retrieve("proj_1").status == "archived"
+    for act in (
+        lambda: sdk.accounts.list("proj_1"),
+        lambda: created(sdk),
+        lambda: sdk.accounts.delete(account.id, project_id="proj_1"),
+    ):
+        with pytest.raises(openai.BadRequestError):
+            act()
+    with pytest.raises(openai.NotFoundError):
+        sdk.accounts.list("proj_unknown")
+
+
+def test_the_default_project_takes_no_accounts(sdk: Sdk) -> None:
+    """BadRequestError."""
+    with pytest.raises(openai.BadRequestError):
+        sdk.accounts.create("proj_default", name="app_1")
+
+
+def test_an_admin_key_without_permission_is_denied(sdk: Sdk) -> None:
+    """PermissionDeniedError for what it lacks; an application's key may do nothing here."""
+    account = created(sdk)
+    with sdk.server.locked():
+        sdk.machine.restrict(sdk.admin_key, "read")
+    assert sdk.accounts.list("proj_1").data
+    with pytest.raises(openai.PermissionDeniedError):
+        created(sdk)
+    key, url = key_of(account).value, sdk.server.openai_url
+    with openai.OpenAI(admin_api_key=key, base_url=url) as client, pytest.raises(openai.PermissionDeniedError):
+        client.admin.organization.projects.service_accounts.list("proj_1")
+
+
+def test_an_admin_key_that_was_rotated_away_is_not_accepted(sdk: Sdk) -> None:
+    """AuthenticationError for the old one; the new one works."""
+    with sdk.server.locked():
+        new = sdk.machine.rotate_admin_key(sdk.admin_key)
+    with pytest.raises(openai.AuthenticationError):
+        sdk.accounts.list("proj_1")
+    with openai.OpenAI(admin_api_key=new, base_url=sdk.server.openai_url, max_retries=0) as client:
+        assert client.admin.organization.projects.service_accounts.list("proj_1").data == []
+
+
+def test_a_new_key_may_take_its_time(sdk: Sdk) -> None:
+    """Until it is accepted it is answered like an unknown one."""
+    with sdk.server.locked():
+        sdk.machine.acceptance_delay = 3600
+    account = created(sdk)
+    with sdk.application(key_of(account).value) as application, pytest.raises(openai.AuthenticationError):
+        application.models.list()
+
+
+@pytest.mark.parametrize("limit", [0, 101])
+def test_a_page_has_its_limits(sdk: Sdk, limit: int) -> None:
+    """1 to 100, otherwise BadRequestError."""
+    with pytest.raises(openai.BadRequestError) as caught:
+        sdk.accounts.list("proj_1", limit=limit)
+    assert caught.value.param == "limit"
+
+
+def test_a_page_has_twenty_objects_unless_it_is_told(sdk: Sdk) -> None:
+    """OpenAI's default, which is why lists must be followed."""
+    for number in range(21):
+        created(sdk, f"app_{number}")
+    assert len(sdk.accounts.list("proj_1").data) == 20
+
+
+def test_what_the_sandbox_does_not_do_is_said(sdk: Sdk) -> None:
+    """501, never an answer that might be wrong."""
+    with pytest.raises(openai.InternalServerError) as caught:
+        sdk.client.admin.organization.projects.list()
+    assert caught.value.status_code == 501
+    with pytest.raises(openai.InternalServerError):
+        sdk.accounts.api_keys.create(created(sdk).id, project_id="proj_1", scopes=["api.model.read"])
