@@ -93,7 +93,7 @@ def account(name: str = "app_1", **changes: Any) -> Account:
 
 
 def publication(name: str = "app_1", at: datetime = NOW - timedelta(minutes=30), **changes: Any) -> Publication:
-    return Publication(account(name), at, **changes)
+    return Publication(changes.pop("account", None) or account(name), at, **changes)
 
 
 def intent(name: str = "app_2", claimed_until: datetime = NOW + timedelta(minutes=3), **changes: Any) -> Intent:

@@ -208,20 +208,20 @@ def _foreign_annotation(target: Target, seen: Observation, named: NamedAccount) 
     if named.ledger != seen.entry.ledger:
         return Blocked(
             "ForeignLedger",
-            f"the annotation of Secret {target.ref} was written by another installation (ledger {named.ledger[:40]}): "
+            f"the annotation of Secret {target.ref} was written by another installation (ledger {named.ledger[:40]!r}): "
             f"to start afresh delete the Secret here, and its account {named.name[:64]!r} at OpenAI",
         )
     if named.target != str(target.ref):
         return Blocked(
             "CopiedSecret",
-            f"the annotation of Secret {target.ref} names the target {named.target[:120]}: it is a copy; "
+            f"the annotation of Secret {target.ref} names the target {named.target[:120]!r}: it is a copy; "
             "delete it or its annotations",
         )
     publication = current(seen.entry)
     known = publication is not None and publication.account.name == named.name and publication.account.id == named.id
     if known or seen.trouble is not None:
         return None
-    elsewhere = named.project is not None and named.project != target.generator.access.project
+    elsewhere = named.project != target.generator.access.project  # or nobody knows where: not asked, so not gone
     if seen.named_at_openai is not None or elsewhere:
         return Blocked(
             "UnknownAccount",
