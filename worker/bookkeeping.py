@@ -52,6 +52,8 @@ def reconcile(entry: Entry, secret: SecretView | None, named_at_openai: str | No
         if publication.account.name == named.name and publication.account.id == named.id:
             return entry if publication.superseded_at is None else _promoted(entry, publication, now)
     for intent in entry.unpublished:
+        if intent.claimed_until > now:
+            continue  # its run is at it and will note it
         if intent.account.name == named.name and named.id == (intent.account.id or named.id):
             if intent.account.id is None and named_at_openai != named.name:
                 continue

@@ -320,6 +320,7 @@ def _named_account(text: object) -> NamedAccount | None:
         project=Project(host, project) if isinstance(host, str) and isinstance(project, str) else None,
         target=stored["target"],
         ledger=stored["ledger"],
+        data_key=stored["dataKey"] if isinstance(stored.get("dataKey"), str) else None,
         expires_at=expires_at,
     )
 
@@ -333,14 +334,18 @@ def key_patch(
     """
     previous = [p.account for p in entry.history if p.account.name != key.name]
     annotations = dict(target.annotations) | {
-        CURRENT: _json(_annotation(key, entry, at)),
+        CURRENT: _json(_annotation(key, entry, at) | {"dataKey": target.data_key}),
         PREVIOUS: _json([{"id": account.id, "name": account.name} for account in previous]),
     }
     metadata: JSON = {"labels": dict(target.labels) | {MANAGED: "true"}, "annotations": annotations}
     owners = _owners(target, secret)
     if owners is not None:
         metadata["ownerReferences"] = owners
-    body: JSON = {"metadata": metadata, "data": {target.data_key: base64.b64encode(value.reveal().encode()).decode()}}
+    data: JSON = {target.data_key: base64.b64encode(value.reveal().encode()).decode()}
+    former = secret.named.data_key if secret is not None and secret.named is not None else None
+    if secret is not None and former != target.data_key and former in secret.filled:
+        data[former] = None  # the data key was renamed: under the old name a key would stay that is going to die
+    body: JSON = {"metadata": metadata, "data": data}
     if secret is None:
         metadata["name"], metadata["namespace"] = target.ref.name, target.ref.namespace
         return {"apiVersion": "v1", "kind": "Secret", "type": "Opaque"} | body

@@ -130,10 +130,14 @@ async def for_each(
             kept.append(item)
             reason = stop.reason
             if reason is None:
-                await slots.take()
-                reason = stop.reason
-                if reason is not None:
-                    slots.give_back()
+                try:
+                    async with asyncio.timeout_at(stop.deadline):
+                        await slots.take()
+                    reason = stop.reason
+                    if reason is not None:
+                        slots.give_back()
+                except TimeoutError:
+                    reason = "DeadlineExceeded"
             if reason is not None:
                 results.append(Crash(reason, "not started: the run was stopped; the next run serves it"))
                 continue

@@ -256,7 +256,8 @@ class _Steps:
             for ref, entry in (await self.ledger.read_all()).items()
             if isinstance(entry, Entry) and ref not in suspended and (ref in wanted or self._abandoned(ref))
         }
-        retired = await self._retire_all(entries, wanted)
+        served = {target.ref for target in discovered.targets}
+        retired = await self._retire_all(entries, wanted, served)
         horizon = self.clock.now() + min(self.options.max_wait, timedelta(seconds=self.stop.remaining))
         soon = {r.target: r.next_at for r in retired.values() if r.next_at is not None and r.next_at <= horizon}
         if soon:
@@ -266,7 +267,7 @@ class _Steps:
             if self.stop.reason is None:
                 again = {ref: entry for ref, entry in (await self.ledger.read_all()).items() if ref in soon}
                 current = {ref: entry for ref, entry in again.items() if isinstance(entry, Entry)}
-                for ref, second in (await self._retire_all(current, wanted)).items():
+                for ref, second in (await self._retire_all(current, wanted, served)).items():
                     retired[ref] = replace(second, deleted=retired[ref].deleted + second.deleted)
         for item in retired.values():
             self.watcher.retired(item)
@@ -277,9 +278,12 @@ class _Steps:
         in_scope = not self.options.namespaces or ref.namespace in self.options.namespaces
         return ref in self.entries and in_scope and not self.options.selector
 
-    async def _retire_all(self, entries: dict[Ref, Entry], wanted: Collection[Ref]) -> dict[Ref, Retired]:
+    async def _retire_all(
+        self, entries: dict[Ref, Entry], wanted: Collection[Ref], served: Collection[Ref]
+    ) -> dict[Ref, Retired]:
         async def one(entry: Entry) -> Retired:
-            return await self.retirement.retire(entry, wanted=entry.target in wanted)
+            ref = entry.target
+            return await self.retirement.retire(entry, wanted=ref in wanted, served=ref in served)
 
         done = await for_each(entries.values(), one, slots=self.slots, stop=self.stop)
         return {

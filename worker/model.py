@@ -318,6 +318,7 @@ class NamedAccount:
     project: Project | None
     target: str
     ledger: str
+    data_key: str | None = None
     expires_at: datetime | None = None
 
 

@@ -208,8 +208,8 @@ def _foreign_annotation(target: Target, seen: Observation, named: NamedAccount) 
     if named.ledger != seen.entry.ledger:
         return Blocked(
             "ForeignLedger",
-            f"the annotation of Secret {target.ref} was written by another installation (ledger {named.ledger[:40]!r}): "
-            f"to start afresh delete the Secret here, and its account {named.name[:64]!r} at OpenAI",
+            f"the annotation of Secret {target.ref} was written by another installation "
+            f"(ledger {named.ledger[:40]!r}): to start afresh delete the Secret here, and its account {named.name[:64]!r} at OpenAI",
         )
     if named.target != str(target.ref):
         return Blocked(

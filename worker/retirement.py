@@ -11,13 +11,26 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from worker import bookkeeping
-from worker.errors import AdminKeyUnusable, Conflict, RotatorError
+from worker.errors import AdminKeyUnusable, Conflict, NotFound, RotatorError
 from worker.ledger import Ledger
-from worker.model import Account, Entry, Intent, Publication, Result, Retired, SecretView
+from worker.model import Account, Entry, Intent, Publication, Ref, Result, Retired, SecretView
 from worker.observation import Observer
 from worker.planning import Delete, Held, Wait, ended_claims, retirement_of, ripe_at
 from worker.ports import Clock
 from worker.projects import Projects
+
+
+FRESH = 5.0
+"""Seconds for which a look at the Secret counts as "right before" a delete."""
+
+
+@dataclass(slots=True)
+class _Sight:
+    """The Secret as it was seen last, and when, by the monotonic clock."""
+
+    target: Ref
+    secret: SecretView | None
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +41,20 @@ class Retirement:
     clock: Clock
     unseen_hold: timedelta
 
-    async def retire(self, entry: Entry, *, wanted: bool) -> Retired:
-        """Delete what may go now. `wanted`: something still asks for this target. Raises nothing expected."""
+    async def retire(self, entry: Entry, *, wanted: bool, served: bool) -> Retired:
+        """Delete what may go now. Raises nothing expected.
+
+        `wanted`: something still asks for this target. `served`: this run has looked at its Secret and all is known;
+        otherwise it is looked at here, for it may be gone.
+        """
         now = self.clock.now()
         claim = entry.claimed_until(now)
         if entry.ledger != self.ledger.uid:
             return Retired(entry.target, Result.BLOCKED, "ForeignLedger", "the entry is another installation's")
         if claim is not None:
             return Retired(entry.target, waiting=_leaving(entry), next_at=claim)
-        if wanted and not _ripe(entry, now) and not ended_claims(entry, now) and not self._twins(entry):
-            return _waiting(entry)
+        if served and not _ripe(entry, now) and not ended_claims(entry, now) and not self._twins(entry):
+            return _waiting(entry, now)
         try:
             return await self._retire(entry, wanted)
         except AdminKeyUnusable as error:
@@ -50,7 +67,7 @@ class Retirement:
             return Retired(entry.target, Result.FAILED, error.reason, error.message, waiting=_leaving(entry))
 
     async def _retire(self, entry: Entry, wanted: bool) -> Retired:
-        seen, secret = await self.observer.reconciled(entry)
+        seen, sight = await self._look(entry)
         trouble: RotatorError | None = None
         deleted: list[str] = []
         held: dict[str, str | None] = {}
@@ -58,37 +75,49 @@ class Retirement:
         items: tuple[Publication | Intent, ...] = (*seen.history, *ended_claims(seen, self.clock.now()))
         for item in items:
             name = item.account.name
-            if _names(secret, item):
-                continue
             try:
                 if isinstance(item, Intent):
-                    after = await self._settle(after, item)
+                    after = await self._settle(after, item, sight)
                     gone = not bookkeeping.holds_intent(after, name)
                 else:
                     verdict = await self._verdict(item, entry)
                     held[name] = verdict.why if isinstance(verdict, Held) else None
-                    gone = isinstance(verdict, Delete) and await self._delete(item)
+                    gone = isinstance(verdict, Delete) and await self._delete(item.account, item.account.id, sight)
             except RotatorError as error:
                 trouble = error
                 continue
             if gone:
                 deleted.append(name)
                 after = bookkeeping.released(after, {name})
-        for account, twin in self._twins(seen):
-            if secret is None or secret.named is None or secret.named.id != twin:
-                await self.projects.delete_account(account.access, twin)
+        try:
+            for account, twin in self._twins(seen):
+                await self._delete(account, twin, sight, by_name=False)
+        except RotatorError as error:
+            trouble = error
         after = replace(after, history=tuple(replace(p, held=held.get(p.account.name)) for p in after.history))
         if not wanted:
-            after = self._disowned(after, secret)
+            after = self._disowned(after, sight.secret)
         stored = await self._save(entry, after, deleted)
         if trouble is not None:
             raise trouble
+        return await self._summed_up(stored, wanted, deleted, held)
+
+    async def _summed_up(self, stored: Entry, wanted: bool, deleted: list[str], held: dict[str, str | None]) -> Retired:
+        words = [f"deleted {', '.join(deleted)}"] if deleted else []
+        words += [f"{name} stays: {why}" for name, why in held.items() if why is not None]
         if not wanted and bookkeeping.is_empty(stored):
-            await self.ledger.delete(stored)
-        message = _summary(deleted, held)
-        if not wanted and not bookkeeping.is_empty(stored) and stored.condition is not None:
-            message = "; ".join(filter(None, (message, stored.condition.message)))
-        return replace(_waiting(stored), deleted=tuple(deleted), message=message)
+            try:
+                await self.ledger.delete(stored)
+            except (Conflict, NotFound):
+                pass  # another run is at it
+        elif not wanted and stored.condition is not None:
+            words.append(stored.condition.message)
+        return replace(_waiting(stored, self.clock.now()), deleted=tuple(deleted), message="; ".join(words))
+
+    async def _look(self, entry: Entry) -> tuple[Entry, _Sight]:
+        at = self.clock.monotonic()
+        seen, secret = await self.observer.reconciled(entry)
+        return seen, _Sight(entry.target, secret, at)
 
     async def _verdict(self, previous: Publication, entry: Entry) -> Delete | Wait | Held | None:
         """Delete, Wait or Held; OpenAI is asked for the last use only once the grace has passed."""
@@ -100,11 +129,17 @@ class Retirement:
         used = await self.projects.key_last_used(account.access, account.key_id) if account.key_id else None
         return retirement_of(previous, cleanup, used, self.unseen_hold, now)
 
-    async def _delete(self, previous: Publication) -> bool:
-        account = previous.account
-        return account.id is not None and await self.projects.delete_account(account.access, account.id)
+    async def _delete(self, account: Account, account_id: str | None, sight: _Sight, *, by_name: bool = True) -> bool:
+        """Delete an account, unless the Secret names it now. True: OpenAI confirms that it does not exist."""
+        if self.clock.monotonic() - sight.at > FRESH:
+            sight.at = self.clock.monotonic()
+            sight.secret = await self.observer.secret(sight.target, metadata_only=True)
+        named = sight.secret.named if sight.secret is not None else None
+        if named is not None and (named.id == account_id or (by_name and named.name == account.name)):
+            return False
+        return account_id is not None and await self.projects.delete_account(account.access, account_id)
 
-    async def _settle(self, entry: Entry, intent: Intent) -> Entry:
+    async def _settle(self, entry: Entry, intent: Intent, sight: _Sight) -> Entry:
         """Delete every account that the intent made: by its id, and by its name in a list begun after its claim.
 
         Where neither is known the intent stays until a second such list confirms it.
@@ -114,7 +149,7 @@ class Retirement:
         ids = set(listing.ids_of(account.name)) | ({account.id} if account.id is not None else set())
         if not ids:
             return bookkeeping.missed(entry, account.name, listing.begun_at)
-        confirmed = [await self.projects.delete_account(account.access, id) for id in sorted(ids)]
+        confirmed = [await self._delete(account, account_id, sight) for account_id in sorted(ids)]
         return bookkeeping.released(entry, {account.name}) if all(confirmed) else entry
 
     def _twins(self, entry: Entry) -> list[tuple[Account, str]]:
@@ -163,20 +198,11 @@ def _leaving(entry: Entry) -> int:
     return len(entry.unpublished) + sum(p.superseded_at is not None for p in entry.history)
 
 
-def _waiting(entry: Entry) -> Retired:
-    times = [ripe_at(publication, entry.generator.cleanup) for publication in entry.history if publication.held is None]
+def _waiting(entry: Entry, now: datetime) -> Retired:
+    """What stays, and when the next of it may go; what was ripe and stayed is the next run's."""
+    times = [ripe_at(publication, entry.generator.cleanup) for publication in entry.history]
     return Retired(
-        entry.target, waiting=_leaving(entry), next_at=min((t for t in times if t is not None), default=None)
+        entry.target,
+        waiting=_leaving(entry),
+        next_at=min((t for t in times if t is not None and t > now), default=None),
     )
-
-
-def _names(secret: SecretView | None, item: Publication | Intent) -> bool:
-    """Does the Secret name this account, by its id or by its name?"""
-    if secret is None or secret.named is None:
-        return False
-    return secret.named.name == item.account.name or secret.named.id == item.account.id
-
-
-def _summary(deleted: list[str], held: dict[str, str | None]) -> str:
-    kept = [f"{name} stays: {why}" for name, why in held.items() if why is not None]
-    return "; ".join(([f"deleted {', '.join(deleted)}"] if deleted else []) + kept)

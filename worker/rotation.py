@@ -220,7 +220,7 @@ class Rotation:
         )
         try:
             await self._write(target, seen.secret, seen.entry, blank, dry_run=True)
-        except (Conflict, Throttled):
+        except (Conflict, NotFound, Throttled):
             return None
         except Refused as error:
             return error
