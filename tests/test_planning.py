@@ -50,7 +50,6 @@ from worker.planning import (
     Decision,
     Delete,
     Held,
-    Keep,
     Observation,
     Rotate,
     Unable,
@@ -63,7 +62,7 @@ from worker.planning import (
 )
 
 
-def seen(entry_: Entry | None = None, secret: SecretView | None | str = "", **changes: Any) -> Observation:
+def seen(entry_: Entry | None = None, secret: SecretView | str | None = "", **changes: Any) -> Observation:
     """A target that was rotated half an hour ago, is well, and is not due."""
     values: dict[str, Any] = {"named_at_openai": "app_1"}
     found = secret_view() if isinstance(secret, str) else secret
@@ -210,7 +209,8 @@ def test_the_sources_earlier_self_may_own_the_secret() -> None:
 @pytest.mark.parametrize("field", ["ledger", "target", "name"])
 def test_words_about_a_forged_annotation_can_be_shown(field: str, text: str) -> None:
     """A tenant's text is quoted: no control characters, nothing that UTF-8 cannot write, not too long."""
-    what = seen(empty_entry(), secret_view(named=named(**{field: text})))
+    forged: dict[str, Any] = {field: text}
+    what = seen(empty_entry(), secret_view(named=named(**forged)))
     decision = decided(what=what)
     assert isinstance(decision, Blocked)
     assert decision.message.encode().decode().isprintable()
@@ -351,8 +351,7 @@ def test_an_edit_of_labels_or_annotations_never_rotates(
 @given(st.integers(1, 3000), st.lists(st.floats(0, 1), min_size=2, max_size=12))
 def test_a_target_is_rotated_once_per_interval_whatever_the_jitter(interval: int, jitter: list[float]) -> None:
     """Runs start each interval, at most the slack late: every one of them rotates, and a repetition of it does not."""
-    wanted = target(interval=minutes(interval))
-    slack = min(wanted.interval / 10, minutes(5))  # type: ignore[operator]
+    wanted, slack = target(interval=minutes(interval)), min(minutes(interval / 10), minutes(5))
     state = empty_entry()
     for number, late in enumerate(jitter):
         started = NOW + number * minutes(interval) + late * slack

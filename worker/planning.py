@@ -209,7 +209,8 @@ def _foreign_annotation(target: Target, seen: Observation, named: NamedAccount) 
         return Blocked(
             "ForeignLedger",
             f"the annotation of Secret {target.ref} was written by another installation "
-            f"(ledger {named.ledger[:40]!r}): to start afresh delete the Secret here, and its account {named.name[:64]!r} at OpenAI",
+            f"(ledger {named.ledger[:40]!r}): to start afresh delete the Secret here, "
+            f"and its account {named.name[:64]!r} at OpenAI",
         )
     if named.target != str(target.ref):
         return Blocked(
@@ -225,8 +226,8 @@ def _foreign_annotation(target: Target, seen: Observation, named: NamedAccount) 
     if seen.named_at_openai is not None or elsewhere:
         return Blocked(
             "UnknownAccount",
-            f"the annotation of Secret {target.ref} names account {named.name[:64]!r}, which the ledger does not record: "
-            "to start afresh delete the Secret here, and that account at OpenAI",
+            f"the annotation of Secret {target.ref} names account {named.name[:64]!r}, which the ledger does not "
+            "record: to start afresh delete the Secret here, and that account at OpenAI",
         )
     return None
 
