@@ -107,7 +107,9 @@ class OpenAIAdminApi:
 
     async def delete_account(self, project: Project, admin_key: Hidden, account_id: str) -> None:
         path = f"{_path(project)}/{_id(account_id)}"
-        await self._retry(lambda: self._send("DELETE", path, admin_key, "delete account"), repeatable=True)
+        answer = await self._json("DELETE", path, admin_key, "delete account", repeatable=True)
+        if answer.get("deleted") is not True:
+            raise _unintelligible("delete account", "does not say that it is deleted")
 
     async def project_archived(self, project: Project, admin_key: Hidden) -> bool:
         found = await self._json("GET", _project(project), admin_key, "read project", repeatable=True)
@@ -116,7 +118,7 @@ class OpenAIAdminApi:
     async def key_accepted(self, host: str, key: Hidden) -> bool:
         """401: not yet. 403 and 404 cannot tell (a key without that permission, a host without that path): accepted."""
         try:
-            await self._send("GET", f"{host}/models", key, "verify key")
+            await self._json("GET", f"{host}/models", key, "verify key", repeatable=False)
         except Refused as error:
             if error.status == 401:
                 return False
