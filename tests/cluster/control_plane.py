@@ -1,0 +1,213 @@
+"""A real control plane on this machine, for as long as a test session: etcd, kube-apiserver and the controllers.
+
+Guarantees: it listens on loopback only; all its files are below the given directory; no process of it outlives the
+context or this process, however they end; tokens are made anew each time and are never printed. Its data is thrown
+away. Standard library only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from tests.cluster import guard
+from tests.cluster.endpoint import Endpoint, call, kubeconfig_for, write_private
+
+__all__ = ["MODULE", "Endpoint", "StartFailed", "cache_directory", "control_plane", "find_binaries", "kubeconfig_for"]
+
+MODULE = Path(__file__).parent
+"""Where go.mod pins what is built."""
+STARTS = 3
+"""A port that was free may be taken by the time it is used: then everything starts again on others."""
+START_TIMEOUT = 120.0
+"""Seconds. It takes 3 on an idle machine."""
+LOG_TAIL = 4000
+
+
+class StartFailed(Exception):
+    """The control plane did not start; the end of the log of the part at fault is in the message."""
+
+
+def cache_directory() -> Path:
+    """Where `make control-plane` puts the programs: a folder of its own for each state of go.mod and go.sum."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    pinned = hashlib.sha256((MODULE / "go.mod").read_bytes() + (MODULE / "go.sum").read_bytes())
+    return cache / "openai-key-rotator" / "control-plane" / pinned.hexdigest()[:16]
+
+
+def find_binaries() -> Path | None:
+    """The folder with kube-apiserver and etcd: KUBEBUILDER_ASSETS where that is set, else the project's cache."""
+    assets = os.environ.get("KUBEBUILDER_ASSETS")
+    directory = Path(assets) if assets else cache_directory()
+    complete = all(os.access(directory / name, os.X_OK) for name in ("kube-apiserver", "etcd"))
+    return directory if complete else None
+
+
+@contextmanager
+def control_plane(directory: Path, *, controllers: bool = False) -> Iterator[Endpoint]:
+    """Run etcd and kube-apiserver, and with `controllers` the controller manager, and wait until they are ready.
+
+    With controllers, deleted namespaces go, and owner references count: those of and to a CRD's objects from half a
+    minute after it was installed, for the garbage collector looks for new kinds that often.
+    """
+    binaries = find_binaries()
+    if binaries is None:
+        raise StartFailed("no control plane here: `make control-plane` builds it")
+    for attempt in range(1, STARTS + 1):
+        with ExitStack() as processes:
+            try:
+                endpoint = _start(processes, binaries, directory / f"start-{attempt}", controllers=controllers)
+            except _PortTaken as error:
+                if attempt == STARTS:
+                    raise StartFailed(str(error)) from None
+                continue
+            yield endpoint
+            return
+
+
+# --- starting
+
+
+class _PortTaken(Exception):
+    """Another process was faster."""
+
+
+def _start(processes: ExitStack, binaries: Path, directory: Path, *, controllers: bool) -> Endpoint:
+    directory.mkdir(parents=True)
+    etcd_port, peer_port, api_port = _free_ports(3)
+    etcd = _Part(processes, binaries / "etcd", directory, _etcd_flags(directory, etcd_port, peer_port))
+    endpoint = Endpoint(
+        url=f"https://127.0.0.1:{api_port}",
+        token=secrets.token_urlsafe(32),
+        restricted_token=secrets.token_urlsafe(32),
+        # The API server makes its certificate and key itself when it starts.
+        ca_file=directory / "tls" / "apiserver.crt",
+        kubeconfig=directory / "kubeconfig",
+    )
+    kubeconfig_for(endpoint, endpoint.kubeconfig)
+    flags = _api_server_flags(endpoint, directory, api_port, etcd_port)
+    api_server = _Part(processes, binaries / "kube-apiserver", directory, flags)
+    # The API server waits for etcd.
+    _wait(lambda: endpoint.ca_file.exists() and call(endpoint, "GET", "/readyz")[0] == 200, etcd, api_server)
+
+    if controllers:
+        manager = _Part(processes, binaries / "kube-controller-manager", directory, _controller_flags(directory))
+        # Their first visible work: every namespace gets a service account.
+        account = "/api/v1/namespaces/default/serviceaccounts/default"
+        _wait(lambda: call(endpoint, "GET", account)[0] == 200, etcd, api_server, manager)
+    return endpoint
+
+
+def _etcd_flags(directory: Path, port: int, peer_port: int) -> Mapping[str, object]:
+    client, peer = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{peer_port}"
+    return {
+        "name": "test",
+        "data-dir": directory / "etcd",
+        "unsafe-no-fsync": "true",  # nothing here outlives the process
+        "listen-client-urls": client,
+        "advertise-client-urls": client,
+        "listen-peer-urls": peer,
+        "initial-advertise-peer-urls": peer,
+        "initial-cluster": f"test={peer}",
+        "log-level": "warn",
+    }
+
+
+def _api_server_flags(endpoint: Endpoint, directory: Path, port: int, etcd_port: int) -> Mapping[str, object]:
+    users = f"{endpoint.token},admin,admin,system:masters\n{endpoint.restricted_token},restricted,restricted\n"
+    key = directory / "tls" / "apiserver.key"
+    return {
+        "etcd-servers": f"http://127.0.0.1:{etcd_port}",
+        "bind-address": "127.0.0.1",
+        "advertise-address": "127.0.0.1",
+        "secure-port": port,
+        "cert-dir": directory / "tls",
+        "endpoint-reconciler-type": "none",  # a service cannot lead to loopback
+        "token-auth-file": write_private(directory / "tokens.csv", users),
+        "authorization-mode": "RBAC",
+        "service-cluster-ip-range": "10.0.0.0/24",
+        "service-account-issuer": "https://kubernetes.default.svc",
+        # The key of its own certificate serves for service accounts too: saves making another one.
+        "service-account-signing-key-file": key,
+        "service-account-key-file": key,
+        "disable-admission-plugins": "ServiceAccount",  # pods can be created before a namespace has its account
+        "profiling": "false",
+    }
+
+
+def _controller_flags(directory: Path) -> Mapping[str, object]:
+    return {
+        "kubeconfig": directory / "kubeconfig",
+        # All but the one that publishes the API server's CA, which the self-made certificate is not.
+        "controllers": "*,-kube-apiserver-serving-clustertrustbundle-publisher-controller",
+        "service-account-private-key-file": directory / "tls" / "apiserver.key",
+        "root-ca-file": directory / "tls" / "apiserver.crt",
+        "leader-elect": "false",
+        "secure-port": 0,
+        "profiling": "false",
+    }
+
+
+class _Part:
+    """One program of the control plane, running until the stack is closed."""
+
+    def __init__(self, processes: ExitStack, program: Path, directory: Path, flags: Mapping[str, object]) -> None:
+        self.name = program.name
+        self._log = directory / f"{program.name}.log"
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, guard.__file__, program, *(f"--{name}={value}" for name, value in flags.items())],
+                cwd=directory,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        processes.callback(self._stop)
+
+    def ended(self) -> int | None:
+        """Its exit code, if it has ended."""
+        return self._process.poll()
+
+    def failure(self, what: str) -> Exception:
+        """Why it cannot be used, with the end of its log."""
+        log = self._log.read_text(errors="replace")[-LOG_TAIL:]
+        kind = _PortTaken if "address already in use" in log else StartFailed
+        return kind(f"{self.name} {what}. The end of {self._log}:\n{log}")
+
+    def _stop(self) -> None:
+        """End it at once: its data is thrown away. Closing the pipe makes the guard kill it."""
+        self._process.communicate()
+
+
+def _wait(ready: Callable[[], bool], *parts: _Part) -> None:
+    """Wait until it is ready, as long as all of these run."""
+    deadline = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < deadline:
+        for part in parts:
+            code = part.ended()
+            if code is not None:
+                raise part.failure(f"ended with exit code {code}")
+        try:
+            if ready():
+                return
+        except OSError:  # nobody listens yet, or the certificate is half written
+            pass
+        time.sleep(0.05)
+    raise parts[-1].failure(f"was not ready after {START_TIMEOUT:.0f} s")
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on, all different."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
