@@ -6,18 +6,19 @@ import asyncio
 import base64
 import json
 import random
-from collections.abc import Collection
+import re
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import yaml
 
-from sandbox.faults import Faults
+from sandbox.faults import Fate, Faults, delivered
 from sandbox.in_process import InProcessSession, api_client
 from sandbox.kubernetes import Kubernetes
-from sandbox.openai import OpenAI
+from sandbox.openai import CANARY, KeyStatus, OpenAI
 from sandbox.wire import JSON as JSON_TYPE
 from sandbox.wire import Request, headers_of
 from tests.virtual_time import run_virtually
@@ -29,6 +30,8 @@ from worker.kubernetes_api import KubernetesApi
 from worker.model import Entry, Outcome, Ref, Retired
 from worker.openai_admin import OpenAIAdminApi
 from worker.reporting import Report
+
+T = TypeVar("T")
 
 EPOCH = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 LEDGER = "openai-key-rotator"
@@ -65,6 +68,26 @@ class RecordingWatcher:
         self.problems.append(problem)
 
 
+@dataclass
+class Meanwhile:
+    """Faults: does something right before a request that matches wholly is served, and then lets it through."""
+
+    action: Callable[[], object]
+    method: str
+    path: str
+    count: int = 1
+    skip: int = 0
+
+    def fate(self, request: Request) -> Fate:
+        if re.fullmatch(self.method, request.method) and re.fullmatch(self.path, request.path):
+            if self.skip:
+                self.skip -= 1
+            elif self.count:
+                self.count -= 1
+                self.action()
+        return delivered()
+
+
 class SceneClock:
     """Virtual time: the scene's between runs, the running loop's within one. `skew`: this machine's error."""
 
@@ -96,6 +119,7 @@ class Scene:
                     self.apply(document)
         self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": LEDGER}})
         self.watcher = RecordingWatcher()
+        self.watchers: list[RecordingWatcher] = []
         self.cluster_session: InProcessSession | None = None
         self.openai_session: InProcessSession | None = None
 
@@ -114,48 +138,79 @@ class Scene:
 
     # --- the worker
 
-    def run(
+    def run(self, **options: Any) -> Report:
+        """One run of the worker; its report. The sessions that it used keep their logs of requests.
+
+        `options`: the worker's, and `cluster_faults`, `openai_faults`, `skew` (this machine's clock), `deadline`
+        (seconds), `stop_after` (seconds until SIGTERM).
+        """
+        return self._play(self._whole(**options))
+
+    def run_together(self, *runs: dict[str, Any], apart: float = 0.0) -> list[Report]:
+        """Several runs at once, so many seconds apart; `watchers[-len(runs):]` are theirs."""
+
+        async def later(seconds: float, options: dict[str, Any]) -> Report:
+            await asyncio.sleep(seconds)
+            return await self._whole(**options)
+
+        async def all_of_them() -> list[Report]:
+            return list(await asyncio.gather(*(later(i * apart, options) for i, options in enumerate(runs))))
+
+        return self._play(all_of_them())
+
+    async def _whole(
         self,
         *,
         cluster_faults: Faults | None = None,
         openai_faults: Faults | None = None,
         skew: timedelta = timedelta(0),
         deadline: float = 900,
+        stop_after: float | None = None,
         **options: Any,
     ) -> Report:
-        """One run of the worker; its report. The sessions that it used keep their logs of requests."""
         asked = replace(
             Options(ledger_namespace=LEDGER, allowed_hosts=frozenset({named_origin(HOST)})),
             **options,
         )
-        self.watcher = RecordingWatcher()
+        self.watcher = watcher = RecordingWatcher()
+        self.watchers.append(watcher)
+        client = api_client(self.kubernetes, cluster_faults)
+        self.cluster_session = cast(InProcessSession, client.rest_client.pool_manager)
+        self.openai_session = InProcessSession(self.openai, openai_faults)
+        world = World(
+            KubernetesApi(client, self.random),
+            OpenAIAdminApi(self.openai_session, self.random),  # type: ignore[arg-type]
+            SceneClock(self, skew),
+            self.random,
+        )
+        stop = Stop(last_start=self.moment() + deadline, deadline=self.moment() + deadline)
+        if stop_after is not None:
+            asyncio.get_running_loop().call_later(stop_after, stop.ask)
+        try:
+            return await run(asked, world, stop, watcher)
+        finally:
+            await client.close()  # type: ignore[no-untyped-call]
 
-        async def whole() -> Report:
-            client = api_client(self.kubernetes, cluster_faults)
-            self.cluster_session = client.rest_client.pool_manager
-            self.openai_session = InProcessSession(self.openai, openai_faults)
-            world = World(
-                KubernetesApi(client, self.random),
-                OpenAIAdminApi(self.openai_session, self.random),  # type: ignore[arg-type]
-                SceneClock(self, skew),
-                self.random,
-            )
-            stop = Stop(last_start=self.moment() + deadline, deadline=self.moment() + deadline)
-            try:
-                return await run(asked, world, stop, self.watcher)
-            finally:
-                await client.close()
-
+    def _play(self, coroutine: Coroutine[Any, Any, T]) -> T:
         self._running = True
         try:
-            report, self.seconds = run_virtually(whole(), self.seconds)
+            result, self.seconds = run_virtually(coroutine, self.seconds)
         finally:
             self._running = False
-        return report
+        return result
+
+    def requests(self) -> list[str]:
+        """What sort of requests the last run made: Kubernetes, then OpenAI."""
+        sessions = [session for session in (self.cluster_session, self.openai_session) if session is not None]
+        return [exchange.kind for session in sessions for exchange in session.log]
 
     def outcome(self, target: Ref = TARGET) -> Outcome:
         """What the last run did for a target."""
         return next(outcome for outcome in self.watcher.outcomes if outcome.target == target)
+
+    def retired(self, target: Ref = TARGET) -> Retired | None:
+        """What the last run said of a target's other accounts."""
+        return next((item for item in self.watcher.retirements if item.target == target), None)
 
     # --- the cluster
 
@@ -235,6 +290,35 @@ class Scene:
     def accounts(self, project: str = PROJECT) -> list[str]:
         """Names of the accounts that exist at OpenAI."""
         return [account.name for account in self.openai.accounts(project)]
+
+    def live_key(self, ref: Ref = TARGET, data_key: str = "api_key") -> bool:
+        """Does the Secret hold a key that OpenAI accepts, of the account that its annotation names?"""
+        record = self.openai.key(self.key(ref, data_key))
+        return record is not None and record.status is KeyStatus.ACTIVE and record.account == self.named(ref)["id"]
+
+    def account_ids(self, project: str = PROJECT) -> set[str]:
+        """Ids of the accounts that exist at OpenAI."""
+        return {account.id for account in self.openai.accounts(project)}
+
+    def assert_nothing_shown(self) -> None:
+        """No key is anywhere but in Secrets: not in other objects, outcomes or messages."""
+        shown = [
+            json.dumps(dict(item))
+            for plural in {resource.plural for resource in self.kubernetes._store.resources.values()} - {"secrets"}
+            for item in self.kubernetes.objects(plural)
+        ]
+        shown += [repr(watcher) for watcher in self.watchers]
+        shown += [
+            json.dumps(secret["metadata"]) for secret in self.kubernetes.objects("secrets") if "metadata" in secret
+        ]
+        assert [text for text in shown if CANARY in text] == []
+
+
+def checked_scene() -> Iterator[Scene]:
+    """For `scene = pytest.fixture(checked_scene)`: after the test no key may show anywhere."""
+    scene = Scene()
+    yield scene
+    scene.assert_nothing_shown()
 
 
 def documented(admin_key: str, host: str) -> list[dict[str, Any]]:
