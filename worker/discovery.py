@@ -116,9 +116,10 @@ def discover(
     `selected`: the generators that this run is about (None: all). The others still count against double use of a
     Secret and protect their admin keys.
     """
-    known = {raw.ref: raw for raw in generators if not raw.deleting}
+    listed = tuple(generators)
+    known = {raw.ref: raw for raw in listed if not raw.deleting}
     checked = {ref: _try_generator(raw, allowed_hosts) for ref, raw in known.items()}
-    protected = {ref for raw in known.values() for ref in _admin_secrets(raw)}
+    protected = {ref for raw in listed for ref in _admin_secrets(raw)}
 
     found: list[tuple[Target | Rejected, Ref]] = []
     used: set[Ref] = set()
@@ -241,7 +242,7 @@ def _admin_key(raw: RawObject) -> AdminKeyRef:
 
 
 def _admin_secrets(raw: RawObject) -> list[Ref]:
-    """The Secret that a generator names as admin key; of a malformed generator too, so that it stays protected."""
+    """The Secret that a generator names as admin key; protected also while it is malformed or being deleted."""
     name = _object(raw.spec.get("openAiAdminKey")).get("name")
     return [Ref(raw.ref.namespace, name)] if isinstance(name, str) else []
 
@@ -343,7 +344,7 @@ def _from_external_secret(
         if feeding is None or generator is None:
             raise Mistake(
                 "spec.dataFrom[0].sourceRef.generatorRef",
-                f"names an OpenAI generator that does not exist: {_generator_name(raw)!r}",
+                f"names an OpenAI generator that does not exist: {str(_generator_name(raw))[:80]!r}",
                 "NoGenerator",
             )
         if isinstance(generator, Mistake):
