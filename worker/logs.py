@@ -31,6 +31,12 @@ def _redact(logger: object, method: str, event: MutableMapping[str, Any]) -> Mut
     return {key: redacted(value) if isinstance(value, str) else value for key, value in event.items()}
 
 
+def _ordered(logger: object, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """When, how bad and what first: lines are read by people too."""
+    first = {key: event.pop(key) for key in ("timestamp", "level", "event") if key in event}
+    return {**first, **event}
+
+
 class _LibraryHandler(logging.Handler):
     """Warnings of libraries, without their text: it may quote a request."""
 
@@ -49,6 +55,7 @@ def configure(stream: TextIO | None = None) -> structlog.typing.FilteringBoundLo
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _redact,
+            _ordered,
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
