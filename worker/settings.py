@@ -173,9 +173,10 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], pod_namespace: str | 
     arguments = list(argv)
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
         arguments.insert(0, "run")
-    given = _parser().parse_args(arguments)
+    parser = _parser()
+    given, unknown = parser.parse_known_args(arguments)
     values: dict[str, Any] = {}
-    mistakes: list[str] = []
+    mistakes = [_unknown(argument) for argument in unknown]
     for option in _OPTIONS:
         values[option.name] = _value(option, getattr(given, option.name.replace("-", "_"), None), environ, mistakes)
     known = {option.variable for option in _OPTIONS}
@@ -183,7 +184,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], pod_namespace: str | 
         f"unknown variable {name}" for name in sorted(environ) if name.startswith("ROTATOR_") and name not in known
     ]
     if mistakes:
-        raise UsageError(mistakes)
+        raise UsageError(mistakes, parser.format_usage() if unknown else "")
     ledger_namespace = values["ledger-namespace"] or pod_namespace or DEFAULT_LEDGER_NAMESPACE
     fallback = values["fallback-admin-key"]
     return Settings(
@@ -217,8 +218,20 @@ def _value(option: _Option, given: Any, environ: Mapping[str, str], mistakes: li
         given = [part.strip() for part in text.split(",") if part.strip()] if option.many else text
     if given is None:
         return option.default
-    try:
-        return tuple(option.parse(part) for part in given) if option.many else option.parse(given)
-    except ValueError as error:
-        mistakes.append(f"{where}: {error}")
-        return option.default
+    values = []
+    for part in given if option.many else [given]:
+        try:
+            values.append(option.parse(part))
+        except ValueError as error:
+            mistakes.append(f"{where}: {error}")
+    if not option.many:
+        return values[0] if values else option.default
+    return tuple(values)
+
+
+def _unknown(argument: str) -> str:
+    """Its name alone: what follows may be a key that somebody meant to give."""
+    if not argument.startswith("-"):
+        return "an argument that is no option"
+    name, _, _ = argument.partition("=")
+    return f"unknown option {name[:40]}"
