@@ -69,16 +69,22 @@ def test_a_published_key_that_nobody_recorded_is_recorded_now() -> None:
     assert seen.last_rotated_at == asked.requested_at
 
 
+def test_an_intent_whose_run_may_be_at_it_is_left_to_it() -> None:
+    """It notes its publication itself."""
+    before = entry(unpublished=(intent("app_2", NOW + timedelta(seconds=1)),))
+    assert reconcile(before, naming("app_2"), "app_2", NOW) == before
+
+
 @pytest.mark.parametrize("at_openai", [None, "app_1", "another"])
 def test_a_forged_id_does_not_make_an_intent_a_publication(at_openai: str | None) -> None:
     """OpenAI must know the id by the intent's name."""
-    before = entry(unpublished=(intent("app_2"),))
+    before = entry(unpublished=(intent("app_2", NOW),))
     assert reconcile(before, naming("app_2", id="user-forged"), at_openai, NOW) == before
 
 
 def test_an_id_that_the_ledger_knows_needs_no_word_from_openai() -> None:
     """It was noted with the failed attempt."""
-    before = entry(unpublished=(intent("app_2", account=account("app_2")),))
+    before = entry(unpublished=(intent("app_2", NOW, account=account("app_2")),))
     assert current(reconcile(before, naming("app_2"), None, NOW)).account.name == "app_2"  # type: ignore[union-attr]
     assert reconcile(before, naming("app_2", id="user-other"), "app_2", NOW) == before
 
@@ -86,7 +92,7 @@ def test_an_id_that_the_ledger_knows_needs_no_word_from_openai() -> None:
 def test_an_expiry_that_nobody_recorded_is_taken_from_the_annotation() -> None:
     """Otherwise a key with a lifetime whose run died would be left to expire."""
     expiry = NOW + timedelta(hours=5)
-    seen = reconcile(entry(unpublished=(intent("app_2"),)), naming("app_2", expires_at=expiry), "app_2", NOW)
+    seen = reconcile(entry(unpublished=(intent("app_2", NOW),)), naming("app_2", expires_at=expiry), "app_2", NOW)
     assert current(seen).account.expires_at == expiry  # type: ignore[union-attr]
 
 
@@ -120,7 +126,7 @@ def test_a_deleted_secret_supersedes_every_account() -> None:
 )
 def test_nothing_is_learned_from_an_annotation_of_something_else(secret: SecretView) -> None:
     """No annotation, another installation's, a copy's, an unknown account's, a forged id, or what is known already."""
-    before = entry(unpublished=(intent("app_2"),))
+    before = entry(unpublished=(intent("app_2", NOW),))
     assert reconcile(before, secret, "app_2", NOW) == before
 
 
@@ -284,13 +290,15 @@ def steps() -> st.SearchStrategy[tuple[str, Step]]:
             "postpone": lambda entry, now: postponed(entry, "Why", "words", now),
             "secret gone": lambda entry, now: reconcile(entry, None, None, now),
             "secret names": lambda entry, now: reconcile(entry, naming(name), name, now),
+            "secret names late": lambda entry, now: reconcile(entry, naming(name), name, now + minutes(9)),
             "forged": lambda entry, now: reconcile(entry, naming(name, id="user-forged"), None, now),
             "schedule": lambda entry, now: scheduled(entry, target()),
             "healthy": healthy,
         }
         return f"{what} {name}", does[what]
 
-    kinds = ["intend", "publish", "fail", "postpone", "secret gone", "secret names", "forged", "schedule", "healthy"]
+    kinds = ["intend", "publish", "fail", "postpone", "schedule", "healthy", "forged"]
+    kinds += ["secret gone", "secret names", "secret names late"]
     return st.builds(step, st.sampled_from(kinds), st.sampled_from(NAMES))
 
 
@@ -307,4 +315,4 @@ def test_whatever_happens_no_account_is_lost_and_one_at_most_is_current(sequence
         assert sum(p.superseded_at is None for p in state.history) <= 1
         for old in before.history:
             new = next(p for p in state.history if p.account.name == old.account.name)
-            assert new.superseded_at in (None, old.superseded_at or now)
+            assert new.superseded_at in (None, old.superseded_at or now, now + minutes(9))
