@@ -284,8 +284,9 @@ class Scene:
         return entry
 
     def events(self, namespace: str = "default") -> list[tuple[str, str]]:
-        """Type and reason of every Event."""
-        return [(event["type"], event["reason"]) for event in self.kubernetes.objects("events", namespace)]
+        """Type and reason of every Event, in the order of their times."""
+        events = sorted(self.kubernetes.objects("events", namespace), key=lambda event: event["lastTimestamp"])
+        return [(event["type"], event["reason"]) for event in events]
 
     def accounts(self, project: str = PROJECT) -> list[str]:
         """Names of the accounts that exist at OpenAI."""
