@@ -145,7 +145,7 @@ def test_a_run_before_the_interval_keeps_the_key(running: Scene, minutes: float)
 
 @pytest.mark.parametrize("minutes", [55, 60, 61, 60 * 24 * 30])
 def test_a_run_after_the_interval_rotates(running: Scene, minutes: float) -> None:
-    """A new account's key is published; a schedule that comes up to five minutes early is no reason to wait for more."""
+    """A new account is published; a schedule that comes up to five minutes early is no reason to wait for more."""
     before = running.named()
     running.advance(minutes=minutes)
     running.run(max_wait=timedelta(0))
@@ -222,7 +222,7 @@ def test_the_account_before_is_deleted_after_its_grace_in_the_same_run(running: 
     assert running.account_ids() == {running.named()["id"]}
     assert running.openai.key_status(key) is KeyStatus.DELETED
     assert running.now() - began >= timedelta(minutes=2)
-    assert list(running.stored_entry().history)[0].account.name == running.named()["name"]
+    assert running.stored_entry().history[0].account.name == running.named()["name"]
     retired = running.retired()
     assert retired is not None
     assert retired.deleted == (before["name"],)
@@ -295,7 +295,7 @@ def test_an_account_whose_key_is_used_after_it_was_superseded_is_held(running: S
 
 
 def test_only_two_accounts_at_a_time_over_a_week(running: Scene) -> None:
-    """With a CronJob's runs: always a live key in the Secret, never more than the current account and the one before."""
+    """Always a live key in the Secret, never more accounts than the current one and the one before."""
     for hour in range(24 * 7):
         running.seconds = (hour + 1) * 3600.0
         running.run(max_wait=timedelta(minutes=3))
