@@ -30,10 +30,10 @@ class Observer:
         try:
             await self.projects.admin_key(access.admin_key)
             await self.projects.listing(access)
-            name = await self._named_at_openai(entry, secret, access)
+            name, asked = await self._named_at_openai(entry, secret, access)
         except RotatorError as trouble:
             return Observation(secret, reconcile(entry, secret, None, self.clock.now()), None, trouble)
-        return Observation(secret, reconcile(entry, secret, name, self.clock.now()), name)
+        return Observation(secret, reconcile(entry, secret, name, self.clock.now()), name, asked=asked)
 
     async def reconciled(self, entry: Entry) -> tuple[Entry, SecretView | None]:
         """The entry as its Secret, read without its data, says that it is now. Raises what either read raised."""
@@ -53,15 +53,26 @@ class Observer:
         except NotFound:
             return None
 
-    async def _named_at_openai(self, entry: Entry, secret: SecretView | None, access: ProjectAccess) -> str | None:
-        """The name of the account whose id the Secret names, looked up where the ledger or the annotation says."""
+    async def _named_at_openai(
+        self, entry: Entry, secret: SecretView | None, access: ProjectAccess
+    ) -> tuple[str | None, bool]:
+        """The name of the account whose id the Secret names, and whether OpenAI could be asked about it.
+
+        It is looked up where the ledger says. An account that the ledger does not know is asked for with the target's
+        own admin key, at the target's own host: an annotation does not decide who receives a key.
+        """
         if secret is None or secret.named is None:
-            return None
+            return None, True
         named = secret.named
         accounts = [p.account for p in entry.history] + [i.account for i in entry.unpublished]
         known = next((account for account in accounts if account.name == named.name), None)
         project = known.access.project if known is not None else named.project
         if project == access.project:
-            return await self.projects.account_name(access, named.id)
-        # In another project: only the ledger's word for it is followed there, never an annotation's.
-        return await self.projects.account_name(known.access, named.id) if known is not None else None
+            return await self.projects.account_name(access, named.id), True
+        if project is None or project.host != access.project.host:
+            return None, False
+        try:
+            elsewhere = known.access if known is not None else ProjectAccess(project, access.admin_key)
+            return await self.projects.account_name(elsewhere, named.id), True
+        except RotatorError:
+            return None, False  # a project that is left behind may be out of reach; this one is not for it

@@ -45,9 +45,11 @@ class Observation:
     secret: SecretView | None
     entry: Entry
     named_at_openai: str | None = None
-    """The name OpenAI has for the account id that the Secret names; None: there is no such account."""
+    """The name OpenAI has for the account id that the Secret names; None: there is no such account, if asked."""
     trouble: RotatorError | None = None
     """Why OpenAI could not be asked about this project."""
+    asked: bool = True
+    """Whether OpenAI could be asked about the account that the Secret names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,7 @@ def _reason(target: Target, seen: Observation, run: RunInfo) -> Rotate | None:
         )
     if account.access.project != target.generator.access.project:
         return Rotate("ProjectChanged", f"the generator's project is {target.generator.access.project} now")
-    if seen.trouble is None and seen.named_at_openai is None:
+    if seen.trouble is None and seen.asked and seen.named_at_openai is None:
         return Rotate("AccountGone", f"account {seen.secret.named.name[:64]!r} does not exist at OpenAI any more")
     if run.force:
         return Rotate("Forced", "forced by --force")
@@ -222,8 +224,7 @@ def _foreign_annotation(target: Target, seen: Observation, named: NamedAccount) 
     known = publication is not None and publication.account.name == named.name and publication.account.id == named.id
     if known or seen.trouble is not None:
         return None
-    elsewhere = named.project != target.generator.access.project  # or nobody knows where: not asked, so not gone
-    if seen.named_at_openai is not None or elsewhere:
+    if seen.named_at_openai is not None or not seen.asked:
         return Blocked(
             "UnknownAccount",
             f"the annotation of Secret {target.ref} names account {named.name[:64]!r}, which the ledger does not "
