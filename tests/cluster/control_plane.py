@@ -43,12 +43,14 @@ def cache_directory() -> Path:
     return cache / "openai-key-rotator" / "control-plane" / pinned.hexdigest()[:16]
 
 
-def find_binaries() -> Path | None:
-    """The folder with kube-apiserver and etcd: KUBEBUILDER_ASSETS where that is set, else the project's cache."""
+def find_binaries(*, controllers: bool = False) -> Path | None:
+    """The folder with the programs, complete: the one named by KUBEBUILDER_ASSETS, else the project's cache."""
+    programs = ["kube-apiserver", "etcd", *(["kube-controller-manager"] if controllers else [])]
     assets = os.environ.get("KUBEBUILDER_ASSETS")
-    directory = Path(assets) if assets else cache_directory()
-    complete = all(os.access(directory / name, os.X_OK) for name in ("kube-apiserver", "etcd"))
-    return directory if complete else None
+    for directory in [*([Path(assets)] if assets else []), cache_directory()]:
+        if all(os.access(directory / name, os.X_OK) for name in programs):
+            return directory
+    return None
 
 
 @contextmanager
@@ -58,7 +60,7 @@ def control_plane(directory: Path, *, controllers: bool = False) -> Iterator[End
     With controllers, deleted namespaces go, and owner references count: those of and to a CRD's objects from half a
     minute after it was installed, for the garbage collector looks for new kinds that often.
     """
-    binaries = find_binaries()
+    binaries = find_binaries(controllers=controllers)
     if binaries is None:
         raise StartFailed("no control plane here: `make control-plane` builds it")
     for attempt in range(1, STARTS + 1):
