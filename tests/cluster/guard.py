@@ -5,6 +5,7 @@ Guarantee: the program does not outlive whoever holds the other end of the pipe,
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -18,7 +19,8 @@ def main() -> int:
     program = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
 
     def kill_with_owner() -> None:
-        sys.stdin.buffer.read()
+        while os.read(sys.stdin.fileno(), 1024):
+            pass
         program.kill()
 
     threading.Thread(target=kill_with_owner, daemon=True).start()
