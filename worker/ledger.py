@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from worker.codec import KEY_ROTATIONS, Malformed, decode_entry, entry_name, entry_object, merge_patch, version_of
-from worker.errors import Conflict, ConfigurationError, NotFound, OutOfReach, RotatorError
+from worker.errors import ConfigurationError, Conflict, NotFound, OutOfReach, RotatorError
 from worker.model import JSON, Entry, Ref, Resource
 from worker.ports import Cluster
 
@@ -88,11 +88,14 @@ class Ledger:
         return _decoded((await self._cluster.patch(KEY_ROTATIONS, Ref(self._namespace, name), patch)).body)
 
     async def update(self, entry: Entry, change: Callable[[Entry], Entry]) -> Entry:
-        """Store what `change` makes of the entry; where it has changed meanwhile, of what it is now."""
+        """Store what `change` makes of the entry; where it has changed meanwhile, of what it is now.
+
+        An object that somebody deleted is made again: the accounts that it recorded still exist.
+        """
         for _ in range(_ATTEMPTS - 1):
             try:
                 return await self.save(change(entry))
-            except Conflict:
+            except (Conflict, NotFound):
                 entry = await self.read(entry.target) or replace(entry, version=None, stored={})
         return await self.save(change(entry))
 
@@ -108,14 +111,14 @@ def _decode(obj: JSON) -> tuple[Ref, Entry | Unreadable]:
     try:
         entry = decode_entry(obj)
     except Malformed as error:
-        return _target_of(obj, name), Unreadable(name, str(error))
+        return _target_of(name), Unreadable(name, str(error))
     if entry_name(entry.target) != name:
-        return entry.target, Unreadable(name, "its name is not the one of its target")
+        return _target_of(name), Unreadable(name, "its name is not the one of its target")
     return entry.target, entry
 
 
-def _target_of(obj: JSON, name: str) -> Ref:
-    """The target of an unreadable object, as far as it can be told: by its name."""
+def _target_of(name: str) -> Ref:
+    """The target of an unreadable object, told by its name: what it says itself may be another target's."""
     namespace, _, secret = name.partition(".")
     return Ref(namespace, secret)
 
