@@ -90,12 +90,15 @@ class Projects:
                 return True
             # It was listed earlier in this run: somebody else may have deleted it since.
             return account_id not in (await self.listing(access, not_before=self._clock.now())).accounts
-        except Refused as error:
-            # "archived projects have no service accounts" (OpenAI's API description of this DELETE).
-            if error.status == 400 and await self._openai.project_archived(access.project, key):
-                return True
-            raise
         return True
+
+    async def archived(self, access: ProjectAccess, error: RotatorError) -> bool:
+        """Was this refused because the project is archived? "Archived projects have no service accounts" (OpenAI's API
+        description of their DELETE), so that is a confirmation as well.
+        """
+        if not isinstance(error, Refused) or error.status != 400:
+            return False
+        return await self._openai.project_archived(access.project, await self.retiring_key(access))
 
     async def _list(self, access: ProjectAccess) -> Listing:
         key = await self.retiring_key(access)

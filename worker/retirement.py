@@ -11,14 +11,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from worker import bookkeeping
-from worker.errors import AdminKeyUnusable, Conflict, NotFound, RotatorError
+from worker.errors import AdminKeyUnusable, Conflict, NotFound, Refused, RotatorError
 from worker.ledger import Ledger
 from worker.model import Account, Entry, Intent, Publication, Ref, Result, Retired, SecretView
 from worker.observation import Observer
 from worker.planning import Delete, Held, Wait, ended_claims, retirement_of, ripe_at
 from worker.ports import Clock
 from worker.projects import Projects
-
 
 FRESH = 5.0
 """Seconds for which a look at the Secret counts as "right before" a delete."""
@@ -69,26 +68,16 @@ class Retirement:
     async def _retire(self, entry: Entry, wanted: bool) -> Retired:
         seen, sight = await self._look(entry)
         trouble: RotatorError | None = None
-        deleted: list[str] = []
         held: dict[str, str | None] = {}
         after = seen
         items: tuple[Publication | Intent, ...] = (*seen.history, *ended_claims(seen, self.clock.now()))
         for item in items:
-            name = item.account.name
             try:
-                if isinstance(item, Intent):
-                    after = await self._settle(after, item, sight)
-                    gone = not bookkeeping.holds_intent(after, name)
-                else:
-                    verdict = await self._verdict(item, entry)
-                    held[name] = verdict.why if isinstance(verdict, Held) else None
-                    gone = isinstance(verdict, Delete) and await self._delete(item.account, item.account.id, sight)
+                after, held[item.account.name] = await self._let_go(after, item, sight)
             except RotatorError as error:
                 trouble = error
-                continue
-            if gone:
-                deleted.append(name)
-                after = bookkeeping.released(after, {name})
+        left = {p.account.name for p in after.history} | {i.account.name for i in after.unpublished}
+        deleted = [item.account.name for item in items if item.account.name not in left]
         try:
             for account, twin in self._twins(seen):
                 await self._delete(account, twin, sight, by_name=False)
@@ -118,6 +107,21 @@ class Retirement:
         at = self.clock.monotonic()
         seen, secret = await self.observer.reconciled(entry)
         return seen, _Sight(entry.target, secret, at)
+
+    async def _let_go(self, entry: Entry, item: Publication | Intent, sight: _Sight) -> tuple[Entry, str | None]:
+        """The entry without this account, where it may go and is gone; otherwise, where it is held, why."""
+        account = item.account
+        try:
+            if isinstance(item, Intent):
+                return await self._settle(entry, item, sight), None
+            verdict = await self._verdict(item, entry)
+            if isinstance(verdict, Delete) and await self._delete(account, account.id, sight):
+                return bookkeeping.released(entry, {account.name}), None
+            return entry, verdict.why if isinstance(verdict, Held) else None
+        except Refused as error:
+            if await self.projects.archived(account.access, error):
+                return bookkeeping.released(entry, {account.name}), None
+            raise
 
     async def _verdict(self, previous: Publication, entry: Entry) -> Delete | Wait | Held | None:
         """Delete, Wait or Held; OpenAI is asked for the last use only once the grace has passed."""
