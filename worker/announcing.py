@@ -55,7 +55,7 @@ class Announcer:
 
 
 def status_patch(source: Source, secret: Ref | None, outcome: Outcome, now: datetime) -> JSON | None:
-    """The merge patch of an ExternalSecret's status; None where it says the same already, or there is nothing to say."""
+    """The merge patch of an ExternalSecret's status; None where it says so already, or there is nothing to say."""
     if source.kind != "ExternalSecret" or outcome.reason in ("InProgress", "Suspended"):
         return None
     synced = outcome.result in (Result.ROTATED, Result.KEPT)

@@ -107,42 +107,42 @@ class Done(Generic[Item, Value]):
 
 
 async def for_each(
-    items: Iterable[Item], work: Callable[[Item], Awaitable[Value]], *, slots: Slots, stop: Stop
+    items: Iterable[Item],
+    work: Callable[[Item], Awaitable[Value]],
+    *,
+    slots: Slots,
+    stop: Stop,
+    ended: Callable[[Done[Item, Value]], None] | None = None,
 ) -> list[Done[Item, Value]]:
-    """Do `work` for each item, in order of start; the results in order of the items."""
-    results: list[Value | Crash] = []
-    kept: list[Item] = []
+    """Do `work` for each item, begun in their order; the results in the same order. `ended` hears of each at once."""
+    todo = list(items)
+    results: dict[int, Done[Item, Value]] = {}
     running: set[asyncio.Task[None]] = set()
 
-    async def one(position: int, item: Item) -> None:
+    def end(position: int, value: Value | Crash) -> None:
+        results[position] = Done(todo[position], value)
+        if ended is not None:
+            ended(results[position])
+
+    async def one(position: int) -> None:
         try:
-            results[position] = await work(item)
+            value: Value | Crash = await work(todo[position])
         except RotatorError as error:
-            results[position] = Crash(error.reason, error.message)
+            value = Crash(error.reason, error.message)
         except Exception as error:  # the one place: a target's bug must not become its neighbours'
-            results[position] = Crash("InternalError", f"unexpected {where(error)}: please report it")
+            value = Crash("InternalError", f"unexpected {where(error)}: please report it")
         finally:
             slots.give_back()
+        end(position, value)
 
     loop = asyncio.get_running_loop()
     try:
-        for position, item in enumerate(items):
-            kept.append(item)
-            reason = stop.reason
-            if reason is None:
-                try:
-                    async with asyncio.timeout_at(stop.deadline):
-                        await slots.take()
-                    reason = stop.reason
-                    if reason is not None:
-                        slots.give_back()
-                except TimeoutError:
-                    reason = "DeadlineExceeded"
-            if reason is not None:
-                results.append(Crash(reason, "not started: the run was stopped; the next run serves it"))
+        for position in range(len(todo)):
+            refusal = await _place(slots, stop)
+            if refusal is not None:
+                end(position, Crash(refusal, "not started: the run was stopped; the next run serves it"))
                 continue
-            results.append(Crash("DeadlineExceeded", "interrupted at the run's deadline; the next run goes on"))
-            task = loop.create_task(one(position, item))
+            task = loop.create_task(one(position))
             running.add(task)
             task.add_done_callback(running.discard)
         if running:
@@ -152,7 +152,25 @@ async def for_each(
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
-    return [Done(item, value) for item, value in zip(kept, results, strict=True)]
+    for position in set(range(len(todo))) - set(results):
+        end(position, Crash("DeadlineExceeded", "interrupted at the run's deadline; the next run goes on"))
+    return [results[position] for position in range(len(todo))]
+
+
+async def _place(slots: Slots, stop: Stop) -> str | None:
+    """Take a place for a new step; why there is none, where the run has ended or the deadline comes first."""
+    refusal = stop.reason
+    if refusal is not None:
+        return refusal
+    try:
+        async with asyncio.timeout_at(stop.deadline):
+            await slots.take()
+    except TimeoutError:
+        return "DeadlineExceeded"
+    refusal = stop.reason
+    if refusal is not None:
+        slots.give_back()
+    return refusal
 
 
 def where(error: BaseException) -> str:

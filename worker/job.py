@@ -13,15 +13,15 @@ stopped starts no new step.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from worker import bookkeeping
 from worker.announcing import Announcer
 from worker.clocks import corrected
-from worker.concurrency import Crash, Slots, Stop, for_each
+from worker.concurrency import Crash, Done, Slots, Stop, for_each
 from worker.discovery import EXTERNAL_SECRETS, GENERATORS, Discovered, RawObject, discover, raw_object
 from worker.errors import Conflict, NotFound, OutOfReach, RotatorError
 from worker.hosts import Origin
@@ -45,6 +45,8 @@ from worker.projects import Projects
 from worker.reporting import Report
 from worker.retirement import Retirement
 from worker.rotation import Rotation
+
+Item = TypeVar("Item")
 
 
 class Watcher(Protocol):
@@ -194,15 +196,26 @@ class _Steps:
             await self._announce(item.secret, outcome)
             return outcome
 
-        return [
-            self._served(item.value, item.item.secret or item.item.source.ref)
-            for item in await for_each(rejected, one, slots=self.slots, stop=self.stop)
-        ]
+        return await self._for_each(rejected, one, lambda item: item.secret or item.source.ref)
 
     async def rotate(self, targets: Collection[Target]) -> list[Outcome]:
         """Observe, plan and rotate each target."""
-        done = await for_each(targets, self._serve, slots=self.slots, stop=self.stop)
-        return [self._served(item.value, item.item.ref) for item in done]
+        return await self._for_each(targets, self._serve, lambda target: target.ref)
+
+    async def _for_each(
+        self, items: Collection[Item], work: Callable[[Item], Awaitable[Outcome]], subject: Callable[[Item], Ref]
+    ) -> list[Outcome]:
+        """Work on each; the watcher hears of each outcome at once."""
+
+        def outcome(done: Done[Item, Outcome]) -> Outcome:
+            if isinstance(done.value, Crash):
+                return Outcome(subject(done.item), Result.FAILED, done.value.reason, done.value.message)
+            return done.value
+
+        finished = await for_each(
+            items, work, slots=self.slots, stop=self.stop, ended=lambda done: self.watcher.served(outcome(done))
+        )
+        return [outcome(done) for done in finished]
 
     async def _serve(self, target: Target) -> Outcome:
         entry = self._entry(target.ref)
@@ -236,11 +249,6 @@ class _Steps:
             return
         for problem in await self.announcer.announce(outcome.source, secret, outcome, created=created):
             self.watcher.not_announced(outcome.target, problem)
-
-    def _served(self, value: Outcome | Crash, ref: Ref) -> Outcome:
-        outcome = Outcome(ref, Result.FAILED, value.reason, value.message) if isinstance(value, Crash) else value
-        self.watcher.served(outcome)
-        return outcome
 
     # --- retire
 

@@ -35,8 +35,8 @@ TIMEOUT = 30.0
 """Seconds for one request."""
 PAGE = 100
 """The largest page that OpenAI gives."""
-_MOST_PAGES = 10_000
-_CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
+_CODE = re.compile(r"(?!.*sk-)[A-Za-z0-9_.-]{1,64}\Z")
+"""What an error code or a request id looks like, and a key does not."""
 _ADVICE = {
     401: ("OpenAIUnauthorized", "the admin key is not valid"),
     403: ("OpenAIForbidden", "the admin key lacks the permission"),
@@ -55,7 +55,8 @@ class OpenAIAdminApi:
     async def list_accounts(self, project: Project, admin_key: Hidden) -> dict[str, str]:
         accounts: dict[str, str] = {}
         after: str | None = None
-        for _ in range(_MOST_PAGES):
+        seen: set[str] = set()
+        while True:
             query = f"?limit={PAGE}" + (f"&after={after}" if after is not None else "")
             page = await self._json("GET", _path(project) + query, admin_key, "list accounts", repeatable=True)
             items, more = page.get("data"), page.get("has_more")
@@ -67,10 +68,12 @@ class OpenAIAdminApi:
             if not more:
                 return accounts
             last = page.get("last_id") or (items[-1].get("id") if items else None)
-            if not isinstance(last, str) or not ID.match(last) or last == after or not items:
+            if not isinstance(last, str) or not ID.match(last) or not items:
                 raise _unintelligible("list accounts", "says that there is more, but not where")
+            if last in seen:
+                raise _unintelligible("list accounts", "does not end")
+            seen.add(last)
             after = last
-        raise _unintelligible("list accounts", "does not end")
 
     async def create_account(
         self, project: Project, admin_key: Hidden, name: str, lifetime: timedelta | None
@@ -169,9 +172,9 @@ class OpenAIAdminApi:
             raise Unanswered("OpenAIUnanswered", f"the connection to OpenAI broke: {what} ({_cause(error)})") from None
         except ValueError as error:
             raise ConfigurationError("InvalidRequest", f"{what}: {type(error).__name__}") from None
-        if 200 <= response.status < 300:
-            return content
-        _raise(response.status, response.headers, content, what)
+        if not 200 <= response.status < 300:
+            _raise(response.status, response.headers, content, what)
+        return content
 
 
 def _raise(status: int, headers: Mapping[str, str], content: bytes, what: str) -> NoReturn:
@@ -198,7 +201,7 @@ def _details(status: int, headers: Mapping[str, str], content: bytes) -> str:
     except (ValueError, RecursionError, KeyError, TypeError):
         code = None
     request_id = headers.get("x-request-id")
-    parts += [f"code {code}"] if isinstance(code, str) and _CODE.match(code) and not code.startswith("sk-") else []
+    parts += [f"code {code}"] if isinstance(code, str) and _CODE.match(code) else []
     parts += [f"request {request_id}"] if isinstance(request_id, str) and _CODE.match(request_id) else []
     return ", ".join(parts)
 

@@ -7,6 +7,7 @@ that it does not exist. Everything comes from the ledger: nothing that this run'
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -95,10 +96,8 @@ class Retirement:
         words = [f"deleted {', '.join(deleted)}"] if deleted else []
         words += [f"{name} stays: {why}" for name, why in held.items() if why is not None]
         if not wanted and bookkeeping.is_empty(stored):
-            try:
+            with suppress(Conflict, NotFound):  # another run is at it
                 await self.ledger.delete(stored)
-            except (Conflict, NotFound):
-                pass  # another run is at it
         elif not wanted and stored.condition is not None:
             words.append(stored.condition.message)
         return replace(_waiting(stored, self.clock.now()), deleted=tuple(deleted), message="; ".join(words))
@@ -176,7 +175,7 @@ class Retirement:
         return replace(entry, next_rotation_at=None).with_condition(False, "SourceGone", message, self.clock.now())
 
     async def _save(self, before: Entry, after: Entry, deleted: list[str]) -> Entry:
-        """Store what was done. Where the entry changed meanwhile, only the releases are carried over: they are facts."""
+        """Store what was done. Where the entry changed meanwhile, only the releases are carried over, as facts."""
         try:
             return await self.ledger.save(after)
         except Conflict:

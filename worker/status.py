@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from worker.codec import entry_object
+from worker.formats import format_time
 from worker.ledger import Unreadable
 from worker.model import JSON, Entry, Ref
 from worker.planning import ripe_at
-from worker.formats import format_time
 from worker.reporting import age, table
 
 HEADERS = ("NAMESPACE", "SECRET", "READY", "REASON", "ACCOUNTS", "ROTATED", "NEXT", "OLDEST KEY")
