@@ -14,6 +14,7 @@ stopped starts no new step.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
@@ -218,19 +219,46 @@ class _Steps:
         return [outcome(done) for done in finished]
 
     async def _serve(self, target: Target) -> Outcome:
-        entry = self._entry(target.ref)
-        if isinstance(entry, Unreadable):
-            message = f"ledger entry {entry.name} was edited: {entry.message}; put it right, or ask for help"
-            return Outcome(target.ref, Result.BLOCKED, "LedgerUnreadable", message, source=target.source)
-        seen = await self.observer.observe(target, entry)
+        """What a target comes to, told to the cluster whatever it is."""
+        entry, created = self._entry(target.ref), False
+        try:
+            if isinstance(entry, Unreadable):
+                message = f"ledger entry {entry.name} was edited: {entry.message}; put it right, or ask for help"
+                outcome = Outcome(target.ref, Result.BLOCKED, "LedgerUnreadable", message, source=target.source)
+            else:
+                outcome, created = await self._rotate(target, entry)
+        except RotatorError as error:
+            outcome = Outcome(target.ref, Result.FAILED, error.reason, error.message, source=target.source)
+            if isinstance(entry, Entry):
+                with suppress(RotatorError):
+                    await self._note(entry, entry.with_condition(False, error.reason, error.message, self.clock.now()))
+        await self._announce(target.ref, outcome, created=created)
+        return outcome
+
+    async def _rotate(self, target: Target, entry: Entry) -> tuple[Outcome, bool]:
+        """Rotate a target, or note why not; the outcome, and whether there was no Secret before."""
+        entry, seen = await self._observe(target, entry)
         decision = decide(target, seen, self.run, self.clock.now())
         if isinstance(decision, Rotate) and not self.run.dry_run:
             outcome, _ = await self.rotation.rotate(target, seen, decision)
         else:
             outcome = _outcome(target, decision)
             await self._note(entry, _noted(target, seen, decision, self.clock.now()))
-        await self._announce(target.ref, outcome, created=seen.secret is None)
-        return outcome
+        return outcome, seen.secret is None
+
+    async def _observe(self, target: Target, entry: Entry) -> tuple[Entry, Observation]:
+        """Observe a target. A Secret that names an account which its entry lacks is newer than the entry, which is
+        as old as this run: another run may have rotated meanwhile, so the entry is read again.
+        """
+        seen = await self.observer.observe(target, entry)
+        named = seen.secret.named if seen.secret is not None else None
+        accounts = [publication.account.name for publication in seen.entry.history]
+        if named is None or named.name in accounts or bookkeeping.holds_intent(entry, named.name):
+            return entry, seen
+        newer = await self.ledger.read(target.ref)
+        if newer is None or newer.version == entry.version:
+            return entry, seen
+        return newer, await self.observer.observe(target, newer)
 
     def _entry(self, ref: Ref) -> Entry | Unreadable:
         return self.entries.get(ref) or Entry(ref, self.ledger.uid)
