@@ -19,6 +19,7 @@ from typing import Any, NoReturn, TypeVar
 import aiohttp
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
+from yaml import YAMLError
 
 from worker.errors import (
     ConfigurationError,
@@ -60,7 +61,9 @@ async def connect(*, kubeconfig: str | None, context: str | None, in_cluster: bo
             config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]
         else:
             await config.load_kube_config(kubeconfig, context, configuration, persist_config=False)  # type: ignore[no-untyped-call]
-    except (config.ConfigException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        configuration.connection_pool_maxsize = connections
+        return ApiClient(configuration)
+    except (config.ConfigException, YAMLError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         # The library's text may quote the file, which holds credentials: the kind of error has to do.
         where = f"kubeconfig {kubeconfig!r}" if kubeconfig is not None else "kubeconfig"
         raise OutOfReach(
@@ -68,8 +71,6 @@ async def connect(*, kubeconfig: str | None, context: str | None, in_cluster: bo
             f"no usable cluster configuration ({where}: {type(error).__name__}): set KUBECONFIG, --kubeconfig or "
             "--context, or run in a pod with a service account",
         ) from None
-    configuration.connection_pool_maxsize = connections
-    return ApiClient(configuration)
 
 
 class KubernetesApi:
@@ -117,24 +118,24 @@ class KubernetesApi:
         self, resource: Resource, keep: Callable[[JSON], T], namespace: str | None, selector: str
     ) -> list[T]:
         kept: list[T] = []
-        token = ""
+        tokens: list[str] = []
         while True:
             query = [("limit", str(PAGE))]
             query += [("labelSelector", selector)] if selector else []
-            query += [("continue", token)] if token else []
+            query += [("continue", tokens[-1])] if tokens else []
             page = await self._call(
                 "GET", resource, Ref(namespace or "", ""), what="list", query=query, seconds=LIST_TIMEOUT
             )
-            items = page.body.get("items")
-            if not isinstance(items, list):
+            items, metadata = page.body.get("items"), page.body.get("metadata") or {}
+            if not isinstance(items, list) or not isinstance(metadata, dict):
                 raise Unintelligible("ApiServerUnintelligible", f"the list of {resource} has no items")
             kept += [keep(item) for item in items]
-            following = (page.body.get("metadata") or {}).get("continue") or ""
+            following = metadata.get("continue")
             if not following:
                 return kept
-            if following == token:
+            if not isinstance(following, str) or following in tokens:
                 raise Unintelligible("ApiServerUnintelligible", f"the list of {resource} does not end")
-            token = following
+            tokens.append(following)
 
     async def _call(
         self,
