@@ -37,6 +37,7 @@ class InProcessSession:
     ) -> None:
         self.log: list[Exchange] = []
         self.closed = False
+        self._late: list[tuple[float, Request]] = []
         self._machine = machine
         self._faults = faults or NoFaults()
         self._headers = dict(headers or {})
@@ -64,6 +65,16 @@ class InProcessSession:
     def delete(self, url: str | URL, **options: Any) -> PendingResponse:
         """DELETE."""
         return self.request("DELETE", url, **options)
+
+    def commit_late(self, moment: float) -> None:
+        """Serve what was to be committed late, by this moment of the loop's time.
+
+        The loop does so by itself while it runs; this is for what its end has left behind.
+        """
+        due = [late for late in self._late if late[0] <= moment]
+        for late in sorted(due, key=lambda late: late[0]):
+            self._late.remove(late)
+            self._machine.handle(late[1])
 
     async def close(self) -> None:
         """Refuse further requests."""
@@ -118,7 +129,9 @@ class InProcessSession:
     async def _carry(self, request: Request, fate: Fate) -> Response:
         if fate.delivery is Delivery.COMMITTED_LATE:
             # Not a task: whoever gives up on the request, or is killed, must not take it back.
-            asyncio.get_running_loop().call_later(fate.before, self._machine.handle, request)
+            loop = asyncio.get_running_loop()
+            self._late.append((loop.time() + fate.before, request))
+            loop.call_later(fate.before, lambda: self.commit_late(loop.time()))
             return await _silence(fate)
         await asyncio.sleep(fate.before)
         if fate.delivery is Delivery.REQUEST_LOST:

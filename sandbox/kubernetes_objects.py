@@ -42,8 +42,10 @@ _SECRET_NEEDS = {
 }
 
 
-def read(resource: Resource, body: Any, *, old: Object | None = None) -> Object:
+def read(resource: Resource, body: Any) -> Object:
     """An object of the resource from a request's JSON, with normal metadata; 400 if the JSON is no such object."""
+    if body is None and not resource.custom:
+        body = {}
     if not isinstance(body, dict):
         raise bad_request("the body of the request is not an object")
     version, kind = body.get("apiVersion"), body.get("kind")

@@ -56,10 +56,12 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
     "array": lambda value: isinstance(value, list),
     "string": lambda value: isinstance(value, str),
     "boolean": lambda value: isinstance(value, bool),
-    "integer": lambda value: isinstance(value, int | float) and not isinstance(value, bool) and value == int(value),
+    "integer": lambda value: _TYPES["number"](value) and value == int(value) and abs(value) < 2**63,
     "number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
 }
 _GO_DURATION = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)((\d+(\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h))*|0")
+_SHORT_UNITS = {"ns", "us", "µs", "ms", "s", "m", "h", "hr", "d", "w", "wk"}
+_LONG_UNITS = ("nano", "micro", "milli", "sec", "min", "hour", "day", "week")
 
 
 def check(schema: Schema, path: str = "openAPIV3Schema") -> None:
@@ -104,9 +106,13 @@ def apply_defaults(value: Any, schema: Schema) -> None:
                 value[name] = copied(inner["default"])
             elif absent:
                 value.pop(name, None)
-        for name, item in value.items():
+        for name, item in list(value.items()):
             inner = _property(schema, name)
-            if inner is not None:
+            if inner is None:
+                continue
+            if item is None and not inner.get("nullable") and not inner.get(_PRESERVE):
+                del value[name]  # only a map's entry can still be one: properties were seen to above
+            else:
                 apply_defaults(item, inner)
 
 
@@ -166,9 +172,13 @@ def _check_type(value: Any, schema: Schema, path: str) -> list[Cause]:
         return []
     if fits:
         return []
-    found = dump(_type_name(value)).decode()
-    text = f"Invalid value: {found}: {path} in body must be of type {wanted}: {found}"
-    return [Cause(path or "<nil>", "FieldValueTypeInvalid", text)]
+    return [_mistyped(path, wanted, _type_name(value))]
+
+
+def _mistyped(path: str, wanted: str, found: str) -> Cause:
+    quoted = dump(found).decode()
+    text = f"Invalid value: {quoted}: {path} in body must be of type {wanted}: {quoted}"
+    return Cause(path, "FieldValueTypeInvalid", text)
 
 
 def _type_name(value: Any) -> str:
@@ -187,7 +197,7 @@ def _check_string(value: str, schema: Schema, path: str) -> list[Cause]:
         causes.append(wrong(path, value, f"{path} in body should match '{schema['pattern']}'"))
     wanted = schema.get("format")
     if (wanted == "date-time" and not _is_date_time(value)) or (wanted == "duration" and not _is_duration(value)):
-        causes.append(wrong(path, value, f"{path} in body must be of type {wanted}: {dump(value).decode()}"))
+        causes.append(_mistyped(path, wanted, value))
     return causes
 
 
@@ -198,7 +208,7 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 
 def _is_date_time(value: str) -> bool:
-    if not re.fullmatch(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[-+]\d\d:\d\d)", value):
+    if not re.fullmatch(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[-+]\d\d:\d\d)", value):
         return False
     try:
         datetime.fromisoformat(re.sub(r"\.\d+", "", value.upper()))
@@ -208,7 +218,11 @@ def _is_date_time(value: str) -> bool:
 
 
 def _is_duration(value: str) -> bool:
-    return _GO_DURATION.fullmatch(value) is not None
+    if _GO_DURATION.fullmatch(value):
+        return True
+    # The API server is generous: any number with a unit anywhere will do, `1 week` as well as `about 2 days`.
+    units = [unit.lower() for unit in re.findall(r"\d+\s*([A-Za-zµ]+)", value)]
+    return any(unit in _SHORT_UNITS or unit.startswith(_LONG_UNITS) for unit in units)
 
 
 def _check_number(value: float, schema: Schema, path: str) -> list[Cause]:
@@ -236,6 +250,11 @@ def _check_array(value: list[Any], schema: Schema, path: str) -> list[Cause]:
         causes.append(too_many(path, len(value), schema["maxItems"]))
     for index, item in enumerate(value):
         causes += validate(item, schema.get("items", {}), f"{path}[{index}]")
+    return causes or _check_unique(value, schema, path)
+
+
+def _check_unique(value: list[Any], schema: Schema, path: str) -> list[Cause]:
+    causes = []
     kind = schema.get("x-kubernetes-list-type", "set" if schema.get("uniqueItems") else "atomic")
     keys = schema.get("x-kubernetes-list-map-keys", [])
     seen: set[bytes] = set()
