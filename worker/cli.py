@@ -23,12 +23,15 @@ from worker.ports import Clock, Cluster, Randomness
 from worker.settings import POD_NAMESPACE_FILE, Settings, UsageError, parse
 
 if TYPE_CHECKING:
+    from worker.logs import Log
     from worker.reporting import Report
 
 HARD_STOP_AFTER = 0.15
 """Share of the deadline that is kept for steps under way: no new step starts within it."""
 LONGEST_KEPT = 150.0
 """Seconds: no step takes longer."""
+DISCOVERY_OVERTIME = 5.0
+"""Seconds after the deadline until even a list that is being read is given up; all else ends at the deadline."""
 
 
 def main(argv: Sequence[str] | None = None, *, clock: Clock | None = None, chance: Randomness | None = None) -> int:
@@ -52,8 +55,11 @@ def main(argv: Sequence[str] | None = None, *, clock: Clock | None = None, chanc
 
 
 async def _command(settings: Settings, clock: Clock, chance: Randomness) -> int:
+    from worker import logs
     from worker.kubernetes_api import KubernetesApi, connect
 
+    # Before the first library is used: what one warns of is routed, not printed as it comes.
+    log = logs.configure(sys.stderr if settings.command == "status" or _as_table(settings) else sys.stdout)
     client = await connect(
         kubeconfig=settings.kubeconfig,
         context=settings.context,
@@ -64,7 +70,7 @@ async def _command(settings: Settings, clock: Clock, chance: Randomness) -> int:
         cluster = KubernetesApi(client, chance)
         if settings.command == "status":
             return await _status(settings, cluster, clock)
-        return await _run(settings, cluster, clock, chance)
+        return await _run(settings, cluster, clock, chance, log)
 
 
 async def _status(settings: Settings, cluster: Cluster, clock: Clock) -> int:
@@ -80,7 +86,7 @@ async def _status(settings: Settings, cluster: Cluster, clock: Clock) -> int:
     return 0
 
 
-async def _run(settings: Settings, cluster: Cluster, clock: Clock, chance: Randomness) -> int:
+async def _run(settings: Settings, cluster: Cluster, clock: Clock, chance: Randomness, log: Log) -> int:
     import aiohttp
 
     from worker import logs
@@ -89,7 +95,6 @@ async def _run(settings: Settings, cluster: Cluster, clock: Clock, chance: Rando
     from worker.reporting import exit_code
     from worker.terminal import TerminalWatcher
 
-    log = logs.configure()
     watcher = TerminalWatcher(clock) if _as_table(settings) else logs.LogWatcher(log)
     loop = asyncio.get_running_loop()
     seconds = settings.deadline.total_seconds()
@@ -97,10 +102,18 @@ async def _run(settings: Settings, cluster: Cluster, clock: Clock, chance: Rando
     stop = Stop(last_start=loop.time() + seconds - kept, deadline=loop.time() + seconds)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.ask)
-    connector = aiohttp.TCPConnector(limit=settings.options.concurrency)
-    async with aiohttp.ClientSession(connector=connector, trust_env=True) as session:
-        world = World(cluster, OpenAIAdminApi(session, chance), clock, chance)
-        report: Report = await run(settings.options, world, stop, watcher)
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=settings.options.concurrency),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"User-Agent": "openai-key-rotator"},
+        trust_env=True,
+    )
+    try:
+        async with session, asyncio.timeout_at(stop.deadline + DISCOVERY_OVERTIME):
+            world = World(cluster, OpenAIAdminApi(session, chance), clock, chance)
+            report: Report = await run(settings.options, world, stop, watcher)
+    except TimeoutError:
+        raise OutOfReach("DeadlineExceeded", "the cluster's objects could not be listed within the deadline") from None
     watcher.finished(report)
     return exit_code(report, strict=settings.strict)
 

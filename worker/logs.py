@@ -19,6 +19,8 @@ from worker.formats import format_time
 from worker.model import Outcome, Ref, Result, Retired
 from worker.reporting import UNUSED, Report, is_news, outcome_fields, retired_fields, run_fields
 
+Log = structlog.typing.FilteringBoundLogger
+
 _KEY = re.compile(r"sk-[A-Za-z0-9_-]{6,}")
 
 
@@ -40,7 +42,7 @@ def _ordered(logger: object, method: str, event: MutableMapping[str, Any]) -> Mu
 class _LibraryHandler(logging.Handler):
     """Warnings of libraries, without their text: it may quote a request."""
 
-    def __init__(self, log: structlog.typing.FilteringBoundLogger) -> None:
+    def __init__(self, log: Log) -> None:
         super().__init__(logging.WARNING)
         self._log = log
 
@@ -48,7 +50,7 @@ class _LibraryHandler(logging.Handler):
         self._log.warning("library.warning", logger=record.name, place=f"{record.filename}:{record.lineno}")
 
 
-def configure(stream: TextIO | None = None) -> structlog.typing.FilteringBoundLogger:
+def configure(stream: TextIO | None = None) -> Log:
     """A logger that writes JSON lines to `stream` (default: standard output); libraries are routed through it."""
     structlog.configure(
         processors=[
@@ -61,7 +63,7 @@ def configure(stream: TextIO | None = None) -> structlog.typing.FilteringBoundLo
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(stream or sys.stdout),
     )
-    log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+    log: Log = structlog.get_logger()
     logging.root.handlers[:] = [_LibraryHandler(log)]
     return log
 
@@ -69,7 +71,7 @@ def configure(stream: TextIO | None = None) -> structlog.typing.FilteringBoundLo
 class LogWatcher:
     """Writes what happens as it happens."""
 
-    def __init__(self, log: structlog.typing.FilteringBoundLogger) -> None:
+    def __init__(self, log: Log) -> None:
         self._log = log
 
     def found(self, targets: int, unused: Collection[Ref]) -> None:
