@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Collection, MutableMapping
+from collections.abc import Collection, Mapping, MutableMapping
 from datetime import datetime
 from typing import Any, TextIO
 
@@ -21,7 +21,8 @@ from worker.reporting import UNUSED, Report, is_news, outcome_fields, retired_fi
 
 Log = structlog.typing.FilteringBoundLogger
 
-_KEY = re.compile(r"sk-[A-Za-z0-9_-]{6,}")
+_KEY = re.compile(r"(?<![A-Za-z0-9])sk-[A-Za-z0-9_-]{6,}")
+"""Not in the middle of a word: `task-runner` is a namespace."""
 
 
 def redacted(text: str) -> str:
@@ -30,7 +31,22 @@ def redacted(text: str) -> str:
 
 
 def _redact(logger: object, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    return {key: redacted(value) if isinstance(value, str) else value for key, value in event.items()}
+    return {key: _clean(value) for key, value in event.items()}
+
+
+def _clean(value: object) -> object:
+    """The value as it may be written, however deep it is."""
+    match value:
+        case None | bool() | int() | float():
+            return value
+        case str():
+            return redacted(value)
+        case Mapping():
+            return {redacted(str(key)): _clean(inner) for key, inner in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_clean(inner) for inner in value]
+        case _:
+            return redacted(repr(value))
 
 
 def _ordered(logger: object, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
