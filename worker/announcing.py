@@ -96,7 +96,7 @@ def event_object(source: Source, outcome: Outcome, *, created: bool, now: dateti
     return {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": f"{source.ref.name[:230]}.{digest}", "namespace": source.ref.namespace},
+        "metadata": {"name": f"{source.ref.name[:230].rstrip('.-')}.{digest}", "namespace": source.ref.namespace},
         "involvedObject": {
             "apiVersion": source.resource.api_version,
             "kind": source.kind,
