@@ -105,10 +105,9 @@ def rows(report: Report, now: datetime) -> list[tuple[str, ...]]:
 
 
 def _row(outcome: Outcome, retired: Retired | None, now: datetime) -> tuple[str, ...]:
-    if outcome.result is Result.ROTATED and retired is not None and retired.result is Result.FAILED:
-        why = f"{outcome.message}; deleting older accounts failed: {retired.message}"
-    else:
-        why = outcome.message
+    why = outcome.message
+    if retired is not None and retired.result is not Result.KEPT and retired.message != outcome.message:
+        why += f"; deleting older accounts {retired.result.value}: {retired.message}"
     target = outcome.target
     done = "would rotate" if outcome.reason == "WouldRotate" else outcome.result.value
     return (target.namespace, target.name, done, why, _others(retired), _next(outcome, now))
