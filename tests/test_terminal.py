@@ -1,0 +1,83 @@
+"""A run on a terminal."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from tests.builders import KEY, NOW, RUN, SECRET
+from tests.test_clocks import StoppedClock
+from worker.model import Outcome, Ref, Result, Retired
+from worker.reporting import Report
+from worker.terminal import TerminalWatcher
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def shown(progress: io.StringIO, *outcomes: Outcome, problem: str = "", unused: tuple[Ref, ...] = ()) -> str:
+    """What a run writes to standard output."""
+    out = Terminal()
+    watcher = TerminalWatcher(StoppedClock(), out, progress)
+    watcher.found(2, unused)
+    for outcome in outcomes:
+        watcher.served(outcome)
+    watcher.waiting(1, NOW)
+    watcher.retired(Retired(SECRET))
+    if problem:
+        watcher.not_announced(SECRET, problem)
+    watcher.finished(Report(RUN, outcomes, (), unused, 1.26))
+    return out.getvalue()
+
+
+WELL = Outcome(SECRET, Result.ROTATED, "First", "words")
+BAD = Outcome(Ref("default", "other"), Result.FAILED, "Broken", "other words")
+
+
+def test_progress_goes_to_a_terminal() -> None:
+    """One line that is written over, and wiped at the end."""
+    progress = Terminal()
+    shown(progress, WELL, BAD)
+    lines = progress.getvalue().split("\r\x1b[K")
+    assert lines[1:] == [
+        "2 targets",
+        "1 of 2 targets: 1 rotated",
+        "2 of 2 targets: 1 rotated, 1 failed",
+        "waiting until 2026-11-24T10:00:00Z for the grace period of 1 targets' earlier accounts",
+        "",
+    ]
+
+
+def test_progress_does_not_go_to_a_file() -> None:
+    """Standard error of a CronJob, say; the table comes all the same."""
+    progress = io.StringIO()
+    text = shown(progress, WELL)
+    assert progress.getvalue() == ""
+    assert text == shown(Terminal(), WELL)
+
+
+def test_the_table_is_followed_by_what_needs_attention_and_the_sum() -> None:
+    """In this order."""
+    lines = shown(io.StringIO(), WELL, BAD, problem="no right", unused=(Ref("default", "idle"),)).splitlines()
+    assert lines[0].split()[:3] == ["NAMESPACE", "SECRET", "DONE"]
+    assert [line.split()[1:3] for line in lines[1:3]] == [["creds", "rotated"], ["other", "failed"]]
+    assert lines[3].startswith("generator default/idle feeds nothing")
+    assert lines[4] == "default/creds: could not be told to the cluster: no right"
+    assert lines[5] == "1 rotated, 1 failed, 1 unused generators in 1.3 s"
+
+
+def test_a_run_without_targets_says_so() -> None:
+    """And shows no empty table."""
+    assert shown(io.StringIO()) == "nothing to do in 1.3 s\n"
+
+
+@pytest.mark.parametrize("text", [f"it was {KEY}", "line\nbreak \x1b[2J"], ids=["key", "control"])
+def test_neither_keys_nor_control_characters_are_shown(text: str) -> None:
+    """Whatever put them into a message."""
+    output = shown(io.StringIO(), Outcome(SECRET, Result.FAILED, "Broken", text))
+    assert "CANARY" not in output
+    assert "\x1b" not in output
+    assert len(output.splitlines()) == 3
