@@ -9,6 +9,7 @@ import pytest
 
 from tests.builders import NOW, SECRET, source
 from tests.test_clocks import StoppedClock
+from tests.virtual_time import run_virtually
 from worker.announcing import Announcer, event_object, status_patch
 from worker.discovery import GENERATORS
 from worker.errors import Conflict, Forbidden, NotFound, RotatorError, Unanswered
@@ -190,13 +191,14 @@ FORBIDDEN, LOST = Forbidden("No", "no right"), Unanswered("Lost", "no answer")
         (FORBIDDEN, LOST, ["no right", "no answer"]),
     ],
 )
-async def test_what_could_not_be_told_is_returned_and_never_raised(
+def test_what_could_not_be_told_is_returned_and_never_raised(
     patch: RotatorError | None, create: RotatorError | None, problems: list[str]
 ) -> None:
     """The rotation has happened; both are tried, each once."""
     cluster = Refusing(patch, create)
     announcer = Announcer(cluster, StoppedClock())  # type: ignore[arg-type]
-    assert await announcer.announce(source(), SECRET, outcome(Result.ROTATED)) == problems
+    told, _ = run_virtually(announcer.announce(source(), SECRET, outcome(Result.ROTATED)), 0.0)
+    assert told == problems
     assert cluster.asked == [
         ("patch", "externalsecrets.external-secrets.io/status default/creds"),
         ("create", "events default"),
