@@ -419,8 +419,36 @@ def test_the_annotation_names_the_account_and_can_be_read_again() -> None:
     body = patch_of(entry=older)
     annotations = body["metadata"]["annotations"]
     assert json.loads(annotations[PREVIOUS]) == [{"id": "user-app_1", "name": "app_1"}]
-    assert codec.secret_view(secret_object(annotations[CURRENT])).named == named(account("app_9"), expires_at=EXPIRY)
+    assert codec.secret_view(secret_object(annotations[CURRENT])).named == named(
+        account("app_9"), expires_at=EXPIRY, data_key="api_key"
+    )
     assert KEY not in annotations[CURRENT] + annotations[PREVIOUS]
+
+
+@pytest.mark.parametrize(
+    ("former", "filled", "written"),
+    [
+        ("OLD", {"OLD", "api_key"}, {"OLD", "api_key"}),
+        ("OLD", {"api_key"}, {"api_key"}),
+        ("api_key", {"api_key"}, {"api_key"}),
+        (None, {"OLD", "api_key"}, {"api_key"}),
+    ],
+)
+def test_a_data_key_that_was_renamed_leaves_no_key_behind(
+    former: str | None, filled: set[str], written: set[str]
+) -> None:
+    """The one of ours goes; others' data keys stay untouched."""
+    body = patch_of(secret_view(filled=frozenset(filled), named=named(data_key=former)))
+    assert set(body["data"]) == written
+    assert {key for key, value in body["data"].items() if value is None} == written - {"api_key"}
+
+
+@pytest.mark.parametrize("value", [None, 5, []])
+def test_an_unusable_data_key_is_left_out(value: object) -> None:
+    """The account is named all the same."""
+    view = codec.secret_view(secret_object(json.dumps(ANNOTATION | {"dataKey": value})))
+    assert view.named is not None
+    assert view.named.data_key is None
 
 
 def test_our_own_annotations_win_over_the_templates() -> None:
