@@ -416,7 +416,8 @@ def test_a_previous_account_goes_by_its_policy_and_its_last_use(
 def test_a_held_account_says_why_and_until_when() -> None:
     """In words that fit into a condition."""
     found = retirement_of(publication(superseded_at=SUPERSEDED), GRACE, NOW, 24 * HOUR, NOW)
-    assert found == Held("its key was used at 2026-11-24T10:00:00Z, after it was superseded", SUPERSEDED + 24 * HOUR)
+    words = "by somebody unseen: its key was used at 2026-11-24T10:00:00Z, after it was superseded"
+    assert found == Held(words, SUPERSEDED + 24 * HOUR)
 
 
 def test_a_current_account_is_never_retired() -> None:

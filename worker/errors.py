@@ -8,6 +8,7 @@
     │   ├── NotFound
     │   ├── Conflict            stale resourceVersion, or the object exists already
     │   ├── Forbidden           the credentials are known and lack the permission
+    │   │   └── ConsumersUnseen  pods may not be listed
     │   └── Throttled           asked to come back later
     └── Unanswered              nobody knows whether it happened: never repeat it blindly
         ├── NotSent             the connection never came up, so nothing happened: may be repeated
@@ -63,6 +64,10 @@ class Conflict(Refused):
 
 class Forbidden(Refused):
     """Authenticated, but not allowed."""
+
+
+class ConsumersUnseen(Forbidden):
+    """Pods may not be listed: it cannot be seen who uses a key."""
 
 
 class Throttled(Refused):

@@ -13,6 +13,7 @@ stopped starts no new step.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -41,6 +42,7 @@ from worker.model import (
 )
 from worker.observation import Observer
 from worker.planning import Blocked, Decision, Keep, Observation, Rotate, Unable, decide
+from worker.pods import Pods
 from worker.ports import Clock, Cluster, OpenAIAdmin, Randomness
 from worker.projects import Projects
 from worker.reporting import Report
@@ -148,15 +150,16 @@ async def _list(options: Options, cluster: Cluster, resource: Resource, selector
 class _Steps:
     options: Options
     run: RunInfo
+    cluster: Cluster
     clock: Clock
     stop: Stop
     slots: Slots
     watcher: Watcher
     ledger: Ledger
     entries: dict[Ref, Entry | Unreadable]
+    projects: Projects
     observer: Observer
     rotation: Rotation
-    retirement: Retirement
     announcer: Announcer
 
     @classmethod
@@ -175,10 +178,9 @@ class _Steps:
         projects = Projects(cluster, openai, clock, options.fallback_admin_key)
         observer = Observer(cluster, projects, clock)
         rotation = Rotation(cluster, openai, ledger, projects, observer, clock, world.random, slots.sleep, run)
-        retirement = Retirement(ledger, projects, observer, clock, options.unseen_hold)
         announcer = Announcer(cluster, clock)
         return cls(
-            options, run, clock, stop, slots, watcher, ledger, entries, observer, rotation, retirement, announcer
+            options, run, cluster, clock, stop, slots, watcher, ledger, entries, projects, observer, rotation, announcer
         )
 
     # --- observe, plan, rotate
@@ -293,7 +295,12 @@ class _Steps:
             if isinstance(entry, Entry) and ref not in suspended and (ref in wanted or self._abandoned(ref))
         }
         served = {target.ref for target in discovered.targets}
-        retired = await self._retire_all(entries, wanted, served)
+        secrets: defaultdict[str, set[str]] = defaultdict(set)
+        for ref in entries:
+            secrets[ref.namespace].add(ref.name)
+        pods = Pods(self.cluster, self.clock, {namespace: frozenset(names) for namespace, names in secrets.items()})
+        retirement = Retirement(self.ledger, pods, self.projects, self.observer, self.clock, self.options.unseen_hold)
+        retired = await self._retire_all(retirement, entries, wanted, served)
         horizon = self.clock.now() + min(self.options.max_wait, timedelta(seconds=self.stop.remaining))
         soon = {r.target: r.next_at for r in retired.values() if r.next_at is not None and r.next_at <= horizon}
         if soon:
@@ -303,7 +310,7 @@ class _Steps:
             if self.stop.reason is None:
                 again = {ref: entry for ref, entry in (await self.ledger.read_all()).items() if ref in soon}
                 current = {ref: entry for ref, entry in again.items() if isinstance(entry, Entry)}
-                for ref, second in (await self._retire_all(current, wanted, served)).items():
+                for ref, second in (await self._retire_all(retirement, current, wanted, served)).items():
                     retired[ref] = replace(second, deleted=retired[ref].deleted + second.deleted)
         for item in retired.values():
             self.watcher.retired(item)
@@ -315,11 +322,11 @@ class _Steps:
         return ref in self.entries and in_scope and not self.options.selector
 
     async def _retire_all(
-        self, entries: dict[Ref, Entry], wanted: Collection[Ref], served: Collection[Ref]
+        self, retirement: Retirement, entries: dict[Ref, Entry], wanted: Collection[Ref], served: Collection[Ref]
     ) -> dict[Ref, Retired]:
         async def one(entry: Entry) -> Retired:
             ref = entry.target
-            return await self.retirement.retire(entry, wanted=ref in wanted, served=ref in served)
+            return await retirement.retire(entry, wanted=ref in wanted, served=ref in served)
 
         done = await for_each(entries.values(), one, slots=self.slots, stop=self.stop)
         return {

@@ -360,6 +360,20 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True)
+class Consumer:
+    """A container that lives and reads a Secret. `started_at` is None while it is about to start.
+
+    `follows`: it sees the Secret through a volume, which the kubelet keeps up to date; otherwise it keeps what was in
+    the Secret at its start.
+    """
+
+    secret: str
+    name: str
+    started_at: datetime | None
+    follows: bool
+
+
+@dataclass(frozen=True, slots=True)
 class MintedKey:
     """A new account and the only copy of its key outside OpenAI."""
 

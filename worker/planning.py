@@ -7,8 +7,8 @@ another account has taken its place or its Secret is gone (I3).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from worker.bookkeeping import current
@@ -18,6 +18,7 @@ from worker.formats import format_duration, format_time
 from worker.model import (
     CleanupKind,
     CleanupPolicy,
+    Consumer,
     CreationPolicy,
     Entry,
     Intent,
@@ -33,6 +34,18 @@ LARGEST_SLACK = timedelta(minutes=5)
 
 PROPAGATION = timedelta(minutes=5)
 """A use of a key this soon after it was superseded says nothing: volumes and caches follow with a delay."""
+
+STALE = timedelta(minutes=5)
+"""A container started this soon after an account was superseded may still have got its key: the kubelet reads the
+Secret before it makes the container, and possibly from a cache."""
+
+VOLUMES_FOLLOW = timedelta(minutes=2)
+"""How long a kubelet takes to bring a mounted volume up to date."""
+
+UNSEEN = "by somebody unseen"
+"""How `held` begins in the ledger where no pod is seen to use a key that is in use."""
+
+CLOCKS_APART = timedelta(minutes=1)
 
 _LARGEST_EXPIRY_MARGIN = timedelta(days=1)
 _OPERATOR_LABELS = ("reconcile.external-secrets.io/created-by", "reconcile.external-secrets.io/managed")
@@ -262,10 +275,10 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Somebody still uses the key; asked again in the next run, and not held beyond `until`."""
+    """Somebody uses the key, or may; asked again in the next run. `until`: held no longer than this, None: no limit."""
 
     why: str
-    until: datetime
+    until: datetime | None
 
 
 def ripe_at(previous: Publication, cleanup: CleanupPolicy) -> datetime | None:
@@ -275,28 +288,74 @@ def ripe_at(previous: Publication, cleanup: CleanupPolicy) -> datetime | None:
     return previous.superseded_at + (cleanup.grace if cleanup.kind is CleanupKind.RETAIN_LATEST else cleanup.idle)
 
 
+def holders(
+    previous: Publication, consumers: Collection[Consumer], *, succeeded: bool
+) -> tuple[list[Consumer], list[Consumer]]:
+    """Which consumers carry a superseded account's key for certain, and which may.
+
+    `succeeded`: the Secret is there, with another key, and volumes follow it; without it they keep what they have.
+    """
+    superseded = previous.superseded_at
+    if superseded is None:
+        raise ValueError("a current account is held by its Secret")
+    # Nodes' clocks and the API server's differ a little.
+    earliest = (previous.requested_at or previous.at) - CLOCKS_APART
+    certain, possible = [], []
+    for consumer in consumers:
+        started = consumer.started_at
+        if consumer.follows and succeeded:
+            continue
+        if started is None:
+            possible.append(consumer)
+        elif consumer.follows and started <= superseded:
+            certain.append(consumer)  # its volume kept what it had when the Secret was deleted
+        elif earliest <= started < superseded:
+            certain.append(consumer)
+        elif superseded <= started <= superseded + STALE:
+            possible.append(consumer)
+    return certain, possible
+
+
 def retirement_of(
-    previous: Publication, cleanup: CleanupPolicy, last_used: datetime | None, unseen_hold: timedelta, now: datetime
+    previous: Publication,
+    cleanup: CleanupPolicy,
+    last_used: datetime | None,
+    unseen_hold: timedelta,
+    now: datetime,
+    *,
+    consumers: Collection[Consumer] = (),
+    succeeded: bool = True,
 ) -> Delete | Wait | Held:
-    """May a superseded account go, given when its key was last used (None: never)?"""
-    ripe = ripe_at(previous, cleanup)
-    if ripe is None or previous.superseded_at is None:
+    """May a superseded account go, given who consumes its Secret and when its key was last used (None: never)?"""
+    ripe, superseded = ripe_at(previous, cleanup), previous.superseded_at
+    if ripe is None or superseded is None:
         raise ValueError("a current account is not retired")
     if ripe > now:
         return Wait(ripe)
+    followed = superseded + VOLUMES_FOLLOW
+    if now < followed and any(consumer.follows for consumer in consumers):
+        return Wait(followed)
+    certain, possible = holders(previous, consumers, succeeded=succeeded)
+    if certain:
+        return Held(_named(certain), None)
+    idle = max(superseded, last_used or superseded) + cleanup.idle
+    if possible and idle > now:
+        return Held(f"possibly {_named(possible)}", idle)
     if cleanup.kind is CleanupKind.IDLE:
-        idle = max(previous.superseded_at, last_used or previous.superseded_at) + cleanup.idle
         return Wait(idle) if idle > now else Delete(f"its key was idle for {format_duration(cleanup.idle)}")
-    limit = previous.superseded_at + unseen_hold
-    if last_used is not None and last_used > previous.superseded_at + PROPAGATION and limit > now:
-        return Held(f"its key was used at {format_time(last_used)}, after it was superseded", limit)
-    return Delete(f"superseded at {format_time(previous.superseded_at)}")
+    limit = superseded + unseen_hold
+    # A use since then is explained by holders that an earlier run has seen, and that are gone now.
+    explained = previous.held is not None and not previous.held.startswith(UNSEEN)
+    if last_used is not None and last_used > superseded + PROPAGATION and limit > now and not explained:
+        return Held(f"{UNSEEN}: its key was used at {format_time(last_used)}, after it was superseded", limit)
+    return Delete(f"superseded at {format_time(superseded)}")
+
+
+def _named(consumers: Collection[Consumer]) -> str:
+    """How many they are, and the first few by name."""
+    names = sorted({consumer.name for consumer in consumers})
+    return f"{len(names)}: {', '.join(names[:3])}{', …' if len(names) > 3 else ''}"
 
 
 def ended_claims(entry: Entry, now: datetime) -> tuple[Intent, ...]:
     return tuple(intent for intent in entry.unpublished if intent.claimed_until <= now)
-
-
-def disowned(entry: Entry, reason: str, message: str, now: datetime) -> Entry:
-    """The entry of a target that nothing asks for any more: not scheduled, and said so."""
-    return replace(entry, next_rotation_at=None).with_condition(False, reason, message, now)

@@ -1,8 +1,9 @@
 """Delete the accounts of one target that may go, and let them go from the ledger.
 
 Guarantees: I3 an account is deleted only if the ledger records it for this target, no claim runs, its grace has passed,
-and the Secret, read once more right before, does not name it; I4 it leaves the ledger only when OpenAI has confirmed
-that it does not exist. Everything comes from the ledger: nothing that this run's rotations did is handed on.
+nobody holds its key, and the Secret, read once more right before, does not name it; I4 it leaves the ledger only when
+OpenAI has confirmed that it does not exist. Everything comes from the ledger: nothing that this run's rotations did is
+handed on.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from worker import bookkeeping
-from worker.errors import AdminKeyUnusable, Conflict, NotFound, Refused, RotatorError
+from worker.errors import AdminKeyUnusable, Conflict, ConsumersUnseen, NotFound, Refused, RotatorError
 from worker.ledger import Ledger
 from worker.model import Account, Entry, Intent, Publication, Ref, Result, Retired, SecretView
 from worker.observation import Observer
 from worker.planning import Delete, Held, Wait, ended_claims, retirement_of, ripe_at
+from worker.pods import Pods
 from worker.ports import Clock
 from worker.projects import Projects
 
@@ -36,6 +38,7 @@ class _Sight:
 @dataclass(frozen=True, slots=True)
 class Retirement:
     ledger: Ledger
+    pods: Pods
     projects: Projects
     observer: Observer
     clock: Clock
@@ -63,6 +66,8 @@ class Retirement:
             message = f"{_leaving(entry)} accounts cannot be deleted: {error.message}{note}"
             await self._note(entry, wanted, error.reason, message)
             return Retired(entry.target, Result.BLOCKED, error.reason, message, waiting=_leaving(entry))
+        except ConsumersUnseen as error:
+            return Retired(entry.target, Result.BLOCKED, error.reason, error.message, waiting=_leaving(entry))
         except RotatorError as error:
             return Retired(entry.target, Result.FAILED, error.reason, error.message, waiting=_leaving(entry))
 
@@ -113,7 +118,7 @@ class Retirement:
         try:
             if isinstance(item, Intent):
                 return await self._settle(entry, item, sight), None
-            verdict = await self._verdict(item, entry)
+            verdict = await self._verdict(item, entry, sight)
             if isinstance(verdict, Delete) and await self._delete(account, account.id, sight):
                 return bookkeeping.released(entry, {account.name}), None
             return entry, verdict.why if isinstance(verdict, Held) else None
@@ -122,15 +127,17 @@ class Retirement:
                 return bookkeeping.released(entry, {account.name}), None
             raise
 
-    async def _verdict(self, previous: Publication, entry: Entry) -> Delete | Wait | Held | None:
-        """Delete, Wait or Held; OpenAI is asked for the last use only once the grace has passed."""
+    async def _verdict(self, previous: Publication, entry: Entry, sight: _Sight) -> Delete | Wait | Held | None:
+        """Delete, Wait or Held; pods are listed and OpenAI asked for the last use only once the grace has passed."""
         now, cleanup = self.clock.now(), entry.generator.cleanup
         ripe = ripe_at(previous, cleanup)
         if ripe is None or ripe > now:
             return None
+        consumers = await self.pods.consumers(entry.target, not_before=ripe)
         account = previous.account
         used = await self.projects.key_last_used(account.access, account.key_id) if account.key_id else None
-        return retirement_of(previous, cleanup, used, self.unseen_hold, now)
+        there = sight.secret is not None
+        return retirement_of(previous, cleanup, used, self.unseen_hold, now, consumers=consumers, succeeded=there)
 
     async def _delete(self, account: Account, account_id: str | None, sight: _Sight, *, by_name: bool = True) -> bool:
         """Delete an account, unless the Secret names it now. True: OpenAI confirms that it does not exist."""

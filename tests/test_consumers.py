@@ -1,0 +1,122 @@
+"""Who in a pod may carry a Secret's key, told from the pod's JSON alone."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.consumers import consumers_of
+from worker.model import Consumer
+
+STARTED = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
+RUNNING = {"running": {"startedAt": "2026-11-24T10:00:00Z"}}
+BY_ENV = {"env": [{"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "s", "key": "api_key"}}}]}
+BY_ENV_FROM = {"envFrom": [{"prefix": "X_", "secretRef": {"name": "s"}}]}
+BY_MOUNT = {"volumeMounts": [{"name": "v", "mountPath": "/s"}]}
+BY_SUB_PATH = {"volumeMounts": [{"name": "v", "mountPath": "/s", "subPath": "api_key"}]}
+PLAIN = {"name": "v", "secret": {"secretName": "s"}}
+PROJECTED = {"name": "v", "projected": {"sources": [{"configMap": {"name": "c"}}, {"secret": {"name": "s"}}]}}
+
+
+def pod(
+    container: dict[str, Any],
+    state: dict[str, Any] | None = None,
+    *,
+    volume: dict[str, Any] | None = None,
+    phase: str = "Running",
+    field: str = "containers",
+    node: str | None = "node-1",
+) -> dict[str, Any]:
+    """A pod with one container that matters."""
+    states = {"containers": "containerStatuses", "initContainers": "initContainerStatuses"}
+    return {
+        "metadata": {"name": "p", "namespace": "default"},
+        "spec": {"nodeName": node, "volumes": [volume] if volume else [], field: [{"name": "c", **container}]},
+        "status": {
+            "phase": phase,
+            "startTime": "2026-11-24T10:00:00Z",
+            states.get(field, "ephemeralContainerStatuses"): [
+                {"name": "c", "state": RUNNING if state is None else state}
+            ],
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("what", "given_pod", "expected"),
+    [
+        ("env", pod(BY_ENV), [(STARTED, False)]),
+        ("envFrom", pod(BY_ENV_FROM), [(STARTED, False)]),
+        ("subPath", pod(BY_SUB_PATH, volume=PLAIN), [(STARTED, False)]),
+        ("volume", pod(BY_MOUNT, volume=PLAIN), [(STARTED, True)]),
+        ("projected volume", pod(BY_MOUNT, volume=PROJECTED), [(STARTED, True)]),
+        ("projected volume by subPath", pod(BY_SUB_PATH, volume=PROJECTED), [(STARTED, False)]),
+        ("env and volume", pod(BY_ENV | BY_MOUNT, volume=PLAIN), [(STARTED, False)]),
+        ("a volume that is not mounted", pod({}, volume=PLAIN), []),
+        ("another Secret", pod({"envFrom": [{"secretRef": {"name": "other"}}]}), []),
+        ("a ConfigMap of that name", pod({"envFrom": [{"configMapRef": {"name": "s"}}]}), []),
+        ("no node yet", pod(BY_ENV, {"waiting": {}}, node=None, phase="Pending"), []),
+        ("about to start", pod(BY_ENV, {"waiting": {"reason": "ContainerCreating"}}), [(None, False)]),
+        ("no status yet", pod(BY_ENV, {}), [(None, False)]),
+        ("crash loop", pod(BY_ENV, {"waiting": {"reason": "CrashLoopBackOff"}}), []),
+        ("terminated", pod(BY_ENV, {"terminated": {"startedAt": "2026-11-24T10:00:00Z"}}), []),
+        ("finished pod", pod(BY_ENV, phase="Succeeded"), []),
+        ("failed pod", pod(BY_ENV, phase="Failed"), []),
+        ("sidecar", pod(BY_ENV | {"restartPolicy": "Always"}, field="initContainers"), [(STARTED, False)]),
+        (
+            "an init container that has ended",
+            pod(BY_ENV, {"terminated": {"startedAt": "2026-11-24T10:00:00Z"}}, field="initContainers"),
+            [(STARTED, False)],
+        ),
+        (
+            "an init container that saw a volume and has ended",
+            pod(BY_MOUNT, {"terminated": {}}, volume=PLAIN, field="initContainers"),
+            [(STARTED, False)],
+        ),
+        ("ephemeral container", pod(BY_ENV, field="ephemeralContainers"), [(STARTED, False)]),
+        ("running without a start", pod(BY_ENV, {"running": {}}), [(None, False)]),
+    ],
+)
+def test_consumers_are_found(
+    what: str, given_pod: dict[str, Any], expected: list[tuple[datetime | None, bool]]
+) -> None:
+    """Each way to read a Secret, in each state of a container."""
+    found = consumers_of(given_pod, {"s"})
+    assert [(c.started_at, c.follows) for c in found] == expected, what
+    assert all((c.secret, c.name) == ("s", "p/c") for c in found)
+
+
+def test_a_container_of_two_targets_is_a_consumer_of_both() -> None:
+    """Two Secrets in one container are two consumers."""
+    container = {"envFrom": [{"secretRef": {"name": "s"}}, {"secretRef": {"name": "t"}}]}
+    assert consumers_of(pod(container), {"s", "t", "u"}) == (
+        Consumer("s", "p/c", STARTED, follows=False),
+        Consumer("t", "p/c", STARTED, follows=False),
+    )
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["name", "env", "envFrom", "secretRef", "state", "running", "volumes", "secret", "startedAt"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=20,
+)
+
+
+@given(spec=ANYTHING, status=ANYTHING)
+def test_no_pod_breaks_it(spec: object, status: object) -> None:
+    """Whatever a pod's JSON looks like, it is read without an error."""
+    consumers_of({"spec": {"nodeName": "n", "containers": spec}, "status": {"containerStatuses": status}}, {"s"})
+    consumers_of({"spec": spec, "status": status}, {"s"})

@@ -1,0 +1,124 @@
+"""Who holds a superseded key: the rule against a plain model that replays what each container really read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.scene import EPOCH
+from worker.model import Account, AdminKeyRef, CleanupKind, CleanupPolicy, Consumer, Project, ProjectAccess
+from worker.model import Publication, Ref
+from worker.planning import STALE, VOLUMES_FOLLOW, Delete, Held, Wait, holders, retirement_of
+
+ACCESS = ProjectAccess(Project("https://openai.test/v1", "p"), AdminKeyRef(Ref("default", "admin"), "key"))
+GRACE = CleanupPolicy(CleanupKind.RETAIN_LATEST, timedelta(minutes=2), timedelta(hours=24))
+DAY = timedelta(hours=24)
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container of the model: it reads the Secret `early` before it reports its start, possibly from a cache."""
+
+    started: float
+    early: float
+    stale: float
+
+
+def generations(times: list[float]) -> list[Publication]:
+    """One publication at each time, each superseded by the next."""
+    found = []
+    for index, time in enumerate(times):
+        at = EPOCH + timedelta(seconds=time)
+        following = EPOCH + timedelta(seconds=times[index + 1]) if index + 1 < len(times) else None
+        found.append(Publication(Account(f"a{index}", ACCESS, f"id{index}"), at, following, at - timedelta(seconds=2)))
+    return found
+
+
+@given(
+    gaps=st.lists(st.floats(1, 7200), min_size=2, max_size=6),
+    containers=st.lists(
+        st.builds(Container, st.floats(0, 30_000), st.floats(0, 120), st.floats(0, 120)), min_size=1, max_size=6
+    ),
+)
+def test_what_a_container_read_is_held(gaps: list[float], containers: list[Container]) -> None:
+    """The account whose key a living container read at its start is never free to go."""
+    times = [sum(gaps[: index + 1]) for index in range(len(gaps))]
+    published = generations(times)
+    for container in containers:
+        read_at = container.started - container.early - container.stale
+        read = [index for index, time in enumerate(times) if time <= read_at]
+        if not read or published[read[-1]].superseded_at is None:
+            continue
+        consumer = Consumer("s", "p/c", EPOCH + timedelta(seconds=container.started), follows=False)
+        certain, possible = holders(published[read[-1]], [consumer], succeeded=True)
+        assert certain or possible, (container, times)
+
+
+@given(gaps=st.lists(st.floats(1200, 7200), min_size=3, max_size=6), started=st.floats(0, 30_000))
+def test_generations_that_nobody_read_go(gaps: list[float], started: float) -> None:
+    """Of several generations a container holds at most two: the one of its start, and one it may just have missed."""
+    published = generations([sum(gaps[: index + 1]) for index in range(len(gaps))])
+    consumer = Consumer("s", "p/c", EPOCH + timedelta(seconds=started), follows=False)
+    held = [p for p in published if p.superseded_at is not None and any(holders(p, [consumer], succeeded=True))]
+    assert len(held) <= 2
+
+
+OLD = replace(generations([0, 3600])[0])
+SUPERSEDED = EPOCH + timedelta(seconds=3600)
+
+
+def verdict(*consumers: Consumer, after: timedelta, used: timedelta | None = None, succeeded: bool = True) -> object:
+    """What becomes of an account so long after it was superseded; `used`: last use, after that moment."""
+    last_used = SUPERSEDED + used if used is not None else None
+    now = SUPERSEDED + after
+    return retirement_of(OLD, GRACE, last_used, DAY, now, consumers=consumers, succeeded=succeeded)
+
+
+def consumer(minutes: float | None, *, follows: bool = False) -> Consumer:
+    """A consumer started so many minutes after the account was superseded; None: about to start."""
+    return Consumer("s", "p/c", SUPERSEDED + timedelta(minutes=minutes) if minutes is not None else None, follows)
+
+
+def test_a_container_started_before_holds_without_limit() -> None:
+    """A year later its key still lives, and the words name the container."""
+    found = verdict(consumer(-10), after=timedelta(days=365))
+    assert found == Held("1: p/c", None)
+
+
+def test_a_container_started_after_holds_nothing() -> None:
+    """Whoever started well after the successor was published reads that one."""
+    assert isinstance(verdict(consumer(6), after=timedelta(minutes=10)), Delete)
+
+
+def test_a_container_from_before_the_account_holds_nothing_of_it() -> None:
+    """A container older than the account carries an earlier key, or none of ours."""
+    assert isinstance(verdict(consumer(-90), after=timedelta(minutes=10)), Delete)
+
+
+def test_a_container_started_just_after_is_a_possible_holder() -> None:
+    """Held until its key has gone unused for the idle timeout, counted from the last use."""
+    soon = STALE.total_seconds() / 60 - 1
+    found = verdict(consumer(soon), after=timedelta(hours=1), used=timedelta(minutes=30))
+    assert found == Held("possibly 1: p/c", SUPERSEDED + timedelta(minutes=30) + DAY)
+    assert isinstance(verdict(consumer(soon), after=timedelta(hours=25)), Delete)
+    assert isinstance(verdict(consumer(None), after=timedelta(hours=1)), Held)
+
+
+def test_a_volume_is_waited_for_and_then_holds_nothing() -> None:
+    """Kubelets bring volumes up to date within two minutes; a deleted Secret leaves the old files in place."""
+    mounted = consumer(-10, follows=True)
+    short = replace(GRACE, grace=timedelta(seconds=10))
+    waited = retirement_of(OLD, short, None, DAY, SUPERSEDED + timedelta(seconds=30), consumers=[mounted])
+    assert waited == Wait(SUPERSEDED + VOLUMES_FOLLOW)
+    assert isinstance(verdict(mounted, after=timedelta(minutes=3)), Delete)
+    assert verdict(mounted, after=timedelta(minutes=3), succeeded=False) == Held("1: p/c", None)
+
+
+def test_many_holders_are_counted_and_some_named() -> None:
+    """A message stays readable with a thousand holders."""
+    crowd = [replace(consumer(-10), name=f"app-{index:04}/c") for index in range(1000)]
+    found = verdict(*crowd, after=timedelta(hours=1))
+    assert found == Held("1000: app-0000/c, app-0001/c, app-0002/c, …", None)

@@ -1,0 +1,109 @@
+"""One pod's JSON to its consumers: the containers that may carry a target Secret's key. Pure.
+
+What is known of kubelets: a container's environment is read before the container is made, so a value that comes through
+`env`, `envFrom` or a `subPath` mount is that of the container's start and stays until it ends; a container that
+restarts reads anew; a mounted volume follows its Secret. Guarantees: whatever the pod's JSON looks like, a container
+that may carry a key is found; nothing raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from worker.formats import parse_time
+from worker.model import Consumer
+
+
+def consumers_of(pod: Mapping[str, Any], wanted: Collection[str]) -> tuple[Consumer, ...]:
+    """The consumers in a pod of the Secrets named in `wanted`; none in a pod that has ended or has no node yet."""
+    spec, status = _object(pod.get("spec")), _object(pod.get("status"))
+    if not spec.get("nodeName") or status.get("phase") in ("Succeeded", "Failed"):
+        return ()
+    return tuple(_consumers(pod, spec, status, wanted))
+
+
+def _consumers(
+    pod: Mapping[str, Any], spec: Mapping[str, Any], status: Mapping[str, Any], wanted: Collection[str]
+) -> Iterator[Consumer]:
+    pod_name = str(_object(pod.get("metadata")).get("name", "?"))
+    volumes = _volumes(spec)
+    for field, states in (
+        ("containers", "containerStatuses"),
+        ("initContainers", "initContainerStatuses"),
+        ("ephemeralContainers", "ephemeralContainerStatuses"),
+    ):
+        found = {str(item.get("name")): item for item in _objects(status.get(states))}
+        for container in _objects(spec.get(field)):
+            fixed, follows = _names(container, volumes)
+            own = _object(found.get(str(container.get("name"))))
+            passes_on = field == "initContainers" and container.get("restartPolicy") != "Always"
+            alive, started = _inherited(own, status) if passes_on else _life(own)
+            if alive:
+                name = f"{pod_name}/{container.get('name', '?')}"
+                yield from (Consumer(secret, name, started, follows=False) for secret in sorted(fixed & set(wanted)))
+                yield from (
+                    Consumer(secret, name, started, follows=not passes_on)
+                    for secret in sorted((follows - fixed) & set(wanted))
+                )
+
+
+def _life(own: Mapping[str, Any]) -> tuple[bool, datetime | None]:
+    """Whether a container lives, and since when; None: it is about to start, or does not say."""
+    state = _object(own.get("state"))
+    if "running" in state:
+        return True, _time(_object(state["running"]).get("startedAt"))
+    if "terminated" in state:
+        return False, None
+    # Waiting: its environment may have been read already. In a crash loop it will be read anew.
+    return _object(state.get("waiting")).get("reason") != "CrashLoopBackOff", None
+
+
+def _inherited(own: Mapping[str, Any], status: Mapping[str, Any]) -> tuple[bool, datetime | None]:
+    """An init container may have handed the key on to its pod: it counts until the pod ends, from its own start."""
+    state = _object(own.get("state"))
+    for name in ("running", "terminated"):
+        if name in state:
+            return True, _time(_object(state[name]).get("startedAt")) or _time(status.get("startTime"))
+    return True, None
+
+
+def _names(container: Mapping[str, Any], volumes: Mapping[str, frozenset[str]]) -> tuple[set[str], set[str]]:
+    """The Secrets whose values a container keeps from its start, and those that it sees through a volume."""
+    fixed = {
+        str(_object(_object(item.get("valueFrom")).get("secretKeyRef")).get("name"))
+        for item in _objects(container.get("env"))
+    }
+    fixed |= {str(_object(item.get("secretRef")).get("name")) for item in _objects(container.get("envFrom"))}
+    follows: set[str] = set()
+    for mount in _objects(container.get("volumeMounts")):
+        once = mount.get("subPath") or mount.get("subPathExpr")
+        (fixed if once else follows).update(volumes.get(str(mount.get("name")), ()))
+    return fixed, follows
+
+
+def _volumes(spec: Mapping[str, Any]) -> dict[str, frozenset[str]]:
+    """The Secrets behind each volume, plain or projected."""
+    found = {}
+    for volume in _objects(spec.get("volumes")):
+        plain = _object(volume.get("secret")).get("secretName")
+        sources = _objects(_object(volume.get("projected")).get("sources"))
+        names = [plain, *(_object(source.get("secret")).get("name") for source in sources)]
+        found[str(volume.get("name"))] = frozenset(str(name) for name in names if name)
+    return found
+
+
+def _time(value: object) -> datetime | None:
+    try:
+        return parse_time(value)
+    except ValueError:
+        return None
+
+
+def _object(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _objects(value: object) -> list[Mapping[str, Any]]:
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
