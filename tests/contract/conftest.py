@@ -123,9 +123,7 @@ class Api:
                 await asyncio.sleep(0.05)
 
 
-@pytest.fixture(
-    params=["sandbox", pytest.param("real", marks=[pytest.mark.cluster, pytest.mark.xdist_group("cluster")])]
-)
+@pytest.fixture(params=["sandbox", pytest.param("real", marks=pytest.mark.cluster)])
 async def api(request: pytest.FixtureRequest) -> AsyncIterator[Api]:
     """A client of the API server under test, in a new namespace, with our CRDs installed."""
     if request.param == "sandbox":
