@@ -413,6 +413,22 @@ def test_a_previous_account_goes_by_its_policy_and_its_last_use(
     assert found == verdict if isinstance(verdict, Wait) else isinstance(found, verdict)  # type: ignore[arg-type]
 
 
+def test_a_key_that_was_in_use_just_now_is_looked_at_once_more() -> None:
+    """At the default grace nobody could tell yet whether a use was the last of a volume or one of many to come."""
+    policy = CleanupPolicy(CleanupKind.RETAIN_LATEST, timedelta(minutes=2))
+    just = NOW - timedelta(minutes=2)
+    found = retirement_of(publication(superseded_at=just), policy, just + timedelta(minutes=1), 24 * HOUR, NOW)
+    assert found == Wait(just + 2 * PROPAGATION)
+    found = retirement_of(publication(superseded_at=just), policy, just - timedelta(minutes=1), 24 * HOUR, NOW)
+    assert isinstance(found, Delete)
+
+
+def test_a_use_by_holders_that_were_seen_is_explained() -> None:
+    """Once the containers that held it have gone, their last use does not hold it."""
+    seen_before = replace(publication(superseded_at=SUPERSEDED), held="1: my-app/app")
+    assert isinstance(retirement_of(seen_before, GRACE, NOW, 24 * HOUR, NOW), Delete)
+
+
 def test_a_held_account_says_why_and_until_when() -> None:
     """In words that fit into a condition."""
     found = retirement_of(publication(superseded_at=SUPERSEDED), GRACE, NOW, 24 * HOUR, NOW)

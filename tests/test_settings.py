@@ -91,6 +91,16 @@ def test_every_option_is_a_variable_too_and_the_option_wins(
     assert found == value
 
 
+def test_an_empty_variable_is_not_set() -> None:
+    """As manifests mean it; in a pod an empty context does not turn away from the pod's own cluster."""
+    settings = read(ROTATOR_CONTEXT="", ROTATOR_MAX_WAIT="", ROTATOR_NAMESPACE="")
+    assert (settings.context, settings.options.max_wait, settings.options.namespaces) == (
+        None,
+        timedelta(minutes=5),
+        (),
+    )
+
+
 @pytest.mark.parametrize("flag", ["force", "dry-run", "strict"])
 def test_flags_are_set_by_option_or_by_words(flag: str) -> None:
     """True and false in the usual spellings."""
@@ -120,7 +130,7 @@ def test_lists_are_repeated_or_separated_by_commas() -> None:
     ("name", "values"),
     [
         ("namespace", ["A", "a/b", "-a", "a.b", "x" * 64, ""]),
-        ("concurrency", ["0", "1001", "-1", "1.5", "many", "", "٣", "1" * 5000]),
+        ("concurrency", ["0", "1001", "-1", "1.5", "many", "٣", "1" * 5000]),
         ("max-wait", ["soon", "-1s", "5", "1d"]),
         ("deadline", ["0", "0s", "soon"]),
         ("unseen-hold", ["soon", "-1h"]),

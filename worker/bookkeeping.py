@@ -27,6 +27,7 @@ READY = "Rotated"
 LISTS_APART = timedelta(minutes=1)
 """How far apart the two lists must begin that let an intent go for which no account was found."""
 
+_LARGEST_EXPIRY_MARGIN = timedelta(days=1)
 _FIRST_DELAY = timedelta(minutes=1)
 _LONGEST_DELAY = timedelta(hours=1)
 
@@ -111,9 +112,16 @@ def published(entry: Entry, account: Account, rotated_at: datetime, at: datetime
 
 def scheduled(entry: Entry, target: Target) -> Entry:
     """With the time of the next rotation, as the target's interval now says."""
-    last = entry.last_rotated_at
-    due = last + target.interval if last is not None and target.interval is not None else None
-    return replace(entry, next_rotation_at=due, generator=noted(target))
+    last, publication = entry.last_rotated_at, current(entry)
+    times = [last + target.interval] if last is not None and target.interval is not None else []
+    if publication is not None and publication.account.expires_at is not None:
+        times.append(renew_by(publication, publication.account.expires_at))
+    return replace(entry, next_rotation_at=min(times, default=None), generator=noted(target))
+
+
+def renew_by(publication: Publication, expires_at: datetime) -> datetime:
+    """When a key that ends by itself is to be replaced: a third of its life before, a day at most."""
+    return expires_at - min((expires_at - publication.at) / 3, _LARGEST_EXPIRY_MARGIN)
 
 
 def noted(target: Target) -> GeneratorNote:

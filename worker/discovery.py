@@ -110,16 +110,17 @@ def discover(
     resource: Resource | None,
     allowed_hosts: Collection[Origin],
     selected: Collection[Ref] | None = None,
+    protected: Collection[Ref] = (),
 ) -> Discovered:
     """Find every target. `resource`: the version in which ExternalSecrets were listed, None where there are none.
 
     `selected`: the generators that this run is about (None: all). The others still count against double use of a
-    Secret and protect their admin keys.
+    Secret and protect their admin keys. `protected`: Secrets that are never written besides those.
     """
     listed = tuple(generators)
     known = {raw.ref: raw for raw in listed if not raw.deleting}
     checked = {ref: _try_generator(raw, allowed_hosts) for ref, raw in known.items()}
-    protected = {ref for raw in listed for ref in _admin_secrets(raw)}
+    protected = {ref for raw in listed for ref in _admin_secrets(raw)} | set(protected)
 
     found: list[tuple[Target | Rejected, Ref]] = []
     used: set[Ref] = set()

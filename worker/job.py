@@ -123,7 +123,12 @@ async def _discover(options: Options, cluster: Cluster) -> Discovered:
     except RotatorError as error:
         raise OutOfReach(error.reason, error.message) from None
     return discover(
-        generators, external_secrets, resource=resource, allowed_hosts=options.allowed_hosts, selected=selected
+        generators,
+        external_secrets,
+        resource=resource,
+        allowed_hosts=options.allowed_hosts,
+        selected=selected,
+        protected=[options.fallback_admin_key.secret] if options.fallback_admin_key is not None else [],
     )
 
 

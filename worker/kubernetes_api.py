@@ -62,6 +62,7 @@ async def connect(*, kubeconfig: str | None, context: str | None, in_cluster: bo
         else:
             await config.load_kube_config(kubeconfig, context, configuration, persist_config=False)  # type: ignore[no-untyped-call]
         configuration.connection_pool_maxsize = connections
+        configuration.client_session_kwargs = {"middlewares": (_refuse_redirects,)}
         return ApiClient(configuration)
     except (config.ConfigException, YAMLError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         # The library's text may quote the file, which holds credentials: the kind of error has to do.
@@ -71,6 +72,21 @@ async def connect(*, kubeconfig: str | None, context: str | None, in_cluster: bo
             f"no usable cluster configuration ({where}: {type(error).__name__}): set KUBECONFIG, --kubeconfig or "
             "--context, or run in a pod with a service account",
         ) from None
+
+
+class Redirected(aiohttp.ClientError):
+    """The API server, or something before it, wants the request sent elsewhere."""
+
+
+async def _refuse_redirects(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """The library would follow them, a PATCH with a Secret in it too."""
+    response = await handler(request)
+    if 300 <= response.status < 400:
+        response.close()
+        raise Redirected
+    return response
 
 
 class KubernetesApi:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from worker.bookkeeping import current
+from worker.bookkeeping import current, renew_by
 from worker.codec import MANAGED
 from worker.errors import ConfigurationError, Refused, RotatorError, Throttled
 from worker.formats import format_duration, format_time
@@ -32,7 +32,7 @@ from worker.model import (
 LARGEST_SLACK = timedelta(minutes=5)
 """A run may start this much early against the one that rotated: schedules jitter."""
 
-PROPAGATION = timedelta(minutes=5)
+PROPAGATION = timedelta(minutes=2)
 """A use of a key this soon after it was superseded says nothing: volumes and caches follow with a delay."""
 
 STALE = timedelta(minutes=5)
@@ -47,7 +47,6 @@ UNSEEN = "by somebody unseen"
 
 CLOCKS_APART = timedelta(minutes=1)
 
-_LARGEST_EXPIRY_MARGIN = timedelta(days=1)
 _OPERATOR_LABELS = ("reconcile.external-secrets.io/created-by", "reconcile.external-secrets.io/managed")
 
 
@@ -161,10 +160,8 @@ def _reason(target: Target, seen: Observation, run: RunInfo) -> Rotate | None:
         return Rotate("Forced", "forced by --force")
     if names := _requested(target, entry.honoured):
         return Rotate("Requested", f"requested by a new value of {', '.join(names)}")
-    if account.expires_at is not None:
-        margin = min((account.expires_at - publication.at) / 3, _LARGEST_EXPIRY_MARGIN)
-        if run.started_at >= account.expires_at - margin:
-            return Rotate("Expiring", f"the key expires at {format_time(account.expires_at)}")
+    if account.expires_at is not None and run.started_at >= renew_by(publication, account.expires_at):
+        return Rotate("Expiring", f"the key expires at {format_time(account.expires_at)}")
     if entry.failures.count or any(intent.requested_at > publication.at for intent in entry.unpublished):
         return Rotate("Retry", "the last attempt to rotate did not publish a key")
     if target.interval is not None:
@@ -346,6 +343,10 @@ def retirement_of(
     limit = superseded + unseen_hold
     # A use since then is explained by holders that an earlier run has seen, and that are gone now.
     explained = previous.held is not None and not previous.held.startswith(UNSEEN)
+    if last_used is not None and last_used > superseded and not explained:
+        settled = superseded + 2 * PROPAGATION
+        if settled > now:
+            return Wait(settled)  # it was in use just now: is it still, once all who follow the Secret have followed?
     if last_used is not None and last_used > superseded + PROPAGATION and limit > now and not explained:
         return Held(f"{UNSEEN}: its key was used at {format_time(last_used)}, after it was superseded", limit)
     return Delete(f"superseded at {format_time(superseded)}")

@@ -213,7 +213,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], pod_namespace: str | 
 def _value(option: _Option, given: Any, environ: Mapping[str, str], mistakes: list[str]) -> Any:
     """The option's value: the command line's, else the environment's, else the default. Mistakes are collected."""
     where = f"--{option.name}"
-    if given is None and option.variable in environ:
+    if given is None and environ.get(option.variable):  # set and empty is not set, as manifests mean it
         where, text = option.variable, environ[option.variable]
         given = [part.strip() for part in text.split(",") if part.strip()] if option.many else text
     if given is None:

@@ -1,0 +1,57 @@
+"""No redirect of an API server is followed: the PATCH that it would carry elsewhere has a key in it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from worker.codec import SECRETS
+from worker.errors import Unanswered
+from worker.kubernetes_api import KubernetesApi, connect
+from worker.model import Ref
+
+
+def test_a_patch_is_not_sent_where_a_redirect_points(tmp_path: Path) -> None:
+    """Over real sockets, with the client as `connect` makes it."""
+    seen: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        seen.append(request.path)
+        raise web.HTTPTemporaryRedirect("/elsewhere")
+
+    async def patch() -> None:
+        app = web.Application()
+        app.router.add_route("*", "/{rest:.*}", answer)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        path = tmp_path / "kubeconfig"
+        path.write_text(kubeconfig(f"http://127.0.0.1:{runner.addresses[0][1]}"))
+        try:
+            async with await connect(kubeconfig=str(path), context=None, in_cluster=False, connections=1) as client:
+                await KubernetesApi(client, random.Random(1)).patch(SECRETS, Ref("default", "s"), {"data": {}})
+        finally:
+            await runner.cleanup()
+
+    with pytest.raises(Unanswered):
+        asyncio.run(patch())
+    assert seen == ["/api/v1/namespaces/default/secrets/s"]
+
+
+def kubeconfig(url: str) -> str:
+    """A kubeconfig for one server without authentication."""
+    return json.dumps(
+        {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "c",
+            "clusters": [{"name": "c", "cluster": {"server": url}}],
+            "users": [{"name": "c", "user": {}}],
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "c"}}],
+        }
+    )
