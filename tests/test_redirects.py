@@ -38,8 +38,8 @@ def test_a_patch_is_not_sent_where_a_redirect_points(tmp_path: Path) -> None:
         finally:
             await runner.cleanup()
 
-    with pytest.raises(Unanswered):
-        asyncio.run(patch())
+    with pytest.raises(Unanswered), asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        runner.run(patch())
     assert seen == ["/api/v1/namespaces/default/secrets/s"]
 
 
