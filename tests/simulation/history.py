@@ -30,6 +30,7 @@ from tests.virtual_time import run_virtually
 from worker.codec import CURRENT, secret_view
 from worker.concurrency import Stop
 from worker.errors import OutOfReach
+from worker.formats import format_time
 from worker.hosts import named_origin
 from worker.job import Options, World, run
 from worker.kubernetes_api import KubernetesApi
@@ -49,7 +50,7 @@ class Profile:
     faults: float = 0.15
     kills: float = 0.02
     runs: int = 6
-    users: int = 6
+    users: int = 10
 
 
 @dataclass
@@ -73,6 +74,8 @@ class History:
         self.made: dict[str, str] = {}
         """Account id to name, of every account that a worker made."""
         self.violations: list[str] = []
+        self.containers: dict[str, str] = {}
+        """Pod to the id of the account whose key it took from its environment."""
         self.old_copies: list[dict[str, Any]] = []
 
     # --- time
@@ -105,6 +108,8 @@ class History:
         users = [self._after(pace.uniform(0, 3600 * 3), self._user(pace.random())) for _ in range(self.profile.users)]
         await asyncio.gather(*runs, *users)
         self.calm = True
+        while self.containers:
+            self._stop_pod(pace)
         self.say("-- calm")
         for index in range(6):
             await asyncio.sleep(1200)
@@ -202,6 +207,9 @@ class History:
             self._copy_or_restore,
             self._change_project,
             self._delete_account,
+            self._start_pod,
+            self._start_pod,
+            self._stop_pod,
         )
         act = chance.choice(acts)
         try:
@@ -270,6 +278,38 @@ class History:
         self.openai.delete_account(project, account.id)
         return f"deleted account {account.name} by hand"
 
+    def _start_pod(self, chance: random.Random) -> str:
+        """A kubelet starts a container: it reads the Secret, and up to a minute later reports the start."""
+        secrets = self._secrets()
+        if not secrets:
+            return "no Secret to start with"
+        secret = chance.choice(secrets)
+        name, namespace = f"pod-{self.steps}-{len(self.containers)}", secret["metadata"]["namespace"]
+        named = secret_view(secret).named
+        assert named is not None
+        container = {"name": "c", "image": "i", "envFrom": [{"secretRef": {"name": secret["metadata"]["name"]}}]}
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {"nodeName": "n", "containers": [container]},
+        }
+        apply(self.kubernetes, pod)
+        started = self.now() + timedelta(seconds=chance.uniform(0, 60))
+        state = {"running": {"startedAt": format_time(started)}}
+        status = {"phase": "Running", "containerStatuses": [{"name": "c", "state": state}]}
+        send(self.kubernetes, "PATCH", f"/api/v1/namespaces/{namespace}/pods/{name}/status", {"status": status})
+        self.containers[f"{namespace}/pods/{name}"] = named.id
+        return f"started {namespace}/{name} with the key of {named.name}"
+
+    def _stop_pod(self, chance: random.Random) -> str:
+        if not self.containers:
+            return "no pod to stop"
+        name = chance.choice(sorted(self.containers))
+        del self.containers[name]
+        send(self.kubernetes, "DELETE", f"/api/v1/namespaces/{name}?gracePeriodSeconds=0")
+        return f"stopped {name}"
+
     # --- the oracle
 
     def say(self, text: str) -> None:
@@ -300,6 +340,9 @@ class History:
             named = secret_view(secret).named
             if named is not None and named.id == account_id:
                 self.violate(f"account {named.name} was deleted while {self._path(secret)} carries its key")
+        for pod, held in self.containers.items():
+            if held == account_id:
+                self.violate(f"account {self.made[account_id]} was deleted while {pod} holds its key")
 
     def _check_recorded(self) -> None:
         """Every live account that a worker made is in the ledger, by name."""
