@@ -36,6 +36,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         selector = _Selector()
         selector.loop = self
         super().__init__(selector)
+        self._clock_resolution = 1e-6  # after years a float is no finer: time would stand still right before a timer
 
     def time(self) -> float:
         return self.moment

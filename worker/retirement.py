@@ -62,8 +62,7 @@ class Retirement:
             return await self._retire(entry, wanted)
         except AdminKeyUnusable as error:
             # Nobody can delete these accounts until a human has given a key: said, and kept.
-            note = " (--fallback-admin-key can serve them)" if error.absent else ""
-            message = f"{_leaving(entry)} accounts cannot be deleted: {error.message}{note}"
+            message = _words(error, entry)
             await self._note(entry, wanted, error.reason, message)
             return Retired(entry.target, Result.BLOCKED, error.reason, message, waiting=_leaving(entry))
         except ConsumersUnseen as error:
@@ -91,7 +90,7 @@ class Retirement:
             trouble = error
         after = replace(after, history=tuple(replace(p, held=held.get(p.account.name)) for p in after.history))
         if not wanted:
-            after = self._disowned(after, sight.secret)
+            after = self._disowned(after, sight.secret, trouble)
         stored = await self._save(entry, after, deleted)
         if trouble is not None:
             raise trouble
@@ -173,13 +172,15 @@ class Retirement:
                 found += [(account, id) for id in listing.ids_of(account.name) if id != account.id]
         return found
 
-    def _disowned(self, entry: Entry, secret: SecretView | None) -> Entry:
+    def _disowned(self, entry: Entry, secret: SecretView | None, trouble: RotatorError | None) -> Entry:
         """The condition of a target that nothing asks for any more."""
-        if secret is None:
-            message = "its Secret is gone: its accounts go when their grace has passed"
-            return replace(entry, next_rotation_at=None).with_condition(False, "TargetGone", message, self.clock.now())
-        message = "nothing asks for this Secret any more: delete it to let its account go"
-        return replace(entry, next_rotation_at=None).with_condition(False, "SourceGone", message, self.clock.now())
+        if trouble is not None:
+            reason, message = trouble.reason, _words(trouble, entry)
+        elif secret is None:
+            reason, message = "TargetGone", "its Secret is gone: its accounts go when their grace has passed"
+        else:
+            reason, message = "SourceGone", "nothing asks for this Secret any more: delete it to let its account go"
+        return replace(entry, next_rotation_at=None).with_condition(False, reason, message, self.clock.now())
 
     async def _save(self, before: Entry, after: Entry, deleted: list[str]) -> Entry:
         """Store what was done. Where the entry changed meanwhile, only the releases are carried over, as facts."""
@@ -206,6 +207,14 @@ def _ripe(entry: Entry, now: datetime) -> list[Publication]:
 
 def _leaving(entry: Entry) -> int:
     return len(entry.unpublished) + sum(p.superseded_at is not None for p in entry.history)
+
+
+def _words(trouble: RotatorError, entry: Entry) -> str:
+    """Why accounts of a target stay that should go, and what can be done about it."""
+    if not isinstance(trouble, AdminKeyUnusable):
+        return trouble.message
+    note = " (--fallback-admin-key can serve them)" if trouble.absent else ""
+    return f"{_leaving(entry)} accounts cannot be deleted: {trouble.message}{note}"
 
 
 def _waiting(entry: Entry, now: datetime) -> Retired:
