@@ -6,6 +6,7 @@ it has not been built they are skipped, and the summary says so; with REQUIRE_CL
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -22,6 +23,8 @@ pytest_plugins = ["tests.canary"]
 REQUIRED = os.environ.get("REQUIRE_CLUSTER") == "1"
 HOW = "`make control-plane` builds it (needs Go, takes minutes the first time)"
 NEEDS = "needs the real API server"
+
+logging.getLogger("asyncio").setLevel(logging.INFO)  # at DEBUG it names its selector in every failing test's report
 
 
 @pytest.fixture(scope="session")
