@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
+from sandbox.faults import Rule, Rules, request_lost
 from tests.scene import TARGET, Scene
 from worker.formats import format_time
 from worker.model import Result
@@ -83,3 +85,24 @@ def test_without_the_right_to_list_pods_nothing_is_deleted() -> None:
     scene.kubernetes.permit("list", "pods")
     scene.run()
     assert len(scene.accounts()) == 1
+
+
+def test_a_key_whose_run_died_right_after_publishing_it_is_held_too() -> None:
+    """The ledger does not know of it and its Secret is gone: the container that took the key still has it."""
+    scene = Scene()
+    scene.apply_documented()
+    lost = Rules([Rule(request_lost(disconnected=True), method="PATCH", path=".*/keyrotations/.*")], scene.random)
+    scene.run(cluster_faults=lost, max_wait=timedelta(0))
+    assert scene.outcome().reason == "LedgerNotWritten"
+    taken, first = scene.key(), scene.named()["name"]
+    start_pod(scene)
+    scene.delete("/api/v1/namespaces/default/secrets/openai-credentials")
+    for _ in range(3):
+        scene.advance(minutes=10)
+        scene.run()
+        assert scene.openai.use(taken)
+        assert scene.named()["name"] != first
+    stop_pod(scene)
+    scene.advance(hours=1)
+    scene.run()
+    assert scene.accounts() == [scene.named()["name"]]

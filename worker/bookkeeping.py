@@ -143,7 +143,9 @@ def failed(entry: Entry, name: str, account: Account | None, reason: str, messag
     `account`: what is known of the account that was made, None where nothing is.
     """
     unpublished = tuple(
-        replace(intent, account=account or intent.account, claimed_until=now) if intent.account.name == name else intent
+        replace(intent, account=account or intent.account, claimed_until=now, refused=True)
+        if intent.account.name == name
+        else intent
         for intent in entry.unpublished
     )
     return postponed(replace(entry, unpublished=unpublished), reason, message, now)
@@ -173,6 +175,13 @@ def missed(entry: Entry, name: str, list_begun_at: datetime) -> Entry:
         return released(entry, {name})
     first = replace(intent, missed_at=intent.missed_at or list_begun_at)
     return replace(entry, unpublished=tuple(first if other is intent else other for other in entry.unpublished))
+
+
+def presumed(entry: Entry, intent: Intent, account_id: str, now: datetime) -> Entry:
+    """An intent whose run died, perhaps in the Secret from its request until now: it goes as a publication does."""
+    publication = Publication(replace(intent.account, id=account_id), intent.requested_at, now, intent.requested_at)
+    rest = tuple(other for other in entry.unpublished if other.account.name != intent.account.name)
+    return replace(entry, history=(*entry.history, publication), unpublished=rest)
 
 
 def is_empty(entry: Entry) -> bool:

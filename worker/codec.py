@@ -81,7 +81,10 @@ def entry_object(entry: Entry) -> JSON:
         )
     for intent in entry.unpublished:
         accounts[intent.account.name] = _account_object(intent.account) | _present(
-            requestedAt=intent.requested_at, claimedUntil=intent.claimed_until, missedAt=intent.missed_at
+            requestedAt=intent.requested_at,
+            claimedUntil=intent.claimed_until,
+            missedAt=intent.missed_at,
+            refused=intent.refused or None,
         )
     condition = entry.condition
     oldest = min((publication.at for publication in entry.history), default=None)
@@ -149,7 +152,9 @@ def decode_entry(obj: Mapping[str, Any]) -> Entry:
             claimed = _time(stored, "claimedUntil")
             if requested is None or claimed is None:
                 raise Malformed("status.accounts holds an account without publishedAt, requestedAt or claimedUntil")
-            unpublished.append(Intent(account, requested, claimed, _time(stored, "missedAt")))
+            unpublished.append(
+                Intent(account, requested, claimed, _time(stored, "missedAt"), stored.get("refused") is True)
+            )
     failures = _mapping(status, "failures")
     count = failures.get("count", 0)
     honoured = _mapping(status, "honoured")

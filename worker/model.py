@@ -232,15 +232,17 @@ class Publication:
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """An account that was asked for, or is about to be, and has not been published.
+    """An account that was asked for, or is about to be, and of which nobody has noted that it was published.
 
     Until `claimed_until` its run may be working on it. `missed_at`: when the first complete list without it began.
+    `refused`: its run has noted that it came to nothing; otherwise it may have been published for a while.
     """
 
     account: Account
     requested_at: datetime
     claimed_until: datetime
     missed_at: datetime | None = None
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -313,6 +313,13 @@ def holders(
     return certain, possible
 
 
+def may_carry(intent: Intent, consumers: Collection[Consumer], *, succeeded: bool) -> bool:
+    """May one of the consumers have taken the key of an account that was perhaps published by a run that died?"""
+    earliest = intent.requested_at - CLOCKS_APART
+    suspects = [consumer for consumer in consumers if not (consumer.follows and succeeded)]
+    return not intent.refused and any(c.follows or c.started_at is None or c.started_at >= earliest for c in suspects)
+
+
 def retirement_of(
     previous: Publication,
     cleanup: CleanupPolicy,

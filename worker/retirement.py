@@ -17,7 +17,7 @@ from worker.errors import AdminKeyUnusable, Conflict, ConsumersUnseen, NotFound,
 from worker.ledger import Ledger
 from worker.model import Account, Entry, Intent, Publication, Ref, Result, Retired, SecretView
 from worker.observation import Observer
-from worker.planning import Delete, Held, Wait, ended_claims, retirement_of, ripe_at
+from worker.planning import Delete, Held, Wait, ended_claims, may_carry, retirement_of, ripe_at
 from worker.pods import Pods
 from worker.ports import Clock
 from worker.projects import Projects
@@ -151,13 +151,18 @@ class Retirement:
     async def _settle(self, entry: Entry, intent: Intent, sight: _Sight) -> Entry:
         """Delete every account that the intent made: by its id, and by its name in a list begun after its claim.
 
-        Where neither is known the intent stays until a second such list confirms it.
+        Where neither is known the intent stays until a second such list confirms it. Where its run died, it may have
+        been published, and then a container may hold its key: it goes as a publication does.
         """
         account = intent.account
         listing = await self.projects.listing(account.access, not_before=intent.claimed_until)
         ids = set(listing.ids_of(account.name)) | ({account.id} if account.id is not None else set())
         if not ids:
             return bookkeeping.missed(entry, account.name, listing.begun_at)
+        consumers = () if intent.refused else await self.pods.consumers(entry.target, not_before=intent.claimed_until)
+        if may_carry(intent, consumers, succeeded=sight.secret is not None):
+            one = next(iter(ids)) if len(ids) == 1 else None  # of several nobody can tell which one was published
+            return bookkeeping.presumed(entry, intent, one, self.clock.now()) if one is not None else entry
         confirmed = [await self._delete(account, account_id, sight) for account_id in sorted(ids)]
         return bookkeeping.released(entry, {account.name}) if all(confirmed) else entry
 

@@ -134,8 +134,7 @@ class Rotation:
             except NotSent:
                 raise
             except Unanswered:
-                secret = await self.observer.secret(target.ref)
-                if secret is not None and secret.named is not None and secret.named.id == minted.account.id:
+                if await self._is_in_place(target, minted.account):
                     return self.clock.now()
                 raise
         raise Abandoned("Conflict", f"Secret {target.ref} is being changed by others: the next run tries again")
@@ -198,6 +197,14 @@ class Rotation:
         except TimeoutError:
             raise Unanswered("SecretNotWritten", f"writing Secret {target.ref} took over {WRITING:.0f} s") from None
         return answer.at or self.clock.now()
+
+    async def _is_in_place(self, target: Target, account: Account) -> bool:
+        """Did a PATCH that nobody answered take effect? Where that cannot be read either, nobody knows: False."""
+        try:
+            secret = await self.observer.secret(target.ref)
+        except RotatorError:
+            return False
+        return secret is not None and secret.named is not None and secret.named.id == account.id
 
     async def _plan_again(self, target: Target, entry: Entry, name: str) -> SecretView | None:
         """Decide anew, as if this run's own claim were not there; the Secret to write under, if still wanted."""
