@@ -14,11 +14,22 @@ from datetime import datetime
 from typing import Any
 
 from sandbox import kubernetes_gc
-from sandbox.kubernetes_call import Admission, Call, Denial, Hook, Place, dry_run_of, place_of, refuse_unserved, verb_of
+from sandbox.kubernetes_call import (
+    Admission,
+    Call,
+    Denial,
+    Hook,
+    Place,
+    dry_run_of,
+    place_of,
+    refuse_unserved,
+    strict_of,
+    verb_of,
+)
 from sandbox.kubernetes_discovery import discover
-from sandbox.kubernetes_errors import ApiError, failure, page_not_found, too_large, unauthorized
+from sandbox.kubernetes_errors import ApiError, failure, no_such_resource, page_not_found, too_large, unauthorized
 from sandbox.kubernetes_reading import Reader, represented, versioned
-from sandbox.kubernetes_resources import NAMESPACES, Object, Resource
+from sandbox.kubernetes_resources import BUILT_IN, NAMESPACES, Object, Resource
 from sandbox.kubernetes_store import Store
 from sandbox.kubernetes_writing import Writer
 from sandbox.wire import Exchange, Request, Response, headers_of, http_date
@@ -158,8 +169,10 @@ class Kubernetes:
         self._authorize(verb, place)
         resource = self._store.resources.get((place.group, place.version, place.plural))
         if resource is None:
-            raise page_not_found()
-        call = Call(request, verb, place, resource, dry_run_of(request))
+            built_in = {(one.group, one.version) for one in BUILT_IN}
+            raise no_such_resource() if (place.group, place.version) in built_in else page_not_found()
+        writes = verb not in ("get", "list")
+        call = Call(request, verb, place, resource, writes and dry_run_of(request), writes and strict_of(request))
         refuse_unserved(call)
         return self._serve(call)
 
@@ -202,7 +215,7 @@ class Kubernetes:
         body: dict[str, Any] = {"metadata": {"name": namespace}}
         request = Request.of("POST", "/api/v1/namespaces", json=body)
         place = Place("", "v1", "namespaces", "", "", "")
-        self._writer.create(Call(request, "create", place, NAMESPACES, False))
+        self._writer.create(Call(request, "create", place, NAMESPACES))
 
 
 def _deleted(call: Call, item: Object) -> dict[str, Any]:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sandbox.kubernetes_errors import ApiError, bad_request, failure, method_not_allowed, not_served, page_not_found
+from sandbox.kubernetes_errors import (
+    ApiError,
+    failure,
+    invalid_option,
+    method_not_allowed,
+    no_such_resource,
+    not_served,
+    page_not_found,
+    unsupported,
+)
 from sandbox.kubernetes_resources import Object, Resource
 from sandbox.wire import Request
 
@@ -30,7 +39,8 @@ class Call:
     verb: str
     place: Place
     resource: Resource
-    dry_run: bool
+    dry_run: bool = False
+    strict: bool = False
 
     @property
     def namespace(self) -> str:
@@ -53,7 +63,8 @@ class Admission:
     name: str
     object: Object | None
     old: Object | None
-    dry_run: bool
+    dry_run: bool = False
+    strict: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +99,7 @@ def place_of(segments: tuple[str, ...]) -> Place | None:
     if rest[0] == "namespaces" and len(rest) > 2 and (group or rest[2] not in ("status", "finalize")):
         namespace, rest = rest[1], rest[2:]
     if len(rest) > 3:
-        raise page_not_found()
+        raise no_such_resource()
     plural, name, subresource = (*rest, "", "")[:3]
     return Place(group, version, plural, namespace, name, subresource)
 
@@ -116,8 +127,22 @@ def dry_run_of(request: Request, options: object = None) -> bool:
     if asked in (None, ""):
         return False
     if asked != "All":
-        raise bad_request(f'Invalid value: "{asked}": dryRun must be All')
+        raise invalid_option(options_of(request), unsupported("dryRun", [asked], ["All"]))
     return True
+
+
+def options_of(request: Request) -> str:
+    """What the API server calls the request's options."""
+    return {"POST": "Create", "PUT": "Update", "PATCH": "Patch", "DELETE": "Delete"}.get(request.method, "") + "Options"
+
+
+def strict_of(request: Request) -> bool:
+    """Whether unknown fields are to be refused."""
+    asked = request.query.get("fieldValidation", "")
+    if asked not in ("", "Ignore", "Strict", "Warn"):
+        known = ["", "Ignore", "Strict", "Warn"]
+        raise invalid_option(options_of(request), unsupported("fieldValidation", asked, known))
+    return asked == "Strict"
 
 
 def refuse_unserved(call: Call) -> None:
@@ -125,13 +150,13 @@ def refuse_unserved(call: Call) -> None:
     subresource = call.place.subresource
     if subresource and not (subresource == "status" and call.resource.has_status):
         if call.resource.custom or subresource == "status":
-            raise page_not_found()
+            raise no_such_resource(call.resource, call.name)
         raise not_served(f"the subresource {call.resource.plural}/{subresource}")
     if call.verb in ("watch", "deletecollection"):
         raise not_served(f"{call.verb} of {call.resource.plural}")
     needs_namespace = call.resource.namespaced and not call.namespace and call.verb != "list"
     if needs_namespace or (call.namespace and not call.resource.namespaced):
-        raise method_not_allowed() if call.verb == "create" else page_not_found()
+        raise method_not_allowed() if call.verb == "create" else no_such_resource()
     if bool(call.name) is (call.verb in ("create", "list")):
         raise method_not_allowed()
     if subresource and call.verb not in ("get", "update", "patch"):

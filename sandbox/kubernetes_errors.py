@@ -30,6 +30,11 @@ class ApiError(Exception):
         super().__init__(response.status)
         self.response = response
 
+    @property
+    def message(self) -> str:
+        """What the refusal says."""
+        return str(self.response.json()["message"])
+
 
 def failure(
     code: int,
@@ -40,7 +45,6 @@ def failure(
     name: str = "",
     kind: str = "",
     causes: Iterable[Cause] = (),
-    headers: dict[str, str] | None = None,
 ) -> ApiError:
     """A refusal about an object (its resource and name) or about none."""
     details: dict[str, Any] = {}
@@ -54,10 +58,10 @@ def failure(
     if listed:
         details["causes"] = listed
     status: dict[str, Any] = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure"}
-    status |= {"message": message, "reason": reason}
+    status |= {"message": message, "reason": reason} if reason else {"message": message}
     if details:
         status["details"] = details
-    return ApiError(Response.of_json(code, status | {"code": code}, headers))
+    return ApiError(Response.of_json(code, status | {"code": code}))
 
 
 def not_found(resource: Resource, name: str) -> ApiError:
@@ -66,8 +70,14 @@ def not_found(resource: Resource, name: str) -> ApiError:
 
 
 def page_not_found() -> ApiError:
-    """404: nothing is served at this path; the real one answers with text, too."""
+    """404: no such API; the real one answers with text, too."""
     return ApiError(Response.of_text(404, "404 page not found\n"))
+
+
+def no_such_resource(resource: Resource | None = None, name: str = "") -> ApiError:
+    """404: the API exists, and has no such resource or subresource."""
+    message = "the server could not find the requested resource"
+    return failure(404, "NotFound", message, resource=resource, name=name)
 
 
 def already_exists(resource: Resource, name: str) -> ApiError:
@@ -76,10 +86,10 @@ def already_exists(resource: Resource, name: str) -> ApiError:
     return failure(409, "AlreadyExists", message, resource=resource, name=name)
 
 
-def conflict(resource: Resource, name: str, why: str) -> ApiError:
+def conflict(resource: Resource, name: str, why: str, *, kind: str = "") -> ApiError:
     """409: the object is not what the request says that it should be."""
-    message = f'Operation cannot be fulfilled on {resource.qualified} "{name}": {why}'
-    return failure(409, "Conflict", message, resource=resource, name=name)
+    message = f'Operation cannot be fulfilled on {kind or resource.qualified} "{name}": {why}'
+    return failure(409, "Conflict", message, resource=resource, name=name, kind=kind)
 
 
 def modified(resource: Resource, name: str) -> ApiError:
@@ -95,6 +105,25 @@ def invalid(resource: Resource, name: str, causes: list[Cause]) -> ApiError:
     head = f"{resource.kind}.{resource.group}" if resource.group else resource.kind
     message = f'{head} "{name}" is invalid: {what}'
     return failure(422, "Invalid", message, resource=resource, name=name, kind=resource.kind, causes=causes)
+
+
+def unusable_patch(outcome: object, why: str) -> ApiError:
+    """422: the patched object cannot be read. The message quotes all of it, as the real one's does."""
+    cause = wrong("patch", dump(outcome).decode(), why)
+    return failure(422, "Invalid", f' "" is invalid: patch: {cause.message}', causes=[cause])
+
+
+def invalid_option(options: str, cause: Cause) -> ApiError:
+    """422: an option of the request has a value that it cannot have."""
+    about = Resource("meta.k8s.io", "v1", "", options)
+    return failure(
+        422,
+        "Invalid",
+        f'{options}.meta.k8s.io "" is invalid: {cause.field}: {cause.message}',
+        resource=about,
+        kind=options,
+        causes=[cause],
+    )
 
 
 def bad_request(message: str) -> ApiError:

@@ -64,7 +64,7 @@ class Reader:
 
     def _selected(self, call: Call) -> list[Object]:
         labels = by_labels(call.request.query.get("labelSelector", ""))
-        fields = by_fields(call.request.query.get("fieldSelector", ""), call.resource.selectable)
+        fields = by_fields(call.request.query.get("fieldSelector", ""), call.resource)
         return [item for item in self._store.listed(call.resource.key, call.namespace) if labels(item) and fields(item)]
 
     def _continued(self, token: str) -> tuple[str, list[Object]]:
@@ -115,6 +115,6 @@ def _partial_list(page: Object) -> Object:
 
 
 def _limit(text: str) -> int:
-    if not re.fullmatch(r"\d+", text):
+    if not re.fullmatch(r"-?\d+", text):
         raise bad_request(f"limit {text!r} is not a number")
-    return int(text)
+    return max(0, int(text))

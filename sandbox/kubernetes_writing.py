@@ -11,12 +11,15 @@ from typing import Any
 
 from sandbox import kubernetes_crds
 from sandbox import kubernetes_schema as schemas
+from sandbox.kubernetes_bodies import delete_options, json_body, merged, patch_body
 from sandbox.kubernetes_call import Admission, Call, Denial, Hook, dry_run_of
 from sandbox.kubernetes_errors import (
+    ApiError,
     Cause,
     already_exists,
     bad_request,
     conflict,
+    failure,
     forbidden,
     invalid,
     modified,
@@ -24,18 +27,16 @@ from sandbox.kubernetes_errors import (
     not_served,
     required,
     too_large,
-    unsupported_media_type,
+    unusable_patch,
     wrong,
 )
-from sandbox.kubernetes_objects import check, keep_system_fields, read, refuse
+from sandbox.kubernetes_metadata import check_change, keep_server_fields
+from sandbox.kubernetes_objects import check, read, unknown_fields
 from sandbox.kubernetes_resources import CRDS, NAMESPACES, PODS, Object, Resource
 from sandbox.kubernetes_store import Store
-from sandbox.wire import JSON, dump
+from sandbox.wire import dump
 
 _OBJECT_LIMIT = 1_572_864  # what etcd takes
-_MERGE_PATCH = "application/merge-patch+json"
-_STRATEGIC_PATCH = "application/strategic-merge-patch+json"
-_UNSERVED_PATCHES = ("application/json-patch+json", "application/apply-patch+yaml", "application/apply-patch+cbor")
 _KEPT_NAMESPACES = ("default", "kube-system", "kube-public")
 
 
@@ -49,26 +50,29 @@ class Writer:
     def create(self, call: Call) -> Object:
         """POST."""
         resource, store = call.resource, self._store
-        item = read(resource, _body(call, (JSON,)))
+        body = json_body(call)
+        item = read(resource, body)
         metadata = item["metadata"]
         self._place(call, metadata)
+        unknown = self._shape(resource, item, body)
+        if unknown and call.strict:
+            raise bad_request(unknown)
         if metadata.get("resourceVersion"):
-            raise bad_request("resourceVersion should not be set on objects to be created")
+            raise failure(500, "", "resourceVersion should not be set on objects to be created")
         self._check_namespace(call, metadata)
         if not metadata.get("name"):
             if not metadata.get("generateName"):
                 cause = required("metadata.name", "name or generateName is required")
                 raise invalid(resource, "", [cause])
             metadata["name"] = metadata["generateName"][:58] + store.new_suffix()
-        keep_system_fields(item, None)
+        keep_server_fields(item, None)
         metadata |= {"uid": store.new_uid(), "creationTimestamp": store.timestamp()}
         if resource.counts_generations:
             metadata["generation"] = 1
         if resource.has_status:
             item.pop("status", None)
-        self._prepare(call, item)
         self._begin(resource, item)
-        refuse(resource, item, self._problems(resource, item, None))
+        self._refuse(resource, item, self._problems(resource, item, None))
         self._admit(call, "CREATE", item, None)
         if store.get(resource.key, call.namespace, metadata["name"]) is not None:
             raise already_exists(resource, metadata["name"])
@@ -77,32 +81,35 @@ class Writer:
     def replace(self, call: Call) -> Object:
         """PUT."""
         old = self._existing(call)
-        body = _body(call, (JSON,))
+        body = json_body(call)
         new = read(call.resource, body)
-        if not new["metadata"].get("resourceVersion") and call.resource.custom:
-            cause = wrong("metadata.resourceVersion", 0, "must be specified for an update")
-            raise invalid(call.resource, call.name, [cause])
+        unknown = self._shape(call.resource, new, body)
+        if unknown and call.strict:
+            raise bad_request(unknown)
+        if new["metadata"].get("uid", old["metadata"]["uid"]) != old["metadata"]["uid"]:
+            raise conflict(call.resource, call.name, "Precondition failed: UID in precondition")
         return self._update(call, old, new)
 
     def patch(self, call: Call) -> Object:
         """PATCH: a JSON merge patch, or a strategic one where that says the same."""
         old = self._existing(call)
-        patch = self._patch_body(call)
-        current = {**old, "apiVersion": call.resource.api_version}
-        return self._update(call, old, read(call.resource, merged(current, patch)))
+        outcome = schemas.copied(merged({**old, "apiVersion": call.resource.api_version}, patch_body(call)))
+        try:
+            new = read(call.resource, outcome)
+        except ApiError as error:
+            raise unusable_patch(outcome, error.message) from None
+        unknown = self._shape(call.resource, new, outcome)
+        if unknown and call.strict:
+            raise unusable_patch(outcome, unknown)
+        return self._update(call, old, new)
 
     def delete(self, call: Call) -> tuple[Object, bool]:
         """DELETE; the answer is the object as it was or is now, and whether it is gone."""
-        options = call.request.json() if call.request.body else {}
-        if not isinstance(options, dict):
-            raise bad_request("the body of the request is not an object")
-        policy = call.request.query.get("propagationPolicy") or options.get("propagationPolicy")
-        if policy == "Orphan" or options.get("orphanDependents"):
-            raise not_served("propagationPolicy Orphan")
+        options = delete_options(call)
         old = self._existing(call)
         self._check_preconditions(call, old, options.get("preconditions") or {})
         self._admit(call, "DELETE", None, old)
-        grace = options.get("gracePeriodSeconds", call.request.query.get("gracePeriodSeconds"))
+        grace = options.get("gracePeriodSeconds")
         dry_run = call.dry_run or dry_run_of(call.request, options)
         return self.remove(call.resource, old, grace=None if grace is None else int(grace), dry_run=dry_run)
 
@@ -147,12 +154,9 @@ class Writer:
     def _update(self, call: Call, old: Object, new: Object) -> Object:
         resource, metadata = call.resource, new["metadata"]
         self._place(call, metadata)
-        if metadata.get("resourceVersion", old["metadata"]["resourceVersion"]) != old["metadata"]["resourceVersion"]:
-            raise modified(resource, call.name)
-        if metadata.get("uid", old["metadata"]["uid"]) != old["metadata"]["uid"]:
-            uids = f"UID in precondition: {metadata['uid']}, UID in object meta: {old['metadata']['uid']}"
-            raise conflict(resource, call.name, f"Precondition failed: {uids}")
-        keep_system_fields(new, old)
+        self._check_version(resource, metadata, old)
+        changes = check_change(metadata, old["metadata"])
+        keep_server_fields(new, old)
         if call.place.subresource == "status":
             new = {**old, "apiVersion": resource.api_version, "status": new.get("status")}
             if new["status"] is None:
@@ -160,11 +164,11 @@ class Writer:
         elif resource.has_status:
             new.pop("status", None)
             new |= {"status": old["status"]} if "status" in old else {}
-        new = schemas.copied(new)
-        self._prepare(call, new)
+        elif resource.key == NAMESPACES.key:
+            new["spec"] = old["spec"]
         if resource.counts_generations and self._counts(resource, old) != self._counts(resource, new):
             new["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
-        refuse(resource, new, self._problems(resource, new, old))
+        self._refuse(resource, new, changes + self._problems(resource, new, old))
         self._admit(call, "UPDATE", new, old)
         if {**new, "apiVersion": old["apiVersion"]} == old:
             return new
@@ -184,20 +188,6 @@ class Writer:
             raise not_found(call.resource, call.name)
         return old
 
-    def _patch_body(self, call: Call) -> Object:
-        kind = _content_type(call)
-        accepted = ["application/json-patch+json", _MERGE_PATCH, "application/apply-patch+yaml"]
-        if not call.resource.custom:
-            accepted.append(_STRATEGIC_PATCH)
-        if kind in _UNSERVED_PATCHES:
-            raise not_served(f"patches of type {kind}")
-        patch = _body(call, accepted)
-        if not isinstance(patch, dict):
-            raise bad_request("a merge patch must be an object")
-        if kind == _STRATEGIC_PATCH and not _plain(patch):
-            raise not_served("a strategic merge patch that is not also a plain merge patch")
-        return patch
-
     def _place(self, call: Call, metadata: Object) -> None:
         given = metadata.get("namespace")
         if given and given != call.namespace:
@@ -205,7 +195,9 @@ class Writer:
             raise bad_request(text)
         if call.namespace:
             metadata["namespace"] = call.namespace
-        if call.name and metadata.setdefault("name", call.name) != call.name:
+        if call.name and not metadata.get("name"):
+            raise bad_request(f"the name of the object ({call.name} based on URL) was undeterminable")
+        if call.name and metadata["name"] != call.name:
             text = f"the name of the object ({metadata['name']}) does not match the name on the URL ({call.name})"
             raise bad_request(text)
 
@@ -225,18 +217,26 @@ class Writer:
         for name, title in (("uid", "UID"), ("resourceVersion", "ResourceVersion")):
             value, actual = wanted.get(name), old["metadata"][name]
             if value is not None and value != actual:
-                why = f"Precondition failed: {title} in precondition: {value}, {title} in object meta: {actual}"
-                raise conflict(call.resource, call.name, why)
+                why = f"the {title} in the precondition ({value}) does not match the {title} in record ({actual})"
+                raise conflict(call.resource, call.name, why, kind=call.resource.kind)
 
-    def _prepare(self, call: Call, item: Object) -> None:
-        schema = call.resource.schema
-        if schema is None:
-            return
-        unknown = schemas.prune(item, schema)
-        if unknown and call.request.query.get("fieldValidation") == "Strict":
-            listed = ", ".join(f'unknown field "{path}"' for path in unknown)
-            raise bad_request(f"strict decoding error: {listed}")
-        schemas.apply_defaults(item, schema)
+    def _check_version(self, resource: Resource, metadata: Object, old: Object) -> None:
+        version, name = metadata.get("resourceVersion"), old["metadata"]["name"]
+        if version is None and resource.custom:
+            cause = wrong("metadata.resourceVersion", 0, "must be specified for an update")
+            raise failure(422, "Invalid", cause.message, resource=resource, name=name, causes=[cause])
+        if version is not None and not version.isdigit():
+            raise failure(500, "", f'invalid resource version "{version}"')
+        if version not in (None, old["metadata"]["resourceVersion"]):
+            raise modified(resource, name)
+
+    def _shape(self, resource: Resource, item: Object, body: Object) -> str:
+        """Prune the object and fill in defaults; the answer is what strict validation has to say."""
+        unknown = unknown_fields(resource, body)
+        if resource.schema is not None:
+            unknown += schemas.prune(item, resource.schema)
+            schemas.apply_defaults(item, resource.schema)
+        return "strict decoding error: " + ", ".join(f'unknown field "{path}"' for path in unknown) if unknown else ""
 
     def _begin(self, resource: Resource, item: Object) -> None:
         """What the API server itself writes into a new object of some kinds."""
@@ -256,6 +256,10 @@ class Writer:
         if resource.schema is not None:
             causes += schemas.validate(item, resource.schema)
         return causes
+
+    def _refuse(self, resource: Resource, item: Object, causes: list[Cause]) -> None:
+        if causes:
+            raise invalid(resource, item["metadata"]["name"], causes)
 
     def _admit(self, call: Call, operation: str, item: Object | None, old: Object | None) -> None:
         name = (item or old or {})["metadata"]["name"]
@@ -278,35 +282,3 @@ class Writer:
             for served in kubernetes_crds.resources(item):
                 self._store.serve(served)
         return item
-
-
-def merged(value: Any, patch: Any) -> Any:
-    """The value with a JSON merge patch applied (RFC 7386); neither is changed."""
-    if not isinstance(patch, dict):
-        return patch
-    result = dict(value) if isinstance(value, dict) else {}
-    for name, change in patch.items():
-        if change is None:
-            result.pop(name, None)
-        else:
-            result[name] = merged(result.get(name), change)
-    return result
-
-
-def _plain(patch: Any) -> bool:
-    if isinstance(patch, dict):
-        return all(not name.startswith("$") and _plain(value) for name, value in patch.items())
-    return not isinstance(patch, list)
-
-
-def _content_type(call: Call) -> str:
-    return call.request.headers.get("Content-Type", JSON).partition(";")[0].strip().lower()
-
-
-def _body(call: Call, accepted: tuple[str, ...] | list[str]) -> Any:
-    if _content_type(call) not in accepted:
-        raise unsupported_media_type(accepted)
-    try:
-        return call.request.json()
-    except ValueError:
-        raise bad_request("the body of the request is not JSON") from None

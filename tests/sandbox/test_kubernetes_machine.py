@@ -234,7 +234,7 @@ def test_a_pod_on_a_node_waits_for_its_kubelet_when_collected(kubernetes: Kubern
     ("method", "target"),
     [
         ("GET", f"{SECRETS}?watch=true"),
-        ("GET", f"{SECRETS}?fieldSelector=data.x%3D1"),
+        ("GET", "/api/v1/pods?fieldSelector=spec.hostNetwork%3Dtrue"),
         ("GET", f"{SECRETS}?resourceVersion=7"),
         ("DELETE", SECRETS),
         ("DELETE", f"{SECRETS}/a?propagationPolicy=Orphan"),
