@@ -93,16 +93,8 @@ class Kubernetes:
 
     def collect_garbage(self) -> int:
         """Delete what has no owner any more, and then what that owned; the answer is how many objects went."""
-        count = 0
-        while found := kubernetes_gc.orphans(self._store):
-            before = self._store.version
-            for key, namespace, name in found:
-                item = self._store.get(key, namespace, name)
-                if item is not None:
-                    count += self._writer.remove(self._resource(key), item)[1]
-            if self._store.version == before:  # what is left waits for finalizers or a kubelet
-                break
-        return count
+        self._store.suspect_all()
+        return self._collect()
 
     def finish_termination(self) -> None:
         """Empty the namespaces that are being deleted, and delete those that are empty then."""
@@ -120,7 +112,7 @@ class Kubernetes:
             if all(gone):
                 self._store.remove(NAMESPACES.key, namespace)
         if self.automatic_collection:
-            self.collect_garbage()
+            self._collect()
 
     # Looking in
 
@@ -146,13 +138,12 @@ class Kubernetes:
     def handle(self, request: Request) -> Response:
         """Answer one request."""
         now = self._now()
-        before = self._store.version
         try:
             response = self._answer(request)
         except ApiError as error:
             response = error.response
-        if self.automatic_collection and self._store.version != before and self._store.owned:
-            self.collect_garbage()
+        if self.automatic_collection and self._store.suspects:
+            self._collect()
         self.log.append(Exchange(now, request.method, request.path, response.status))
         headers = {**response.headers, "Date": http_date(now), "Audit-Id": f"{len(self.log):08d}"}
         return Response(response.status, headers_of(headers), response.body)
@@ -196,6 +187,15 @@ class Kubernetes:
             result = item
         shown = result if call.verb == "list" else versioned(call.resource, result)
         return Response.of_json(status, represented(accept, shown))
+
+    def _collect(self) -> int:
+        count = 0
+        while found := kubernetes_gc.orphans(self._store):
+            for key, namespace, name in found:
+                item = self._store.get(key, namespace, name)
+                if item is not None:
+                    count += self._writer.remove(self._resource(key), item)[1]
+        return count
 
     def _authorize(self, verb: str, place: Place) -> None:
         resource = f"{place.plural}/{place.subresource}" if place.subresource else place.plural

@@ -13,16 +13,17 @@ from sandbox.kubernetes_store import Place, Store
 
 
 def orphans(store: Store) -> list[Place]:
-    """The objects to be deleted now; their own dependents are orphans only once they are gone."""
-    return [place for place in sorted(store.owned) if _is_orphan(store, place)]
+    """Those of the suspects that are to be deleted now; each deletion makes suspects of what the object owned."""
+    suspects = sorted(store.suspects)
+    store.suspects.clear()
+    return [place for place in suspects if _is_orphan(store, place)]
 
 
 def _is_orphan(store: Store, place: Place) -> bool:
     key, namespace, name = place
     item = store.get(key, namespace, name)
-    return item is not None and not any(
-        _exists(store, namespace, owner) for owner in item["metadata"]["ownerReferences"]
-    )
+    owners = item["metadata"].get("ownerReferences", []) if item is not None else []
+    return bool(owners) and not any(_exists(store, namespace, owner) for owner in owners)
 
 
 def _exists(store: Store, namespace: str, owner: dict[str, Any]) -> bool:

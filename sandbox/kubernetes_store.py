@@ -22,10 +22,11 @@ class Store:
     def __init__(self, now: Callable[[], datetime], source: random.Random) -> None:
         self.now = now
         self.version = 0
-        self.owned: set[Place] = set()  # the objects with an owner, for the collector
+        self.suspects: set[Place] = set()  # objects whose owners the collector has to look for
         self.deleted_uids: set[str] = set()
         self.resources: dict[tuple[str, str, str], Resource] = {}
         self._random = source
+        self._dependents: dict[str, set[Place]] = {}  # by their owners' uids; may hold some that are gone
         self._objects: dict[Key, dict[str, dict[str, Object]]] = {}
         for resource in BUILT_IN:
             self.serve(resource)
@@ -63,10 +64,9 @@ class Store:
         item = {**item, "metadata": metadata}
         namespace, name = metadata.get("namespace", ""), metadata["name"]
         self._objects.setdefault(key, {}).setdefault(namespace, {})[name] = item
-        if metadata.get("ownerReferences"):
-            self.owned.add((key, namespace, name))
-        else:
-            self.owned.discard((key, namespace, name))
+        for owner in metadata.get("ownerReferences", ()):
+            self.suspects.add((key, namespace, name))
+            self._dependents.setdefault(owner["uid"], set()).add((key, namespace, name))
         return item
 
     def remove(self, key: Key, item: Object) -> None:
@@ -75,8 +75,12 @@ class Store:
         namespace, name = metadata.get("namespace", ""), metadata["name"]
         self.version += 1
         del self._objects[key][namespace][name]
-        self.owned.discard((key, namespace, name))
         self.deleted_uids.add(metadata["uid"])
+        self.suspects |= self._dependents.pop(metadata["uid"], set())
+
+    def suspect_all(self) -> None:
+        """Let the collector look for the owners of everything that has any."""
+        self.suspects.update(*self._dependents.values())
 
     def new_uid(self) -> str:
         """A uid that no other object has."""

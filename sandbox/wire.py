@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, unquote
 from multidict import CIMultiDict, CIMultiDictProxy
 
 JSON = "application/json"
+_ENCODER = jsonlib.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 _NO_HEADERS: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict())
 
 
@@ -122,7 +123,7 @@ class Machine(Protocol):
 
 def dump(value: object) -> bytes:
     """JSON as the APIs send it: compact, UTF-8."""
-    return jsonlib.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    return _ENCODER.encode(value).encode()
 
 
 def http_date(moment: datetime) -> str:
