@@ -52,6 +52,14 @@ def allowed(origin: Origin, named: Iterable[Origin]) -> bool:
     return (own and origin.scheme == "https" and origin.port == 443) or origin in set(named)
 
 
+def is_allowed(host: str, named: Iterable[Origin]) -> bool:
+    """The same for a base URL that nobody has checked yet."""
+    try:
+        return allowed(normalise(host)[1], named)
+    except ValueError:
+        return False
+
+
 def named_origin(host: str) -> Origin:
     """The origin of an `--allow-host`. Raises ValueError: plain http goes over loopback only."""
     _, origin = normalise(host)

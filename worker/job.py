@@ -180,7 +180,7 @@ class _Steps:
     ) -> _Steps:
         cluster, openai, clock = world.cluster, world.openai, world.clock
         slots = Slots(options.concurrency)
-        projects = Projects(cluster, openai, clock, options.fallback_admin_key)
+        projects = Projects(cluster, openai, clock, options.allowed_hosts, options.fallback_admin_key)
         observer = Observer(cluster, projects, clock)
         rotation = Rotation(cluster, openai, ledger, projects, observer, clock, world.random, slots.sleep, run)
         announcer = Announcer(cluster, clock)

@@ -1,7 +1,8 @@
 """What OpenAI knows about a project, asked at most once a run: the admin key, the list of its accounts.
 
 Guarantees: for one project and one admin key there is one read of the Secret and, unless a later list is demanded, one
-list of accounts a run, failures included: a thousand targets with one bad key cost one request.
+list of accounts a run, failures included: a thousand targets with one bad key cost one request. No admin key leaves for
+a host that is not allowed, whatever the ledger says.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ import asyncio
 import base64
 import binascii
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from datetime import datetime
 from typing import TypeVar
 
 from worker.codec import SECRETS
-from worker.errors import AdminKeyUnusable, NotFound, Refused, RotatorError
+from worker.errors import AdminKeyUnusable, ConfigurationError, NotFound, Refused, RotatorError
+from worker.hosts import Origin, is_allowed
 from worker.model import AdminKeyRef, Hidden, Listing, ProjectAccess
 from worker.ports import Clock, Cluster, OpenAIAdmin
 
@@ -27,11 +29,17 @@ class Projects:
     """Admin keys and listings of one run. `fallback` serves accounts whose admin Secret is gone."""
 
     def __init__(
-        self, cluster: Cluster, openai: OpenAIAdmin, clock: Clock, fallback: AdminKeyRef | None = None
+        self,
+        cluster: Cluster,
+        openai: OpenAIAdmin,
+        clock: Clock,
+        allowed_hosts: Collection[Origin],
+        fallback: AdminKeyRef | None = None,
     ) -> None:
         self._cluster = cluster
         self._openai = openai
         self._clock = clock
+        self._allowed_hosts = allowed_hosts
         self._fallback = fallback
         self._keys: dict[AdminKeyRef, Hidden | RotatorError] = {}
         self._listings: dict[ProjectAccess, Listing | RotatorError] = {}
@@ -65,7 +73,13 @@ class Projects:
             return None
 
     async def retiring_key(self, access: ProjectAccess) -> Hidden:
-        """The admin key of the project's accounts, or the fallback where its Secret does not exist any more."""
+        """The admin key of the project's accounts, or the fallback where its Secret does not exist any more.
+
+        The host is checked here as well: the ledger's may have been allowed once, or edited.
+        """
+        if not is_allowed(access.project.host, self._allowed_hosts):
+            message = f"{access.project.host[:80]!r} may not receive the admin key (any more): see --allow-host"
+            raise ConfigurationError("HostNotAllowed", message)
         try:
             return await self.admin_key(access.admin_key)
         except AdminKeyUnusable as error:

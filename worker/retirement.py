@@ -13,7 +13,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from worker import bookkeeping
-from worker.errors import AdminKeyUnusable, Conflict, ConsumersUnseen, NotFound, Refused, RotatorError
+from worker.errors import (
+    AdminKeyUnusable,
+    ConfigurationError,
+    Conflict,
+    ConsumersUnseen,
+    NotFound,
+    Refused,
+    RotatorError,
+)
 from worker.ledger import Ledger
 from worker.model import Account, Entry, Intent, Publication, Ref, Result, Retired, SecretView
 from worker.observation import Observer
@@ -60,8 +68,8 @@ class Retirement:
             return _waiting(entry, now)
         try:
             return await self._retire(entry, wanted)
-        except AdminKeyUnusable as error:
-            # Nobody can delete these accounts until a human has given a key: said, and kept.
+        except ConfigurationError as error:
+            # Nobody can delete these accounts until a human has given a key, say: told, and kept.
             message = _words(error, entry)
             await self._note(entry, wanted, error.reason, message)
             return Retired(entry.target, Result.BLOCKED, error.reason, message, waiting=_leaving(entry))
@@ -216,9 +224,10 @@ def _leaving(entry: Entry) -> int:
 
 def _words(trouble: RotatorError, entry: Entry) -> str:
     """Why accounts of a target stay that should go, and what can be done about it."""
-    if not isinstance(trouble, AdminKeyUnusable):
+    if not isinstance(trouble, ConfigurationError):
         return trouble.message
-    note = " (--fallback-admin-key can serve them)" if trouble.absent else ""
+    absent = isinstance(trouble, AdminKeyUnusable) and trouble.absent
+    note = " (--fallback-admin-key can serve them)" if absent else ""
     return f"{_leaving(entry)} accounts cannot be deleted: {trouble.message}{note}"
 
 
