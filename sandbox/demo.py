@@ -208,8 +208,8 @@ class Demo:
                 for name in entry["status"].get("accounts", {})
             }
         print(
-            f"\n{len(self.history)} accounts were made. Now {len(alive)} exist at OpenAI, {len(current)} keys are in Secrets "
-            f"and work, {len(alive - ledger)} accounts are unknown to the ledger."
+            f"\n{len(self.history)} accounts were made. Now {len(alive)} exist at OpenAI, {len(current)} keys are in "
+            f"Secrets and work, {len(alive - ledger)} accounts are unknown to the ledger."
         )
 
 

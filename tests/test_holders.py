@@ -9,8 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.scene import EPOCH
-from worker.model import Account, AdminKeyRef, CleanupKind, CleanupPolicy, Consumer, Project, ProjectAccess
-from worker.model import Publication, Ref
+from worker.model import (
+    Account,
+    AdminKeyRef,
+    CleanupKind,
+    CleanupPolicy,
+    Consumer,
+    Project,
+    ProjectAccess,
+    Publication,
+    Ref,
+)
 from worker.planning import STALE, VOLUMES_FOLLOW, Delete, Held, Wait, holders, retirement_of
 
 ACCESS = ProjectAccess(Project("https://openai.test/v1", "p"), AdminKeyRef(Ref("default", "admin"), "key"))

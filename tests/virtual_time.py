@@ -18,14 +18,14 @@ class Deadlock(RuntimeError):
     """Nothing is ready and nothing is scheduled."""
 
 
-class _Selector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
+class _Selector(selectors.DefaultSelector):
     loop: VirtualTimeLoop
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
             raise Deadlock("every task waits for something that will never happen")
         self.loop.moment += max(0.0, timeout)
-        return super().select(0)  # type: ignore[no-any-return]
+        return super().select(0)
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):

@@ -16,10 +16,18 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sandbox.cluster import apply, create_namespace, install_crds, send
 from sandbox.cluster import Refused as SandboxRefused
-from sandbox.faults import Fate, answered, bad_gateway, committed_late, delivered, request_lost, response_lost
-from sandbox.faults import too_many_requests
+from sandbox.cluster import apply, create_namespace, install_crds, send
+from sandbox.faults import (
+    Fate,
+    answered,
+    bad_gateway,
+    committed_late,
+    delivered,
+    request_lost,
+    response_lost,
+    too_many_requests,
+)
 from sandbox.in_process import InProcessSession, api_client
 from sandbox.kubernetes import Kubernetes
 from sandbox.openai import OpenAI
