@@ -168,7 +168,6 @@ class Kubernetes:
         return self._serve(call)
 
     def _serve(self, call: Call) -> Response:
-        accept = call.request.headers.get("Accept", "")
         status, result = 200, None
         if call.verb == "get":
             result = self._reader.get(call)
@@ -186,7 +185,7 @@ class Kubernetes:
                 return Response.of_json(200, _deleted(call, item))
             result = item
         shown = result if call.verb == "list" else versioned(call.resource, result)
-        return Response.of_json(status, represented(accept, shown))
+        return Response.of_json(status, represented(call, shown, self._now()))
 
     def _collect(self) -> int:
         count = 0

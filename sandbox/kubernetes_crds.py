@@ -8,6 +8,7 @@ from __future__ import annotations
 from sandbox import kubernetes_schema as schemas
 from sandbox.kubernetes_errors import Cause, bad_request, not_served, wrong
 from sandbox.kubernetes_resources import Object, Resource
+from sandbox.kubernetes_tables import check_columns
 
 
 def check(crd: Object) -> list[Cause]:
@@ -25,6 +26,7 @@ def check(crd: Object) -> list[Cause]:
         if version.get("subresources", {}).keys() - {"status"}:
             raise not_served("subresources other than status")
         schemas.check(version["schema"]["openAPIV3Schema"])
+        check_columns(version.get("additionalPrinterColumns", []))
     return []
 
 

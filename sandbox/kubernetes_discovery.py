@@ -32,7 +32,26 @@ def discover(request: Request, resources: Iterable[Resource]) -> dict[str, Any]:
             return {"kind": "APIGroup", "apiVersion": "v1", **_group(group, served)}
         case ("apis", group, version):
             return _resource_list(group, version, served)
+        case ("openapi", "v3"):
+            paths = {
+                resource.root.strip("/"): {"serverRelativeURL": f"/openapi/v3{resource.root}"} for resource in served
+            }
+            return {"paths": paths}
+        case ("openapi", "v3", *root):
+            return _openapi([resource for resource in served if resource.root == "/" + "/".join(root)])
     raise page_not_found()
+
+
+def _openapi(matching: list[Resource]) -> dict[str, Any]:
+    """No schemas: only that unknown fields are looked for here, so that `kubectl apply` need not."""
+    if not matching:
+        raise page_not_found()
+    paths = {}
+    for resource in matching:
+        kind = {"group": resource.group, "version": resource.version, "kind": resource.kind}
+        patch = {"parameters": [{"name": "fieldValidation", "in": "query"}], "x-kubernetes-group-version-kind": kind}
+        paths[resource.path("{namespace}", "{name}")] = {"patch": patch}
+    return {"openapi": "3.0.0", "info": {"title": "sandbox", "version": "v1"}, "paths": paths}
 
 
 def _group(group: str, served: list[Resource]) -> dict[str, Any]:

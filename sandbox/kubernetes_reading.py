@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
+from datetime import datetime
 from typing import Any
 
 from sandbox.kubernetes_call import Call
@@ -14,6 +15,7 @@ from sandbox.kubernetes_errors import bad_request, expired, not_acceptable, not_
 from sandbox.kubernetes_resources import Object, Resource
 from sandbox.kubernetes_selectors import by_fields, by_labels
 from sandbox.kubernetes_store import Store
+from sandbox.kubernetes_tables import table
 
 _REMEMBERED_LISTS = 1000  # the real API server forgets what a token points at after some minutes
 
@@ -88,8 +90,9 @@ def versioned(resource: Resource, item: Object) -> Object:
     return item if item["apiVersion"] == resource.api_version else {**item, "apiVersion": resource.api_version}
 
 
-def represented(accept: str, item: Object) -> Object:
-    """The object or list in the form that the Accept header asks for first."""
+def represented(call: Call, item: Object, now: datetime) -> Object:
+    """The object or list in the first of the forms that the Accept header asks for and that there is."""
+    accept = call.request.headers.get("Accept", "")
     for wish in accept.split(","):
         parameters = dict(part.strip().partition("=")[::2] for part in wish.split(";")[1:])
         form = parameters.get("as")
@@ -101,6 +104,8 @@ def represented(accept: str, item: Object) -> Object:
                 article = "a" if listed else "not a"
                 raise not_acceptable(f"you requested {form}, but the requested object is {article} list")
             return _partial_list(item) if listed else _partial(item)
+        if form == "Table" and call.resource.custom:
+            return table(call.resource, item, now)
     return item
 
 

@@ -48,12 +48,15 @@ class Resource:
         """`v1`, `apps/v1`."""
         return f"{self.group}/{self.version}" if self.group else self.version
 
+    @property
+    def root(self) -> str:
+        """The path of its API version."""
+        return f"/apis/{self.api_version}" if self.group else f"/api/{self.version}"
+
     def path(self, namespace: str, name: str) -> str:
         """The path of an object of this resource."""
-        base = f"/apis/{self.api_version}" if self.group else f"/api/{self.version}"
-        return (
-            f"{base}/namespaces/{namespace}/{self.plural}/{name}" if self.namespaced else f"{base}/{self.plural}/{name}"
-        )
+        base = f"{self.root}/namespaces/{namespace}" if self.namespaced else self.root
+        return f"{base}/{self.plural}/{name}"
 
     @property
     def qualified(self) -> str:

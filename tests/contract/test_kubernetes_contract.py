@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from tests.contract.conftest import GROUPS, Answer, Api
 
 PARTIAL = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
 PARTIAL_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 ADMIN_KEY = {"name": "openai-admin-secret", "key": "api-key"}
 GENERATOR = {"spec": {"projectId": "proj_1", "openAiAdminKey": ADMIN_KEY}}
@@ -709,6 +711,25 @@ async def test_metadata_can_be_read_alone(api: Api) -> None:
     assert set(answer.json()) == {"kind", "apiVersion", "metadata"}
     answer = await api.call("GET", api.path("secrets"), headers={"Accept": PARTIAL})
     assert refusal(answer) == (406, "NotAcceptable")
+
+
+async def test_a_custom_resource_can_be_shown_as_a_table(api: Api) -> None:
+    """With the columns of its CRD, which is how `kubectl get keyrotations` tells the state."""
+    begun = datetime.now(UTC) - timedelta(hours=5, minutes=30)
+    ready = {"type": "Ready", "status": "True", "reason": "Rotated", "lastTransitionTime": "2026-11-24T10:00:00Z"}
+    other = ready | {"type": "Other", "reason": "Else"}
+    status = entry(accountCount=2, lastRotatedAt=begun.strftime("%Y-%m-%dT%H:%M:%SZ"), conditions=[other, ready])
+    await api.created("keyrotations", "a", status)
+    await api.created("keyrotations", "b", entry())
+    table = (await api.call("GET", api.path("keyrotations"), headers={"Accept": TABLE})).json()
+    assert (table["kind"], table["apiVersion"]) == ("Table", "meta.k8s.io/v1")
+    names = [column["name"] for column in table["columnDefinitions"]]
+    cells = [dict(zip(names, row["cells"], strict=True)) for row in table["rows"]]
+    assert cells[0] | {"Accounts": 2, "Rotated": "5h30m", "Ready": "True", "Reason": "Rotated"} == cells[0]
+    assert cells[1] | {"Name": "b", "Accounts": None, "Rotated": None, "Ready": None} == cells[1]
+    assert [set(row["object"]) for row in table["rows"]] == [{"kind", "apiVersion", "metadata"}] * 2
+    one = (await api.call("GET", api.path("keyrotations", "b"), headers={"Accept": TABLE})).json()
+    assert one["rows"] == table["rows"][1:]
 
 
 async def test_every_answer_is_dated(api: Api) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from sandbox.cluster import Refused, apply, create_namespace, install_crds, send
 from sandbox.kubernetes import Admission, Denial, Kubernetes
+from sandbox.kubernetes_tables import human_duration
 from sandbox.wire import Request
 from tests.sandbox.conftest import Clock
 
@@ -326,6 +327,40 @@ def test_a_malformed_crd_is_refused(kubernetes: Kubernetes, crd: dict[str, Any],
     """And nothing is served for it."""
     assert status_of(kubernetes, "POST", CRDS, crd) == status
     assert status_of(kubernetes, "GET", "/apis/example.com/v1/things") == 404
+
+
+@pytest.mark.parametrize("path", [".spec.x[*]", "spec.x", ".spec['x']", '.spec[?(@.x>"y")]'])
+def test_a_column_that_is_not_understood_is_refused(kubernetes: Kubernetes, path: str) -> None:
+    """501 when the CRD is created, not an empty column later."""
+    crd = thing_crd({"type": "object"})
+    crd["spec"]["versions"][0]["additionalPrinterColumns"] = [{"name": "X", "type": "string", "jsonPath": path}]
+    assert status_of(kubernetes, "POST", CRDS, crd) == 501
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0s"),
+        (119, "119s"),
+        (120, "2m"),
+        (125, "2m5s"),
+        (605, "10m"),
+        (10799, "179m"),
+        (10800, "3h"),
+        (15000, "4h10m"),
+        (28800, "8h"),
+        (172799, "47h"),
+        (176400, "2d1h"),
+        (691200, "8d"),
+        (63072000, "2y"),
+        (64000000, "2y10d"),
+        (260000000, "8y"),
+        (-1, "<invalid>"),
+    ],
+)
+def test_ages_are_short(seconds: float, text: str) -> None:
+    """As kubectl prints them."""
+    assert human_duration(seconds) == text
 
 
 # Discovery and the helper

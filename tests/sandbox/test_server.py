@@ -121,14 +121,17 @@ def kubectl(kubeconfig: Path, *arguments: str, stdin: str = "") -> str:
 
 
 def test_kubectl_works(server: SandboxServer, tmp_path: Path) -> None:
-    """get, apply (twice), annotate, patch and delete."""
+    """get, with the CRD's columns; apply, again and again; annotate, patch and delete."""
     kubeconfig = server.write_kubeconfig(tmp_path / "kubeconfig")
-    assert "gen" in kubectl(kubeconfig, "get", "openais", "--all-namespaces")
+    header, row = kubectl(kubeconfig, "get", "openais").splitlines()
+    assert (header.split(), row.split()[:2]) == (["NAME", "PROJECT", "AGE"], ["gen", "p"])
     config = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {x: '1'}\n"
-    apply_options = ("apply", "--validate=false", "-f", "-")
-    assert "created" in kubectl(kubeconfig, *apply_options, stdin=config)
-    assert "configured" in kubectl(kubeconfig, *apply_options, stdin=config.replace("'1'", "'2'"))
-    assert "unchanged" in kubectl(kubeconfig, *apply_options, stdin=config.replace("'1'", "'2'"))
+    apply_it = ("apply", "-f", "-")
+    assert "created" in kubectl(kubeconfig, *apply_it, stdin=config)
+    assert "configured" in kubectl(kubeconfig, *apply_it, stdin=config.replace("'1'", "'2'"))
+    assert "unchanged" in kubectl(kubeconfig, *apply_it, stdin=config.replace("'1'", "'2'"))
+    with pytest.raises(subprocess.CalledProcessError):
+        kubectl(kubeconfig, *apply_it, stdin=config.replace("data", "date"))
     kubectl(kubeconfig, "annotate", "openai", "gen", "openai-key-rotator.io/rotate=now")
     kubectl(kubeconfig, "patch", "openai", "gen", "--type=merge", "-p", '{"spec": {"serviceAccountNameSize": 20}}')
     assert kubectl(kubeconfig, "get", "openai", "gen", "-o", "jsonpath={.spec.serviceAccountNameSize}") == "20"
