@@ -287,10 +287,19 @@ def _check_combinations(value: Any, schema: Schema, path: str) -> list[Cause]:
     causes: list[Cause] = []
     for inner in schema.get("allOf", ()):
         causes += validate(value, inner, path)
-    if "anyOf" in schema and all(validate(value, inner, path) for inner in schema["anyOf"]):
-        causes.append(wrong(path, value, f'"{path}" must validate at least one schema (anyOf)'))
-    if "oneOf" in schema and sum(not validate(value, inner, path) for inner in schema["oneOf"]) != 1:
-        causes.append(wrong(path, value, f'"{path}" must validate one and only one schema (oneOf)'))
+    if causes:
+        causes.append(_combination(path, "must validate all the schemas (allOf)"))
+    for word, rule in (("anyOf", "at least one schema (anyOf)"), ("oneOf", "one and only one schema (oneOf)")):
+        alternatives = [validate(value, inner, path) for inner in schema.get(word, ())]
+        fitting = sum(not found for found in alternatives)
+        if alternatives and not fitting:
+            causes += [_combination(path, f"must validate {rule}"), *alternatives[0]]
+        elif word == "oneOf" and fitting > 1:
+            causes.append(_combination(path, f"must validate {rule}"))
     if "not" in schema and not validate(value, schema["not"], path):
-        causes.append(wrong(path, value, f'"{path}" must not validate the schema (not)'))
+        causes.append(_combination(path, "must not validate the schema (not)"))
     return causes
+
+
+def _combination(path: str, rule: str) -> Cause:
+    return wrong("<nil>", "", f'"{path}" {rule}')  # the API server names no field here
