@@ -38,11 +38,13 @@ class OpenAI:
 
     `acceptance_delay`: for so long, in seconds, a new key answers 401.
     `listing_delay`: for so long lists do not show a new account.
+    `usage_delay`: for so long a key's `last_used_at` does not show a use.
     """
 
     def __init__(self, now: Callable[[], datetime], random: random.Random) -> None:
         self.acceptance_delay = 0.0
         self.listing_delay = 0.0
+        self.usage_delay = 0.0
         self.mints = 0
         self.log: list[Exchange] = []
         self._now = now
@@ -141,7 +143,8 @@ class OpenAI:
             return None
         project, record = found
         status = record.status(self._now())
-        return Key(record.id, record.account, project.id, status, record.last_used_at, record.expires_at)
+        used = record.last_used(self._now())
+        return Key(record.id, record.account, project.id, status, used, record.expires_at)
 
     # Serving
 
@@ -199,7 +202,8 @@ class OpenAI:
                 wanted = request.query.get("owner_project_access", "active")
                 if wanted not in ("active", "inactive", "any"):
                     raise invalid("owner_project_access must be one of active, inactive, any.", "owner_project_access")
-                keys = [key_json(project, key) for key in project.keys.values()]
+                until = self._uses_shown_until()
+                keys = [key_json(project, key, until) for key in project.keys.values()]
                 return _page(request, project, [key for key in keys if wanted in ("any", key["owner_project_access"])])
             case (_, "api_keys", id):
                 return self._one_key(request, project, _found(project.keys, "API key", id))
@@ -214,7 +218,7 @@ class OpenAI:
         project, key = self._keys[value]
         if key.account is not None and project.accounts[key.account].role == "none":
             raise forbidden("api.model.read")
-        key.last_used_at = self._now()
+        key.use(self._now(), self._uses_shown_until())
         model = {"id": "gpt-sandbox", "object": "model", "created": unix(project.created_at), "owned_by": "sandbox"}
         return Response.of_json(200, {"object": "list", "data": [model]})
 
@@ -272,7 +276,7 @@ class OpenAI:
 
     def _one_key(self, request: Request, project: ProjectRecord, key: KeyRecord) -> Response:
         if request.method == "GET":
-            return Response.of_json(200, key_json(project, key))
+            return Response.of_json(200, key_json(project, key, self._uses_shown_until()))
         if request.method == "POST":
             raise not_served("changing a key")
         if key.account is not None:
@@ -299,6 +303,9 @@ class OpenAI:
         self._keys[value] = (project, key)
         self.mints += 1
         return key
+
+    def _uses_shown_until(self) -> datetime:
+        return self._now() - timedelta(seconds=self.usage_delay)
 
     def _view(self, project: ProjectRecord, account: AccountRecord) -> Account:
         keys = tuple(key.id for key in project.keys.values() if key.account == account.id)

@@ -60,8 +60,16 @@ class KeyRecord:
     created_at: datetime
     accepted_at: datetime
     expires_at: datetime | None
-    last_used_at: datetime | None = None
+    uses: list[datetime] = field(default_factory=list)
     deleted: bool = False
+
+    def use(self, now: datetime, shown_until: datetime) -> None:
+        """Note a use; of those that are shown already only the last one matters."""
+        self.uses = [one for one in self.uses if one >= (self.last_used(shown_until) or one)] + [now]
+
+    def last_used(self, until: datetime) -> datetime | None:
+        """The last use until then."""
+        return max((one for one in self.uses if one <= until), default=None)
 
     def status(self, now: datetime) -> KeyStatus:
         """What the key is good for at `now`."""

@@ -102,6 +102,24 @@ def test_a_new_account_is_listed_after_its_delay(openai: OpenAI, send: Send, clo
     assert [one["id"] for one in send("GET", ACCOUNTS).json()["data"]] == [account]
 
 
+def test_a_use_is_shown_after_its_delay(openai: OpenAI, send: Send, clock: Clock) -> None:
+    """Until then the use before it is shown; oracles see it at once."""
+    openai.usage_delay = 60
+    created = mint(send)["api_key"]
+    path = f"/v1/organization/projects/proj_1/api_keys/{created['id']}"
+    begun = clock().timestamp()
+    shown = []
+    for _ in range(4):
+        openai.use(created["value"])
+        clock.advance(40)
+        shown.append(send("GET", path).json()["last_used_at"])
+    assert shown == [None, begun, begun + 40, begun + 80]
+    key = openai.key(created["value"])
+    assert key is not None
+    assert key.last_used_at is not None
+    assert key.last_used_at.timestamp() == begun + 120
+
+
 def test_a_key_ends_with_its_lifetime(openai: OpenAI, send: Send, clock: Clock) -> None:
     """It is answered with 401 from that second on."""
     value = mint(send, expires_in_seconds=60)["api_key"]["value"]
