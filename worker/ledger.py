@@ -32,7 +32,7 @@ class Ledger:
 
     def __init__(self, cluster: Cluster, namespace: str, uid: str) -> None:
         self._cluster = cluster
-        self._namespace = namespace
+        self.namespace = namespace
         self.uid = uid
 
     @classmethod
@@ -52,7 +52,7 @@ class Ledger:
     async def read_all(self) -> dict[Ref, Entry | Unreadable]:
         """Every entry. Raises OutOfReach where the ledger cannot be read."""
         try:
-            decoded = await self._cluster.list_all(KEY_ROTATIONS, _decode, namespace=self._namespace)
+            decoded = await self._cluster.list_all(KEY_ROTATIONS, _decode, namespace=self.namespace)
         except NotFound:
             raise OutOfReach(
                 "CRDMissing", f"the cluster does not know {KEY_ROTATIONS}: kubectl apply -k manifests/crds"
@@ -64,7 +64,7 @@ class Ledger:
     async def read(self, target: Ref) -> Entry | None:
         """One entry as it is now; None where there is none. Raises ConfigurationError where it is unreadable."""
         try:
-            answer = await self._cluster.read(KEY_ROTATIONS, Ref(self._namespace, entry_name(target)))
+            answer = await self._cluster.read(KEY_ROTATIONS, Ref(self.namespace, entry_name(target)))
         except NotFound:
             return None
         return _decoded(answer.body)
@@ -77,15 +77,15 @@ class Ledger:
             body = {
                 "apiVersion": KEY_ROTATIONS.api_version,
                 "kind": "KeyRotation",
-                "metadata": {"name": name, "namespace": self._namespace},
+                "metadata": {"name": name, "namespace": self.namespace},
                 **wanted,
             }
-            return _decoded((await self._cluster.create(KEY_ROTATIONS, self._namespace, body)).body)
+            return _decoded((await self._cluster.create(KEY_ROTATIONS, self.namespace, body)).body)
         patch = merge_patch(entry.stored, wanted)
         if not patch:
             return entry
         patch["metadata"] = {"resourceVersion": entry.version.resource_version}
-        return _decoded((await self._cluster.patch(KEY_ROTATIONS, Ref(self._namespace, name), patch)).body)
+        return _decoded((await self._cluster.patch(KEY_ROTATIONS, Ref(self.namespace, name), patch)).body)
 
     async def update(self, entry: Entry, change: Callable[[Entry], Entry]) -> Entry:
         """Store what `change` makes of the entry; where it has changed meanwhile, of what it is now.
@@ -102,7 +102,7 @@ class Ledger:
     async def delete(self, entry: Entry) -> None:
         """Remove an entry, if it is still as it was read (raises Conflict otherwise)."""
         if entry.version is not None:
-            ref = Ref(self._namespace, entry_name(entry.target))
+            ref = Ref(self.namespace, entry_name(entry.target))
             await self._cluster.delete(KEY_ROTATIONS, ref, entry.version)
 
 

@@ -5,11 +5,11 @@ Every method may raise the errors of `worker.errors` and no others.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
 
-from worker.model import JSON, Answer, Hidden, Project, Ref, Resource, Version
+from worker.model import JSON, Answer, Hidden, Outcome, Project, Ref, Resource, Retired, Version
 
 T = TypeVar("T")
 
@@ -80,3 +80,17 @@ class OpenAIAdmin(Protocol):
 
     async def key_accepted(self, host: str, key: Hidden) -> bool:
         """Does OpenAI accept this key already? A new key may be refused for a while."""
+
+
+class Watcher(Protocol):
+    """Is told what happens while it happens: the log, or the progress on a terminal."""
+
+    def found(self, targets: int, unused: Collection[Ref]) -> None: ...
+
+    def served(self, outcome: Outcome) -> None: ...
+
+    def waiting(self, targets: int, until: datetime) -> None: ...
+
+    def retired(self, retired: Retired) -> None: ...
+
+    def not_announced(self, target: Ref, problem: str) -> None: ...

@@ -1,0 +1,113 @@
+"""Retire for every entry: what may go now, then, after one wait for all together, what may go soon.
+
+Guarantees: everything comes from the ledger, read again; an entry is taken for abandoned only if it was there before
+discovery and discovery would have found what asks for it; a suspended target is left alone.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from worker.concurrency import Crash, Slots, Stop, for_each
+from worker.discovery import Discovered
+from worker.errors import OutOfReach
+from worker.ledger import Ledger
+from worker.model import Entry, Ref, Result, Retired
+from worker.observation import Observer
+from worker.pods import Pods
+from worker.ports import Clock, Cluster, Watcher
+from worker.projects import Projects
+from worker.retirement import Retirement
+
+
+@dataclass(frozen=True, slots=True)
+class Retiring:
+    """`known`: the targets that the ledger had before discovery. `narrowed`: a selector hides some generators."""
+
+    known: Collection[Ref]
+    namespaces: tuple[str, ...]
+    narrowed: bool
+    max_wait: timedelta
+    unseen_hold: timedelta
+    ledger: Ledger
+    projects: Projects
+    observer: Observer
+    cluster: Cluster
+    watcher: Watcher
+    clock: Clock
+    slots: Slots
+    stop: Stop
+
+    async def retire(self, discovered: Discovered) -> list[Retired]:
+        """Retire for every target, wait once for what may go soon, and retire that."""
+        if self.stop.reason is not None:
+            return []
+        served = {target.ref for target in discovered.targets}
+        wanted = served | {item.secret for item in discovered.rejected if item.secret is not None}
+        suspended = {target.ref for target in discovered.targets if target.suspended}
+        try:
+            entries = {
+                ref: entry
+                for ref, entry in (await self._entries()).items()
+                if ref not in suspended and (ref in wanted or self._abandoned(ref))
+            }
+            retirement = self._retirement(entries)
+            retired = await self._retire_all(retirement, entries, wanted, served)
+            retired |= await self._retire_soon(retirement, retired, wanted, served)
+        except OutOfReach as error:
+            # What was rotated is done and told; deleting is the next run's.
+            ledger = Ref(self.ledger.namespace, "keyrotations")
+            retired = {ledger: Retired(ledger, Result.FAILED, error.reason, error.message)}
+        for item in retired.values():
+            self.watcher.retired(item)
+        return list(retired.values())
+
+    async def _retire_soon(
+        self, retirement: Retirement, first: dict[Ref, Retired], wanted: Collection[Ref], served: Collection[Ref]
+    ) -> dict[Ref, Retired]:
+        """Wait, once, for all that may go within the longest wait, and retire it."""
+        horizon = self.clock.now() + min(self.max_wait, timedelta(seconds=self.stop.remaining))
+        soon = {r.target: r.next_at for r in first.values() if r.next_at is not None and r.next_at <= horizon}
+        if not soon:
+            return {}
+        until = max(soon.values())
+        self.watcher.waiting(len(soon), until)
+        await self.stop.sleep((until - self.clock.now()).total_seconds() + 1)
+        if self.stop.reason is not None:
+            return {}
+        entries = {ref: entry for ref, entry in (await self._entries()).items() if ref in soon}
+        second = await self._retire_all(retirement, entries, wanted, served)
+        return {ref: replace(item, deleted=first[ref].deleted + item.deleted) for ref, item in second.items()}
+
+    async def _entries(self) -> dict[Ref, Entry]:
+        return {ref: entry for ref, entry in (await self.ledger.read_all()).items() if isinstance(entry, Entry)}
+
+    def _retirement(self, entries: Collection[Ref]) -> Retirement:
+        secrets: defaultdict[str, set[str]] = defaultdict(set)
+        for ref in entries:
+            secrets[ref.namespace].add(ref.name)
+        pods = Pods(self.cluster, self.clock, {namespace: frozenset(names) for namespace, names in secrets.items()})
+        return Retirement(self.ledger, pods, self.projects, self.observer, self.clock, self.unseen_hold)
+
+    def _abandoned(self, ref: Ref) -> bool:
+        """Was this target known before discovery, and would discovery have found it if something asked for it?"""
+        in_scope = not self.namespaces or ref.namespace in self.namespaces
+        return ref in self.known and in_scope and not self.narrowed
+
+    async def _retire_all(
+        self, retirement: Retirement, entries: dict[Ref, Entry], wanted: Collection[Ref], served: Collection[Ref]
+    ) -> dict[Ref, Retired]:
+        async def one(entry: Entry) -> Retired:
+            ref = entry.target
+            return await retirement.retire(entry, wanted=ref in wanted, served=ref in served)
+
+        done = await for_each(entries.values(), one, slots=self.slots, stop=self.stop)
+        return {
+            item.item.target: Retired(item.item.target, Result.FAILED, item.value.reason, item.value.message)
+            if isinstance(item.value, Crash)
+            else item.value
+            for item in done
+        }

@@ -1,0 +1,160 @@
+"""Serve every target: observe, plan, rotate, and tell the cluster what came of it.
+
+Guarantees: one target's failure stays its own; what was decided stands in the ledger, whatever it is; another
+installation's entry is never written; a dry run writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TypeVar
+
+from worker import bookkeeping
+from worker.announcing import Announcer
+from worker.concurrency import Crash, Done, Slots, Stop, for_each
+from worker.errors import Conflict, RotatorError
+from worker.ledger import Ledger, Unreadable
+from worker.model import Entry, Outcome, Ref, Rejected, Result, RunInfo, Target
+from worker.observation import Observer
+from worker.planning import Blocked, Decision, Keep, Observation, Rotate, Unable, decide
+from worker.ports import Clock, Watcher
+from worker.rotation import Rotation
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """`entries`: the ledger as it was before discovery."""
+
+    run: RunInfo
+    entries: Mapping[Ref, Entry | Unreadable]
+    ledger: Ledger
+    observer: Observer
+    rotation: Rotation
+    announcer: Announcer
+    watcher: Watcher
+    clock: Clock
+    slots: Slots
+    stop: Stop
+
+    async def refuse(self, rejected: Collection[Rejected]) -> list[Outcome]:
+        """Say of every source that cannot be served why."""
+        noted = {item.secret: item for item in reversed(tuple(rejected)) if item.secret is not None}
+
+        async def one(item: Rejected) -> Outcome:
+            subject = item.secret or item.source.ref
+            outcome = Outcome(subject, Result.BLOCKED, item.reason, item.message, source=item.source)
+            if item.secret is not None and noted[item.secret] is item:
+                entry = self._entry(item.secret)
+                if isinstance(entry, Entry):
+                    await self._note(entry, entry.with_condition(False, item.reason, item.message, self.clock.now()))
+            await self._announce(item.secret, outcome)
+            return outcome
+
+        return await self._for_each(rejected, one, lambda item: item.secret or item.source.ref)
+
+    async def serve(self, targets: Collection[Target]) -> list[Outcome]:
+        """Observe, plan and rotate each target."""
+        return await self._for_each(targets, self._serve, lambda target: target.ref)
+
+    async def _for_each(
+        self, items: Collection[Item], work: Callable[[Item], Awaitable[Outcome]], subject: Callable[[Item], Ref]
+    ) -> list[Outcome]:
+        """Work on each; the watcher hears of each outcome at once."""
+
+        def outcome(done: Done[Item, Outcome]) -> Outcome:
+            if isinstance(done.value, Crash):
+                return Outcome(subject(done.item), Result.FAILED, done.value.reason, done.value.message)
+            return done.value
+
+        finished = await for_each(
+            items, work, slots=self.slots, stop=self.stop, ended=lambda done: self.watcher.served(outcome(done))
+        )
+        return [outcome(done) for done in finished]
+
+    async def _serve(self, target: Target) -> Outcome:
+        """What a target comes to, told to the cluster whatever it is."""
+        entry, created = self._entry(target.ref), False
+        try:
+            if isinstance(entry, Unreadable):
+                message = f"ledger entry {entry.name} was edited: {entry.message}; put it right, or ask for help"
+                outcome = Outcome(target.ref, Result.BLOCKED, "LedgerUnreadable", message, source=target.source)
+            else:
+                outcome, created = await self._rotate(target, entry)
+        except RotatorError as error:
+            outcome = Outcome(target.ref, Result.FAILED, error.reason, error.message, source=target.source)
+            if isinstance(entry, Entry):
+                with suppress(RotatorError):
+                    await self._note(entry, entry.with_condition(False, error.reason, error.message, self.clock.now()))
+        await self._announce(target.ref, outcome, created=created)
+        return outcome
+
+    async def _rotate(self, target: Target, entry: Entry) -> tuple[Outcome, bool]:
+        """Rotate a target, or note why not; the outcome, and whether there was no Secret before."""
+        entry, seen = await self._observe(target, entry)
+        decision = decide(target, seen, self.run, self.clock.now())
+        if isinstance(decision, Rotate) and not self.run.dry_run:
+            outcome, _ = await self.rotation.rotate(target, seen, decision)
+        else:
+            outcome = _outcome(target, decision)
+            await self._note(entry, _noted(target, seen, decision, self.clock.now()))
+        return outcome, seen.secret is None
+
+    async def _observe(self, target: Target, entry: Entry) -> tuple[Entry, Observation]:
+        """Observe a target. A Secret that names an account which its entry lacks is newer than the entry, which is
+        as old as this run: another run may have rotated meanwhile, so the entry is read again.
+        """
+        seen = await self.observer.observe(target, entry)
+        named = seen.secret.named if seen.secret is not None else None
+        accounts = [publication.account.name for publication in seen.entry.history]
+        if named is None or named.name in accounts or bookkeeping.holds_intent(entry, named.name):
+            return entry, seen
+        newer = await self.ledger.read(target.ref)
+        if newer is None or newer.version == entry.version:
+            return entry, seen
+        return newer, await self.observer.observe(target, newer)
+
+    def _entry(self, ref: Ref) -> Entry | Unreadable:
+        return self.entries.get(ref) or Entry(ref, self.ledger.uid)
+
+    async def _note(self, before: Entry, after: Entry) -> None:
+        """Store what was seen and decided. Another installation's entry is never written; a conflict is another run."""
+        if self.run.dry_run or before.ledger != self.ledger.uid:
+            return
+        try:
+            await self.ledger.save(after)
+        except Conflict:
+            return
+
+    async def _announce(self, secret: Ref | None, outcome: Outcome, *, created: bool = False) -> None:
+        if self.run.dry_run or outcome.source is None:
+            return
+        for problem in await self.announcer.announce(outcome.source, secret, outcome, created=created):
+            self.watcher.not_announced(outcome.target, problem)
+
+
+def _outcome(target: Target, decision: Decision) -> Outcome:
+    """The outcome of a decision that nothing more is done about in this run."""
+    results = {Rotate: Result.KEPT, Keep: Result.KEPT, Blocked: Result.BLOCKED, Unable: Result.FAILED}
+    next_at = (
+        decision.next_at if isinstance(decision, Keep) else decision.until if isinstance(decision, Unable) else None
+    )
+    reason = "WouldRotate" if isinstance(decision, Rotate) else decision.reason
+    return Outcome(target.ref, results[type(decision)], reason, decision.message, next_at, source=target.source)
+
+
+def _noted(target: Target, seen: Observation, decision: Decision, now: datetime) -> Entry:
+    """The entry with what a decision other than to rotate says about the target."""
+    entry = bookkeeping.scheduled(seen.entry, target)
+    if isinstance(decision, Blocked | Unable):
+        return entry.with_condition(False, decision.reason, decision.message, now)
+    if decision.reason == "InProgress":
+        return seen.entry
+    if decision.reason == "Suspended":
+        ready = bookkeeping.current(entry) is not None
+        return replace(entry, next_rotation_at=None).with_condition(ready, decision.reason, decision.message, now)
+    return bookkeeping.healthy(entry, now)
