@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from worker.codec import MANAGED
-from worker.discovery import EXTERNAL_SECRETS, RawObject, raw_object
+from worker.external_secrets import EXTERNAL_SECRETS
+from worker.fields import RawObject, raw_object
 from worker.model import (
     JSON,
     Account,

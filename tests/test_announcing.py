@@ -11,8 +11,8 @@ from tests.builders import NOW, SECRET, source
 from tests.test_clocks import StoppedClock
 from tests.virtual_time import run_virtually
 from worker.announcing import Announcer, event_object, status_patch
-from worker.discovery import GENERATORS
 from worker.errors import Conflict, Forbidden, NotFound, RotatorError, Unanswered
+from worker.generators import GENERATORS
 from worker.model import JSON, Answer, Outcome, Ref, Resource, Result, Source
 
 AT = "2026-11-24T10:00:00Z"

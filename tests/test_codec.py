@@ -41,7 +41,7 @@ from worker.codec import (
     key_patch,
     merge_patch,
 )
-from worker.discovery import GENERATORS
+from worker.generators import GENERATORS
 from worker.model import (
     JSON,
     Account,

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.builders import HOST, external_secret_object, generator_object, minutes, raw
-from worker.discovery import EXTERNAL_SECRETS, Discovered, RawObject, discover, raw_object
+from worker.discovery import Discovered, discover
+from worker.external_secrets import EXTERNAL_SECRETS
+from worker.fields import RawObject, raw_object
 from worker.hosts import Origin
 from worker.model import (
     JSON,

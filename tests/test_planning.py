@@ -30,8 +30,8 @@ from tests.builders import (
 )
 from worker.bookkeeping import intended, published, reconcile
 from worker.codec import MANAGED
-from worker.discovery import GENERATORS
 from worker.errors import AdminKeyUnusable, Forbidden, NotSent, Refused, RotatorError, Throttled, Unanswered
+from worker.generators import GENERATORS
 from worker.model import (
     CleanupKind,
     CleanupPolicy,

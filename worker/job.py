@@ -20,8 +20,11 @@ from datetime import timedelta
 from worker.announcing import Announcer
 from worker.clocks import corrected
 from worker.concurrency import Slots, Stop
-from worker.discovery import EXTERNAL_SECRETS, GENERATORS, Discovered, RawObject, discover, raw_object
+from worker.discovery import Discovered, discover
 from worker.errors import NotFound, OutOfReach, RotatorError
+from worker.external_secrets import EXTERNAL_SECRETS
+from worker.fields import RawObject, raw_object
+from worker.generators import GENERATORS
 from worker.hosts import Origin
 from worker.ledger import Ledger, Unreadable
 from worker.model import AdminKeyRef, Entry, Ref, Resource, RunInfo
