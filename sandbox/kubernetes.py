@@ -72,8 +72,10 @@ class Kubernetes:
     # Setting up
 
     def forbid(self, verb: str, resource: str, namespace: str | None = None) -> None:
-        """Refuse the verb on the resource (`pods`, `pods/status`): in one namespace, everywhere (None), or only for
-        requests across all namespaces ("")."""
+        """Refuse the verb on the resource (`pods`, `pods/status`).
+
+        In one namespace; everywhere (None); or only for requests across all namespaces ("").
+        """
         self._forbidden.add((verb, resource, namespace))
 
     def permit(self, verb: str, resource: str, namespace: str | None = None) -> None:
@@ -101,15 +103,11 @@ class Kubernetes:
         for namespace in list(self._store.listed(NAMESPACES.key)):
             if not namespace["metadata"].get("deletionTimestamp"):
                 continue
-            name = namespace["metadata"]["name"]
-            gone = [
-                self._writer.remove(resource, item, grace=0)[1]
-                for resource in list(
-                    {one.key: one for one in self._store.resources.values() if one.namespaced}.values()
-                )
-                for item in list(self._store.listed(resource.key, name))
-            ]
-            if all(gone):
+            emptied = True
+            for key in sorted({resource.key for resource in self._store.resources.values() if resource.namespaced}):
+                for item in list(self._store.listed(key, namespace["metadata"]["name"])):
+                    emptied &= self._writer.remove(self._resource(key), item, grace=0)[1]
+            if emptied:
                 self._store.remove(NAMESPACES.key, namespace)
         if self.automatic_collection:
             self._collect()

@@ -50,8 +50,13 @@ def delete_options(call: Call) -> Object:
     if not isinstance(options, dict):
         raise bad_request("the body of the request is not an object")
     query = call.request.query
-    asked = {name: query[name] for name in ("propagationPolicy", "gracePeriodSeconds") if name in query}
-    options = asked | options
+    if "propagationPolicy" in query:
+        options.setdefault("propagationPolicy", query["propagationPolicy"])
+    if query.get("gracePeriodSeconds", "").isdigit():
+        options.setdefault("gracePeriodSeconds", int(query["gracePeriodSeconds"]))
+    for name, kind in (("gracePeriodSeconds", int), ("preconditions", dict), ("dryRun", list)):
+        if not isinstance(options.get(name), kind | None):
+            raise bad_request(f"{name} is of a wrong type")
     policy = options.get("propagationPolicy")
     if policy not in (None, "", *_POLICIES):
         cause = unsupported("propagationPolicy", policy, [*_POLICIES, "nil"])

@@ -63,8 +63,7 @@ class Admission:
     name: str
     object: Object | None
     old: Object | None
-    dry_run: bool = False
-    strict: bool = False
+    dry_run: bool
 
 
 @dataclass(frozen=True, slots=True)

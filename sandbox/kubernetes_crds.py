@@ -23,10 +23,10 @@ def check(crd: Object) -> list[Cause]:
     if spec.get("conversion", {}).get("strategy", "None") != "None":
         raise not_served("conversion webhooks")
     for version in spec["versions"]:
-        if version.get("subresources", {}).keys() - {"status"}:
+        if (version.get("subresources") or {}).keys() - {"status"}:
             raise not_served("subresources other than status")
         schemas.check(version["schema"]["openAPIV3Schema"])
-        check_columns(version.get("additionalPrinterColumns", []))
+        check_columns(version.get("additionalPrinterColumns") or [])
     return []
 
 
@@ -57,11 +57,11 @@ def resources(crd: Object) -> list[Resource]:
             short_names=tuple(names.get("shortNames", ())),
             categories=tuple(names.get("categories", ())),
             list_kind=names.get("listKind") or names["kind"] + "List",
-            has_status="status" in version.get("subresources", {}),
+            has_status="status" in (version.get("subresources") or {}),
             counts_generations=True,
             selectable=tuple(one["jsonPath"].lstrip(".") for one in version.get("selectableFields", ())),
             schema=version["schema"]["openAPIV3Schema"],
-            columns=tuple(version.get("additionalPrinterColumns", ())),
+            columns=tuple(version.get("additionalPrinterColumns") or ()),
         )
         for version in spec["versions"]
         if version.get("served")

@@ -109,9 +109,8 @@ class Writer:
         old = self._existing(call)
         self._check_preconditions(call, old, options.get("preconditions") or {})
         self._admit(call, "DELETE", None, old)
-        grace = options.get("gracePeriodSeconds")
         dry_run = call.dry_run or dry_run_of(call.request, options)
-        return self.remove(call.resource, old, grace=None if grace is None else int(grace), dry_run=dry_run)
+        return self.remove(call.resource, old, grace=options.get("gracePeriodSeconds"), dry_run=dry_run)
 
     def remove(
         self, resource: Resource, old: Object, *, grace: int | None = None, dry_run: bool = False
@@ -164,8 +163,8 @@ class Writer:
         elif resource.has_status:
             new.pop("status", None)
             new |= {"status": old["status"]} if "status" in old else {}
-        elif resource.key == NAMESPACES.key:
-            new["spec"] = old["spec"]
+        if resource.key == NAMESPACES.key:
+            new["spec"] = old["spec"]  # its finalizers are a subresource
         if resource.counts_generations and self._counts(resource, old) != self._counts(resource, new):
             new["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
         self._refuse(resource, new, changes + self._problems(resource, new, old))

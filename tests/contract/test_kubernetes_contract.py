@@ -648,6 +648,35 @@ async def test_a_terminating_namespace_takes_nothing_new(api: Api) -> None:
     assert (await api.patch("configmaps", "hold", {"metadata": {"finalizers": None}})).status == 200
 
 
+async def test_a_namespaces_own_part_cannot_be_patched(api: Api) -> None:
+    """Labels can; spec and status are written by other means, and what a patch says of them is ignored."""
+    path = f"/api/v1/namespaces/{api.namespace}"
+    before = (await api.call("GET", path)).json()
+    patch = {"metadata": {"labels": {"x": "y"}}, "spec": {"finalizers": ["a/b"]}, "status": {"phase": "Terminating"}}
+    after = (await api.call("PATCH", path, patch)).json()
+    assert after["metadata"]["labels"]["x"] == "y"
+    assert (after["spec"], after["status"]) == (before["spec"], before["status"])
+
+
+@pytest.mark.parametrize(
+    "options", [b"{", [], {"gracePeriodSeconds": "soon"}, {"preconditions": "uid"}, {"dryRun": "All"}]
+)
+async def test_malformed_deletions_delete_nothing(api: Api, options: object) -> None:
+    """400."""
+    await api.created("secrets", "a")
+    assert refusal(await api.call("DELETE", api.path("secrets", "a"), options)) == (400, "BadRequest")
+    await api.get("secrets", "a")
+
+
+async def test_a_deletion_of_an_unknown_policy_deletes_nothing(api: Api) -> None:
+    """422, by the body and by the query."""
+    await api.created("secrets", "a")
+    path = api.path("secrets", "a")
+    assert refusal(await api.call("DELETE", path, {"propagationPolicy": "Nope"})) == (422, "Invalid")
+    assert refusal(await api.call("DELETE", path, query={"propagationPolicy": "Nope"})) == (422, "Invalid")
+    await api.get("secrets", "a")
+
+
 async def test_a_finalizer_holds_a_deletion(api: Api) -> None:
     """The object stays, marked, until the last finalizer is gone."""
     await api.created("keyrotations", "a", entry(), finalizers=["sandbox.example/hold"])
