@@ -114,13 +114,6 @@ def test_a_date_that_is_none_is_ignored(date: str) -> None:
     assert ask(Web([js({}, Date=date)]), read).at is None
 
 
-def test_metadata_alone_is_asked_for_as_such() -> None:
-    """A Secret's data is not even sent then."""
-    web = Web([js({})])
-    ask(web, lambda api: api.read_metadata(SECRETS, CREDS))
-    assert web.sent[0]["headers"]["Accept"] == "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
-
-
 @pytest.mark.parametrize(
     ("resource", "ref", "subresource", "path"),
     [

@@ -38,20 +38,26 @@ def current(entry: Entry) -> Publication | None:
 
 
 def reconcile(entry: Entry, secret: SecretView | None, named_at_openai: str | None, now: datetime) -> Entry:
-    """Correct the entry by what the Secret names.
+    """Correct the entry by what the Secret carries, and where that cannot be told, by what it names.
 
+    An annotation that was put back alone moves nothing: the key in the data says whose Secret it is.
     `named_at_openai`: the name that OpenAI has for the account id which the Secret names, None where there is none or
     it is not known. An intent becomes a publication only with it, for the id in the annotation may be forged.
     What a run finds published or superseded without a time of its own gets `now`: too late is safe, too early is not.
     """
     if secret is None:
         return replace(entry, history=tuple(_superseded(publication, now) for publication in entry.history))
+    carried = [publication for publication in entry.history if secret.carries(publication.account)]
+    if carried:
+        chosen = next((publication for publication in carried if publication.superseded_at is None), carried[-1])
+        return entry if chosen.superseded_at is None else _promoted(entry, chosen, now)
     named = secret.named
     if named is None or named.ledger != entry.ledger or named.target != str(entry.target):
         return entry
     for publication in entry.history:
         if publication.account.name == named.name and publication.account.id == named.id:
-            return entry if publication.superseded_at is None else _promoted(entry, publication, now)
+            known = publication.account.key_digest is not None
+            return entry if known or publication.superseded_at is None else _promoted(entry, publication, now)
     for intent in entry.unpublished:
         if intent.claimed_until > now:
             continue  # its run is at it and will note it
@@ -63,6 +69,7 @@ def reconcile(entry: Entry, secret: SecretView | None, named_at_openai: str | No
                 id=named.id,
                 key_id=intent.account.key_id or named.key_id,
                 expires_at=intent.account.expires_at or named.expires_at,
+                key_digest=secret.digests.get(named.data_key or ""),
             )
             return published(entry, account, intent.requested_at, now)
     return entry

@@ -204,12 +204,13 @@ def _account_object(account: Account) -> JSON:
         projectId=access.project.id,
         adminKey={"name": access.admin_key.secret.name, "key": access.admin_key.key},
         expiresAt=account.expires_at,
+        keyDigest=account.key_digest,
     )
 
 
 def _account(name: str, stored: Mapping[str, Any], namespace: str) -> Account:
     admin = _mapping(stored, "adminKey")
-    for field in ("id", "keyId", "projectId"):
+    for field in ("id", "keyId", "projectId", "keyDigest"):
         if field in stored and not (isinstance(stored[field], str) and ID.match(stored[field])):
             raise Malformed(f"status.accounts: {field} is not an id")
     return Account(
@@ -221,6 +222,7 @@ def _account(name: str, stored: Mapping[str, Any], namespace: str) -> Account:
         id=stored.get("id"),
         key_id=stored.get("keyId"),
         expires_at=_time(stored, "expiresAt"),
+        key_digest=stored.get("keyDigest"),
     )
 
 
@@ -284,7 +286,7 @@ def _time(obj: Mapping[str, Any], field: str) -> datetime | None:
 
 
 def secret_view(obj: Mapping[str, Any]) -> SecretView:
-    """What the stages may know of a Secret; also of one that was read without its data."""
+    """What the stages may know of a Secret: everything but its values."""
     metadata = _mapping(obj, "metadata")
     annotations = dict(_mapping(metadata, "annotations"))
     data = _mapping(obj, "data")
@@ -296,9 +298,17 @@ def secret_view(obj: Mapping[str, Any]) -> SecretView:
         filled=frozenset(key for key, value in data.items() if value),
         labels=dict(_mapping(metadata, "labels")),
         annotations=annotations,
+        digests={key: _digest(value) for key, value in data.items() if value},
         owners=tuple(metadata.get("ownerReferences") or ()),
         named=_named_account(annotations.get(CURRENT)),
     )
+
+
+def _digest(value: object) -> str:
+    try:
+        return Hidden(base64.b64decode(str(value)).decode()).digest()
+    except ValueError:
+        return ""  # not text, so no key
 
 
 def _named_account(text: object) -> NamedAccount | None:

@@ -47,7 +47,6 @@ PAGE = 500
 _RESTARTS = 3
 _SEGMENT = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._:-]{0,252})\Z")
 _WORD = re.compile(r"[A-Za-z0-9_.\[\]/-]{1,120}\Z")
-_METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
 
 async def connect(*, kubeconfig: str | None, context: str | None, in_cluster: bool, connections: int) -> ApiClient:
@@ -110,9 +109,6 @@ class KubernetesApi:
     async def read(self, resource: Resource, ref: Ref) -> Answer:
         return await self._call("GET", resource, ref, what="get")
 
-    async def read_metadata(self, resource: Resource, ref: Ref) -> Answer:
-        return await self._call("GET", resource, ref, what="get", accept=_METADATA_ONLY)
-
     async def create(self, resource: Resource, namespace: str, body: JSON, *, dry_run: bool = False) -> Answer:
         return await self._call("POST", resource, Ref(namespace, ""), what="create", body=body, dry_run=dry_run)
 
@@ -164,7 +160,6 @@ class KubernetesApi:
         query: list[tuple[str, str]] | None = None,
         subresource: str = "",
         dry_run: bool = False,
-        accept: str = "application/json",
         seconds: float = TIMEOUT,
     ) -> Answer:
         subject = f"{what} {resource}{'/' + subresource if subresource else ''}{_place(ref)}"
@@ -173,7 +168,7 @@ class KubernetesApi:
             parameters.append(("timeout", f"{TIMEOUT:.0f}s"))
         if dry_run:
             parameters.append(("dryRun", "All"))
-        headers = {"Accept": accept}
+        headers = {"Accept": "application/json"}
         if body is not None:
             headers["Content-Type"] = "application/merge-patch+json" if method == "PATCH" else "application/json"
         path = _path(resource, ref, subresource)

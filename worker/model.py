@@ -6,6 +6,7 @@ string, repr, traceback or pickle can show.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -33,6 +34,10 @@ class Hidden:
 
     def reveal(self) -> str:
         return self._value
+
+    def digest(self) -> str:
+        """64 bits that tell one key from another and nothing of either: keys are random and far longer."""
+        return hashlib.sha256(self._value.encode()).hexdigest()[:16]
 
     def __repr__(self) -> str:
         return "Hidden(***)"
@@ -213,6 +218,8 @@ class Account:
     id: str | None = None
     key_id: str | None = None
     expires_at: datetime | None = None
+    key_digest: str | None = None
+    """Tells whether a Secret carries this account's key, whatever the Secret's annotation says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,8 +344,14 @@ class SecretView:
     annotations: Mapping[str, str] = field(hash=False)
     owners: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
     """Its ownerReferences, as they are."""
+    digests: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Of each data value, as `Hidden.digest` makes it."""
     named: NamedAccount | None = None
     """The account that the annotation names; None where it is absent or unreadable."""
+
+    def carries(self, account: Account) -> bool:
+        """Is the account's key one of the values, as far as its digest is known?"""
+        return account.key_digest is not None and account.key_digest in self.digests.values()
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,8 +36,8 @@ class Observer:
         return Observation(secret, reconcile(entry, secret, name, self.clock.now()), name, asked=asked)
 
     async def reconciled(self, entry: Entry) -> tuple[Entry, SecretView | None]:
-        """The entry as its Secret, read without its data, says that it is now. Raises what either read raised."""
-        secret = await self.secret(entry.target, metadata_only=True)
+        """The entry as its Secret says that it is now. Raises what either read raised."""
+        secret = await self.secret(entry.target)
         name = None
         if secret is not None and secret.named is not None:
             intents = [i for i in entry.unpublished if i.account.name == secret.named.name]
@@ -45,11 +45,10 @@ class Observer:
                 name = await self.projects.account_name(intents[0].account.access, secret.named.id)
         return reconcile(entry, secret, name, self.clock.now()), secret
 
-    async def secret(self, ref: Ref, *, metadata_only: bool = False) -> SecretView | None:
+    async def secret(self, ref: Ref) -> SecretView | None:
         """The Secret as the stages may see it; None where the API server answers 404 (and nothing else)."""
-        read = self.cluster.read_metadata if metadata_only else self.cluster.read
         try:
-            return secret_view((await read(SECRETS, ref)).body)
+            return secret_view((await self.cluster.read(SECRETS, ref)).body)
         except NotFound:
             return None
 

@@ -182,7 +182,7 @@ def _raise(status: int, headers: Mapping[str, str], content: bytes, what: str) -
     if status == 429:
         message = f"OpenAI asks to slow down: {what} ({details})"
         raise Throttled("OpenAIThrottled", message, retry_after=_seconds(headers.get("Retry-After")))
-    if status >= 500 or status < 200:
+    if status >= 500 or status < 200 or status in (408, 425):
         raise Unanswered("OpenAIUnanswered", f"OpenAI failed: {what} ({details})")
     if status < 400:
         raise Refused(

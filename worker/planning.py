@@ -147,15 +147,30 @@ def _reason(target: Target, seen: Observation, run: RunInfo) -> Rotate | None:
         if seen.secret.named is not None:
             return Rotate("AccountGone", "the account that the Secret names does not exist at OpenAI")
         return Rotate("First", "the Secret holds no key of ours yet")
-    account = publication.account
-    if target.data_key not in seen.secret.filled or seen.secret.named is None:
-        return Rotate(
-            "KeyMissing", f"the Secret has lost its {target.data_key!r} or the annotation that names its account"
-        )
+    return _healing(target, seen, publication) or _wish(target, seen, publication, run)
+
+
+def _healing(target: Target, seen: Observation, publication: Publication) -> Rotate | None:
+    """What is wrong with the key in the Secret, None where nothing is."""
+    account, secret = publication.account, seen.secret
+    named = secret.named if secret is not None else None
+    if secret is None or named is None or target.data_key not in secret.filled:
+        what = f"its {target.data_key!r} or the annotation that names its account"
+        return Rotate("KeyMissing", f"the Secret has lost {what}")
     if account.access.project != target.generator.access.project:
         return Rotate("ProjectChanged", f"the generator's project is {target.generator.access.project} now")
     if seen.trouble is None and seen.asked and seen.named_at_openai is None:
-        return Rotate("AccountGone", f"account {seen.secret.named.name[:64]!r} does not exist at OpenAI any more")
+        return Rotate("AccountGone", f"account {named.name[:64]!r} does not exist at OpenAI any more")
+    if account.key_digest is not None and secret.digests.get(target.data_key) != account.key_digest:
+        return Rotate("KeyMissing", f"the Secret's {target.data_key!r} is not the key of account {account.name}")
+    if (named.name, named.id) != (account.name, account.id) and account.key_digest is not None:
+        return Rotate("KeyMissing", f"the annotation names another account than {account.name}, whose key is there")
+    return None
+
+
+def _wish(target: Target, seen: Observation, publication: Publication, run: RunInfo) -> Rotate | None:
+    """Why a target whose Secret is as it should be gets a new key all the same."""
+    entry, account = seen.entry, publication.account
     if run.force:
         return Rotate("Forced", "forced by --force")
     if names := _requested(target, entry.honoured):
@@ -230,8 +245,7 @@ def _foreign_annotation(target: Target, seen: Observation, named: NamedAccount) 
             f"the annotation of Secret {target.ref} names the target {named.target[:120]!r}: it is a copy; "
             "delete it or its annotations",
         )
-    publication = current(seen.entry)
-    known = publication is not None and publication.account.name == named.name and publication.account.id == named.id
+    known = any((p.account.name, p.account.id) == (named.name, named.id) for p in seen.entry.history)
     if known or seen.trouble is not None:
         return None
     if seen.named_at_openai is not None or not seen.asked:

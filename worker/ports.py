@@ -40,9 +40,6 @@ class Cluster(Protocol):
 
     async def read(self, resource: Resource, ref: Ref) -> Answer: ...
 
-    async def read_metadata(self, resource: Resource, ref: Ref) -> Answer:
-        """The object without anything but its metadata."""
-
     async def create(self, resource: Resource, namespace: str, body: JSON, *, dry_run: bool = False) -> Answer:
         """Conflict: it exists already."""
 

@@ -147,10 +147,12 @@ class Retirement:
         return retirement_of(previous, cleanup, used, self.unseen_hold, now, consumers=consumers, succeeded=there)
 
     async def _delete(self, account: Account, account_id: str | None, sight: _Sight, *, by_name: bool = True) -> bool:
-        """Delete an account, unless the Secret names it now. True: OpenAI confirms that it does not exist."""
+        """Delete an account, unless the Secret names it or carries its key. True: OpenAI confirms that it is gone."""
         if self.clock.monotonic() - sight.at > FRESH:
             sight.at = self.clock.monotonic()
-            sight.secret = await self.observer.secret(sight.target, metadata_only=True)
+            sight.secret = await self.observer.secret(sight.target)
+        if sight.secret is not None and account_id == account.id and sight.secret.carries(account):
+            return False
         named = sight.secret.named if sight.secret is not None else None
         if named is not None and (named.id == account_id or (by_name and named.name == account.name)):
             return False

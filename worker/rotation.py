@@ -100,7 +100,9 @@ class Rotation:
         access, lifetime = account.access, target.key_lifetime
         account_id, key_id, value = await self.openai.create_account(access.project, admin_key, account.name, lifetime)
         expires = self.clock.now() + lifetime if lifetime is not None else None
-        return MintedKey(replace(account, id=account_id, key_id=key_id, expires_at=expires), value)
+        return MintedKey(
+            replace(account, id=account_id, key_id=key_id, expires_at=expires, key_digest=value.digest()), value
+        )
 
     async def _verify(self, minted: MintedKey, written_at: float) -> None:
         """Wait until OpenAI accepts the key; a place among the concurrent targets is not kept for it."""

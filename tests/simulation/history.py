@@ -267,8 +267,10 @@ class History:
         if self.old_copies and chance.random() < 0.7:
             copy = chance.choice(self.old_copies)
             body = {"data": copy["data"], "metadata": {"annotations": copy["metadata"]["annotations"]}}
+            half = chance.choice(("", "", "data", "metadata"))
+            body.pop(half, None)
             send(self.kubernetes, "PATCH", self._path(copy), body)
-            return f"restored an old copy of {self._path(copy)}"
+            return f"restored an old copy of {self._path(copy)}{' without its ' + half if half else ''}"
         self.old_copies += [json.loads(json.dumps(secret)) for secret in self._secrets()]
         return "kept copies of the Secrets"
 
