@@ -97,6 +97,8 @@ class Demo:
         self.prepare()
         say("The documentation's objects in namespace default, two more teams, and one generator with a bad host.")
         self.run("the first run: every Secret gets an account of its own, with a key that works")
+        self.start_container("search-1")
+        say("In team-b a container starts and takes the key from its environment, as the documented Deployment does.")
         self.later(5)
         self.run("nothing is due, so nothing is written")
         self.later(10)
@@ -113,9 +115,14 @@ class Demo:
         say("Somebody deletes a Secret, and team-a removes its ExternalSecret.")
         self.delete("/api/v1/namespaces/default/secrets/openai-credentials")
         self.delete("/apis/external-secrets.io/v1/namespaces/team-a/externalsecrets/chat-openai")
-        self.run("the deleted Secret is back with a new key; what nobody asks for any more goes after its grace")
+        self.run(
+            "the deleted Secret is back; what nobody asks for goes after its grace; team-b's old key is still held"
+        )
+        self.stop_container("search-1")
+        self.start_container("search-2")
+        say("kubectl rollout restart in team-b: the container that held the old key is replaced.")
         self.later(5)
-        self.run("and is gone")
+        self.run("and is gone; so is the account that the old container held")
         self.show_status()
         self.show_timeline()
 
@@ -153,6 +160,24 @@ class Demo:
     def delete(self, path: str) -> None:
         with self.server.locked():
             send(self.server.kubernetes, "DELETE", path)
+
+    def start_container(self, name: str) -> None:
+        """What a kubelet would do: a container that has the key of this moment in its environment."""
+        key = {"name": "OPENAI_API_KEY", "valueFrom": {"secretKeyRef": {"name": "search-openai", "key": "api_key"}}}
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "namespace": "team-b"},
+            "spec": {"nodeName": "node-1", "containers": [{"name": "app", "image": "search", "env": [key]}]},
+        }
+        state = {"running": {"startedAt": self.clock.moment.strftime("%Y-%m-%dT%H:%M:%SZ")}}
+        status = {"phase": "Running", "containerStatuses": [{"name": "app", "state": state}]}
+        with self.server.locked():
+            apply(self.server.kubernetes, pod)
+            send(self.server.kubernetes, "PATCH", f"/api/v1/namespaces/team-b/pods/{name}/status", {"status": status})
+
+    def stop_container(self, name: str) -> None:
+        self.delete(f"/api/v1/namespaces/team-b/pods/{name}?gracePeriodSeconds=0")
 
     # --- what exists
 

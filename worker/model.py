@@ -444,3 +444,5 @@ class Retired:
     waiting: int = 0
     """Accounts that stay for now: their grace or claim runs, or somebody uses their key."""
     next_at: datetime | None = None
+    held: tuple[str, ...] = ()
+    """In words: which of them stay although their grace has passed, and why."""

@@ -108,6 +108,8 @@ def _row(outcome: Outcome, retired: Retired | None, now: datetime) -> tuple[str,
     why = outcome.message
     if retired is not None and retired.result is not Result.KEPT and retired.message != outcome.message:
         why += f"; deleting older accounts {retired.result.value}: {retired.message}"
+    elif retired is not None and retired.held:
+        why += f"; {'; '.join(retired.held)}"
     target = outcome.target
     done = "would rotate" if outcome.reason == "WouldRotate" else outcome.result.value
     return (target.namespace, target.name, done, why, _others(retired), _next(outcome, now))
@@ -123,9 +125,9 @@ def _retired_row(item: Retired, now: datetime) -> tuple[str, ...]:
 def _others(retired: Retired | None) -> str:
     if retired is None:
         return ""
-    parts = ([f"{len(retired.deleted)} deleted"] if retired.deleted else []) + (
-        [f"{retired.waiting} waiting"] if retired.waiting else []
-    )
+    counts = {"deleted": len(retired.deleted), "held": len(retired.held)}
+    counts["waiting"] = retired.waiting - counts["held"]
+    parts = [f"{count} {word}" for word, count in counts.items() if count > 0]
     return ", ".join(parts) or "-"
 
 

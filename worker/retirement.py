@@ -106,13 +106,14 @@ class Retirement:
 
     async def _summed_up(self, stored: Entry, wanted: bool, deleted: list[str], held: dict[str, str | None]) -> Retired:
         words = [f"deleted {', '.join(deleted)}"] if deleted else []
-        words += [f"{name} stays: {why}" for name, why in held.items() if why is not None]
+        staying = tuple(f"{name} stays ({why})" for name, why in held.items() if why is not None)
         if not wanted and bookkeeping.is_empty(stored):
             with suppress(Conflict, NotFound):  # another run is at it
                 await self.ledger.delete(stored)
         elif not wanted and stored.condition is not None:
             words.append(stored.condition.message)
-        return replace(_waiting(stored, self.clock.now()), deleted=tuple(deleted), message="; ".join(words))
+        message = "; ".join((*words, *staying))
+        return replace(_waiting(stored, self.clock.now()), deleted=tuple(deleted), held=staying, message=message)
 
     async def _look(self, entry: Entry) -> tuple[Entry, _Sight]:
         at = self.clock.monotonic()
