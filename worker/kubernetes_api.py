@@ -35,7 +35,7 @@ from worker.errors import (
 )
 from worker.model import JSON, Answer, Ref, Resource, Version
 from worker.ports import Randomness
-from worker.retrying import retrying
+from worker.retrying import retry_after, retrying
 
 T = TypeVar("T")
 
@@ -238,7 +238,7 @@ def _raise(status: int, headers: Mapping[str, str], content: bytes, subject: str
         raise _Expired("Expired", f"{subject}: the list expired", status=status)
     if status == 429:
         message = f"the API server asks to slow down: {subject}"
-        raise Throttled("ClusterThrottled", message, retry_after=_seconds(headers.get("Retry-After")))
+        raise Throttled("ClusterThrottled", message, retry_after=retry_after(headers))
     if status >= 500 or status < 200:
         raise Unanswered("ClusterUnanswered", f"the API server failed: {subject} ({details})")
     raise Refused("ClusterRefused", f"the API server refused to {subject} ({details})", status=status)
@@ -294,12 +294,5 @@ def _date(headers: Mapping[str, str]) -> datetime | None:
     text = headers.get("Date")
     try:
         return parsedate_to_datetime(text).astimezone(UTC) if text else None
-    except ValueError:
-        return None
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    try:
-        return max(0.0, float(retry_after)) if retry_after is not None else None
     except ValueError:
         return None

@@ -29,7 +29,7 @@ from worker.errors import (
 )
 from worker.model import ID, JSON, Hidden, Project
 from worker.ports import Randomness
-from worker.retrying import retrying
+from worker.retrying import retry_after, retrying
 
 TIMEOUT = 30.0
 """Seconds for one request."""
@@ -181,7 +181,7 @@ def _raise(status: int, headers: Mapping[str, str], content: bytes, what: str) -
     details = _details(status, headers, content)
     if status == 429:
         message = f"OpenAI asks to slow down: {what} ({details})"
-        raise Throttled("OpenAIThrottled", message, retry_after=_seconds(headers.get("Retry-After")))
+        raise Throttled("OpenAIThrottled", message, retry_after=retry_after(headers))
     if status >= 500 or status < 200 or status in (408, 425):
         raise Unanswered("OpenAIUnanswered", f"OpenAI failed: {what} ({details})")
     if status < 400:
@@ -204,14 +204,6 @@ def _details(status: int, headers: Mapping[str, str], content: bytes) -> str:
     parts += [f"code {code}"] if isinstance(code, str) and _CODE.match(code) else []
     parts += [f"request {request_id}"] if isinstance(request_id, str) and _CODE.match(request_id) else []
     return ", ".join(parts)
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """`Retry-After` in seconds; a date, which OpenAI does not send, counts as none."""
-    try:
-        return max(0.0, float(retry_after)) if retry_after is not None else None
-    except ValueError:
-        return None
 
 
 def _cause(error: Exception) -> str:

@@ -7,7 +7,7 @@ A create whose fate is unknown is never repeated: `NotSent` and `Throttled` are 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
 from worker.errors import NotSent, RotatorError, Throttled, Unanswered, Unintelligible
@@ -51,3 +51,11 @@ async def retrying(call: Callable[[], Awaitable[T]], *, repeatable: bool, random
                 raise
         await asyncio.sleep(delay)
         attempt += 1
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """`Retry-After` in seconds. A date, which neither OpenAI nor the API server sends, counts as none."""
+    try:
+        return max(0.0, float(headers["Retry-After"]))
+    except (KeyError, ValueError):
+        return None
