@@ -57,7 +57,7 @@ class Profile:
 
     faults: float = 0.15
     kills: float = 0.02
-    runs: int = 6
+    runs: int = 8
     users: int = 10
 
 
@@ -109,11 +109,14 @@ class History:
         self._loop = asyncio.get_running_loop()
         self._prepare()
         pace = random.Random(self.random.random())
-        runs = [
-            self._after(pace.uniform(0, 3600 * 3), self._run(index, pace.random()))
-            for index in range(self.profile.runs)
-        ]
-        users = [self._after(pace.uniform(0, 3600 * 3), self._user(pace.random())) for _ in range(self.profile.users)]
+        # Things happen in bursts: runs that overlap, and users in the middle of them.
+        bursts = [pace.uniform(0, 3600 * 3) for _ in range(max(1, self.profile.runs // 2))]
+
+        def moment() -> float:
+            return pace.choice(bursts) + pace.choice((pace.uniform(0, 5), pace.uniform(0, 300), pace.uniform(0, 3600)))
+
+        runs = [self._after(moment(), self._run(index, pace.random())) for index in range(self.profile.runs)]
+        users = [self._after(moment(), self._user(pace.random())) for _ in range(self.profile.users)]
         await asyncio.gather(*runs, *users)
         self.calm = True
         while self.containers:
@@ -295,8 +298,9 @@ class History:
             return "no Secret to start with"
         secret = chance.choice(secrets)
         name, namespace = f"pod-{self.steps}-{len(self.containers)}", secret["metadata"]["namespace"]
-        named = secret_view(secret).named
-        assert named is not None
+        account = self._carried(secret)
+        if account is None:
+            return "no key of ours to start with"
         container = {"name": "c", "image": "i", "envFrom": [{"secretRef": {"name": secret["metadata"]["name"]}}]}
         pod = {
             "apiVersion": "v1",
@@ -309,8 +313,16 @@ class History:
         state = {"running": {"startedAt": format_time(started)}}
         status = {"phase": "Running", "containerStatuses": [{"name": "c", "state": state}]}
         send(self.kubernetes, "PATCH", f"/api/v1/namespaces/{namespace}/pods/{name}/status", {"status": status})
-        self.containers[f"{namespace}/pods/{name}"] = named.id
-        return f"started {namespace}/{name} with the key of {named.name}"
+        self.containers[f"{namespace}/pods/{name}"] = account
+        return f"started {namespace}/{name} with the key of {self.made.get(account)}"
+
+    def _carried(self, secret: dict[str, Any]) -> str | None:
+        """The id of the account whose key is in a Secret's data, whatever the annotation says."""
+        for value in secret["data"].values():
+            key = self.openai.key(base64.b64decode(value).decode())
+            if key is not None and key.account is not None:
+                return key.account
+        return None
 
     def _stop_pod(self, chance: random.Random) -> str:
         if not self.containers:
@@ -347,9 +359,8 @@ class History:
     def _check_delete(self, account_id: str) -> None:
         """A worker deleted an account: no Secret may carry its key."""
         for secret in self._secrets():
-            named = secret_view(secret).named
-            if named is not None and named.id == account_id:
-                self.violate(f"account {named.name} was deleted while {self._path(secret)} carries its key")
+            if self._carried(secret) == account_id:
+                self.violate(f"account {self.made[account_id]} was deleted while {self._path(secret)} carries its key")
         for pod, held in self.containers.items():
             if held == account_id:
                 self.violate(f"account {self.made[account_id]} was deleted while {pod} holds its key")
