@@ -369,7 +369,7 @@ def test_a_generator_named_in_data_is_refused_rather_than_ignored() -> None:
         ("suspend=false", "suspended", False),
         ("key-lifetime=24h", "key_lifetime", timedelta(hours=24)),
         ("key-lifetime=8760h", "key_lifetime", timedelta(days=365)),
-        ("key-lifetime=1s", "key_lifetime", timedelta(seconds=1)),
+        ("key-lifetime=1h", "key_lifetime", timedelta(hours=1)),
     ],
 )
 def test_annotations_count_on_either_object(where: str, annotation: str, attribute: str, value: object) -> None:
@@ -383,7 +383,7 @@ def test_annotations_count_on_either_object(where: str, annotation: str, attribu
     ("name", "values"),
     [
         ("suspend", ["", "True", "yes", "1"]),
-        ("key-lifetime", ["", "0", "1ms", "8761h", "soon", "-1h", "1d"]),
+        ("key-lifetime", ["", "0", "1ms", "59m", "8761h", "soon", "-1h", "1d"]),
     ],
 )
 def test_a_malformed_annotation_blocks_by_its_name(where: str, name: str, values: list[str]) -> None:

@@ -237,7 +237,10 @@ def test_attempts_back_off() -> None:
     state = entry(failures=Failures(3, later), condition=Condition(False, "Broken", "words", NOW))
     decision = decided(what=seen(state))
     assert isinstance(decision, Unable)
-    assert (decision.reason, decision.message, decision.until) == ("Broken", "words", later)
+    assert (decision.reason, decision.until) == ("Broken", later)
+    assert decision.message.startswith(
+        "words; that was the last attempt, the next is not made before 2026-11-24T10:04:00Z"
+    )
     assert says(decided(what=seen(replace(state, condition=None)))) == ("Unable", "BackingOff")
 
 

@@ -79,6 +79,8 @@ def intended(
     entry: Entry, target: Target, account: Account, run: RunInfo, requested_at: datetime, claimed_until: datetime
 ) -> Entry:
     """The entry that names an account before it is asked for, claims the target, and honours the target's requests."""
+    if entry.condition is None:
+        entry = entry.with_condition(False, "InProgress", "its first key is being made", requested_at)
     return replace(
         entry,
         ledger=run.ledger,

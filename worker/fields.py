@@ -18,6 +18,8 @@ from worker.model import JSON, PREFIX, Ref, Rejected, Source
 
 DEFAULT_INTERVAL = timedelta(hours=1)
 DEFAULT_DATA_KEY = "api_key"
+SHORTEST_LIFETIME = timedelta(hours=1)
+"""A run must come in the last third of a key's life, or the application is left with a dead key."""
 LONGEST_LIFETIME = timedelta(seconds=31_536_000)
 """OpenAI's `expires_in_seconds` goes up to one year."""
 
@@ -129,8 +131,8 @@ def lifetime(*objects: RawObject) -> timedelta | None:
     for raw in objects:
         if field in raw.annotations:
             lifetime = duration(f"annotation {field}", raw.annotations[field], timedelta(0))
-            if not timedelta(seconds=1) <= lifetime <= LONGEST_LIFETIME:
-                raise Mistake(f"annotation {field}", "must be from 1s to 8760h (a year)")
+            if not SHORTEST_LIFETIME <= lifetime <= LONGEST_LIFETIME:
+                raise Mistake(f"annotation {field}", "must be from 1h to 8760h (a year)")
             return lifetime
     return None
 

@@ -21,7 +21,7 @@ from worker.announcing import Announcer
 from worker.clocks import corrected
 from worker.concurrency import Slots, Stop
 from worker.discovery import Discovered, discover
-from worker.errors import NotFound, OutOfReach, RotatorError
+from worker.errors import ConfigurationError, NotFound, OutOfReach, Refused, RotatorError
 from worker.external_secrets import EXTERNAL_SECRETS
 from worker.fields import RawObject, raw_object
 from worker.generators import GENERATORS
@@ -77,7 +77,7 @@ async def run(options: Options, world: World, stop: Stop, watcher: Watcher) -> R
     serving, retiring = _wired(options, world, info, ledger, entries, stop, watcher)
     refused = await serving.refuse(discovered.rejected)
     served = await serving.serve(discovered.targets)
-    retired = [] if options.dry_run else await retiring.retire(discovered)
+    retired = await (retiring.preview() if options.dry_run else retiring.retire(discovered))
 
     seconds = world.clock.monotonic() - begun
     return Report(info, (*refused, *served), tuple(retired), discovered.unused, seconds, stop.reason)
@@ -123,11 +123,13 @@ async def _discover(options: Options, cluster: Cluster) -> Discovered:
         generators = await _list(options, cluster, GENERATORS)
         selected = None
         if options.selector:
-            selected = {raw.ref for raw in await _list(options, cluster, GENERATORS, options.selector)}
+            selected = await _selected(options, cluster)
         resource, external_secrets = await _external_secrets(options, cluster)
     except NotFound:
         message = f"the cluster does not know {GENERATORS}: kubectl apply -k manifests/crds"
         raise OutOfReach("CRDMissing", message) from None
+    except ConfigurationError:
+        raise
     except RotatorError as error:
         raise OutOfReach(error.reason, error.message) from None
     return discover(
@@ -138,6 +140,17 @@ async def _discover(options: Options, cluster: Cluster) -> Discovered:
         selected=selected,
         protected=[options.fallback_admin_key.secret] if options.fallback_admin_key is not None else [],
     )
+
+
+async def _selected(options: Options, cluster: Cluster) -> set[Ref]:
+    try:
+        return {raw.ref for raw in await _list(options, cluster, GENERATORS, options.selector)}
+    except Refused as error:
+        if error.status != 400:
+            raise
+        raise ConfigurationError(
+            "InvalidSelector", "--selector is not a label selector such as app=x,tier!=y"
+        ) from None
 
 
 async def _external_secrets(options: Options, cluster: Cluster) -> tuple[Resource | None, list[RawObject]]:

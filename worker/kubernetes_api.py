@@ -66,6 +66,7 @@ async def connect(*, kubeconfig: str | None, context: str | None, in_cluster: bo
     except (config.ConfigException, YAMLError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         # The library's text may quote the file, which holds credentials: the kind of error has to do.
         where = f"kubeconfig {kubeconfig!r}" if kubeconfig is not None else "kubeconfig"
+        where += f", context {context!r}" if context is not None else ""
         raise OutOfReach(
             "NoKubeconfig",
             f"no usable cluster configuration ({where}: {type(error).__name__}): set KUBECONFIG, --kubeconfig or "

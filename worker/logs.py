@@ -17,7 +17,7 @@ import structlog
 
 from worker.formats import format_time
 from worker.model import Outcome, Ref, Result, Retired
-from worker.reporting import UNUSED, Report, is_news, outcome_fields, retired_fields, run_fields
+from worker.reporting import UNUSED, WOULD_ROTATE, Report, is_news, outcome_fields, retired_fields, run_fields
 
 Log = structlog.typing.FilteringBoundLogger
 
@@ -97,7 +97,8 @@ class LogWatcher:
 
     def served(self, outcome: Outcome) -> None:
         level = {Result.FAILED: self._log.error, Result.BLOCKED: self._log.warning}.get(outcome.result, self._log.info)
-        level(f"target.{outcome.result.value}", **outcome_fields(outcome))
+        done = "would_rotate" if outcome.reason == WOULD_ROTATE else outcome.result.value
+        level(f"target.{done}", **outcome_fields(outcome))
 
     def waiting(self, targets: int, until: datetime) -> None:
         self._log.info("run.waiting", targets=targets, until=format_time(until))

@@ -45,6 +45,9 @@ VOLUMES_FOLLOW = timedelta(minutes=2)
 UNSEEN = "by somebody unseen"
 """How `held` begins in the ledger where no pod is seen to use a key that is in use."""
 
+STUCK = "cannot be deleted"
+"""How `held` begins where something else stands in the way."""
+
 CLOCKS_APART = timedelta(minutes=1)
 
 _OPERATOR_LABELS = ("reconcile.external-secrets.io/created-by", "reconcile.external-secrets.io/managed")
@@ -127,7 +130,8 @@ def decide(target: Target, seen: Observation, run: RunInfo, now: datetime) -> De
         reason, message = (
             (condition.reason, condition.message) if condition else ("BackingOff", "the last attempt failed")
         )
-        return Unable(reason, message, later)
+        paused = f"{message}; that was the last attempt, the next is not made before {format_time(later)} or by --force"
+        return Unable(reason, paused, later)
     return wanted
 
 
@@ -174,7 +178,8 @@ def _wish(target: Target, seen: Observation, publication: Publication, run: RunI
     if run.force:
         return Rotate("Forced", "forced by --force")
     if names := _requested(target, entry.honoured):
-        return Rotate("Requested", f"requested by a new value of {', '.join(names)}")
+        words = ", ".join(_ANNOTATIONS.get(name, name) for name in names)
+        return Rotate("Requested", f"requested by a new value of {words}")
     if account.expires_at is not None and run.started_at >= renew_by(publication, account.expires_at):
         return Rotate("Expiring", f"the key expires at {format_time(account.expires_at)}")
     if entry.failures.count or any(intent.requested_at > publication.at for intent in entry.unpublished):
@@ -185,6 +190,10 @@ def _wish(target: Target, seen: Observation, publication: Publication, run: RunI
         if last is None or run.started_at >= last + target.interval - slack:
             return Rotate("Due", f"the interval of {format_duration(target.interval)} has passed")
     return None
+
+
+_ANNOTATIONS = {"forceSync": "force-sync", "generatorRotate": "rotate on the generator"}
+"""What the ledger's names of requests are called where users write them."""
 
 
 def _requested(target: Target, honoured: Mapping[str, str]) -> list[str]:
@@ -363,7 +372,7 @@ def retirement_of(
         return Wait(idle) if idle > now else Delete(f"its key was idle for {format_duration(cleanup.idle)}")
     limit = superseded + unseen_hold
     # A use since then is explained by holders that an earlier run has seen, and that are gone now.
-    explained = previous.held is not None and not previous.held.startswith(UNSEEN)
+    explained = previous.held is not None and not previous.held.startswith((UNSEEN, STUCK))
     if last_used is not None and last_used > superseded and not explained:
         settled = superseded + 2 * PROPAGATION
         if settled > now:

@@ -71,7 +71,7 @@ def is_news(retired: Retired) -> bool:
 
 
 def run_fields(report: Report) -> JSON:
-    counts = Counter(outcome.result for outcome in report.outcomes)
+    counts = Counter(outcome.result for outcome in report.outcomes if outcome.reason != WOULD_ROTATE)
     fields: JSON = {result.value: counts[result] for result in Result}
     fields["deleted"] = sum(len(item.deleted) for item in report.retired)
     fields["waiting"] = sum(item.waiting for item in report.retired)
@@ -81,11 +81,14 @@ def run_fields(report: Report) -> JSON:
     fields["unused_generators"] = len(report.unused)
     fields["seconds"] = round(report.seconds, 1)
     if report.run.dry_run:
-        fields["dry_run"] = True
+        fields["would_rotate"] = sum(outcome.reason == WOULD_ROTATE for outcome in report.outcomes)
     if report.stopped is not None:
         fields["stopped"] = report.stopped
     return fields
 
+
+WOULD_ROTATE = "WouldRotate"
+"""The reason of an outcome that a dry run has only planned."""
 
 UNUSED = (
     "feeds nothing: name it in an ExternalSecret (dataFrom[].sourceRef.generatorRef), or set its annotation "
@@ -111,7 +114,7 @@ def _row(outcome: Outcome, retired: Retired | None, now: datetime) -> tuple[str,
     elif retired is not None and retired.held:
         why += f"; {'; '.join(retired.held)}"
     target = outcome.target
-    done = "would rotate" if outcome.reason == "WouldRotate" else outcome.result.value
+    done = "would rotate" if outcome.reason == WOULD_ROTATE else outcome.result.value
     return (target.namespace, target.name, done, why, _others(retired), _next(outcome, now))
 
 

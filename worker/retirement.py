@@ -25,7 +25,7 @@ from worker.errors import (
 from worker.ledger import Ledger
 from worker.model import Account, Entry, Intent, Publication, Ref, Result, Retired, SecretView
 from worker.observation import Observer
-from worker.planning import Delete, Held, Wait, ended_claims, may_carry, retirement_of, ripe_at
+from worker.planning import STUCK, Delete, Held, Wait, ended_claims, may_carry, retirement_of, ripe_at
 from worker.pods import Pods
 from worker.ports import Clock
 from worker.projects import Projects
@@ -89,6 +89,7 @@ class Retirement:
                 after, held[item.account.name] = await self._let_go(after, item, sight)
             except RotatorError as error:
                 trouble = error
+                held[item.account.name] = stuck(error)
         left = {p.account.name for p in after.history} | {i.account.name for i in after.unpublished}
         deleted = [item.account.name for item in items if item.account.name not in left]
         try:
@@ -122,6 +123,7 @@ class Retirement:
 
     async def _let_go(self, entry: Entry, item: Publication | Intent, sight: _Sight) -> tuple[Entry, str | None]:
         """The entry without this account, where it may go and is gone; otherwise, where it is held, why."""
+        item = replace(item, account=reachable(entry, item.account))
         account = item.account
         try:
             if isinstance(item, Intent):
@@ -214,6 +216,22 @@ class Retirement:
                 await self.ledger.save(entry.with_condition(False, reason, message, self.clock.now()))
             except Conflict:
                 return  # another run is at it and says the same
+
+
+def stuck(error: RotatorError) -> str:
+    """For the ledger, so the same in every run: what only waiting can mend is told by its reason alone."""
+    lasting = isinstance(error, ConfigurationError | ConsumersUnseen)
+    return f"{STUCK}: {error.reason}" + (f": {error.message}" if lasting else "")
+
+
+def reachable(entry: Entry, account: Account) -> Account:
+    """The account, seen through the admin key that the target's last publication in the same project was made with: the
+    Secret of its own may be gone, or renamed.
+    """
+    project = account.access.project
+    same = [publication for publication in entry.history if publication.account.access.project == project]
+    latest = max(same, key=lambda publication: publication.at, default=None)
+    return replace(account, access=latest.account.access) if latest is not None else account
 
 
 def _ripe(entry: Entry, now: datetime) -> list[Publication]:

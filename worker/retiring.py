@@ -17,6 +17,7 @@ from worker.errors import OutOfReach
 from worker.ledger import Ledger
 from worker.model import Entry, Ref, Result, Retired
 from worker.observation import Observer
+from worker.planning import ended_claims, ripe_at
 from worker.pods import Pods
 from worker.ports import Clock, Cluster, Watcher
 from worker.projects import Projects
@@ -64,6 +65,23 @@ class Retiring:
         for item in retired.values():
             self.watcher.retired(item)
         return list(retired.values())
+
+    async def preview(self) -> list[Retired]:
+        """What a run would look at for deletion, said and not done."""
+        now, found = self.clock.now(), []
+        for ref, entry in (await self._entries()).items():
+            ripe = [
+                (publication.account.name, ripe_at(publication, entry.generator.cleanup))
+                for publication in entry.history
+            ]
+            names = [name for name, at in ripe if at is not None and at <= now]
+            names += [intent.account.name for intent in ended_claims(entry, now)]
+            if names:
+                words = f"would delete, unless somebody holds it: {', '.join(names)}"
+                found.append(Retired(ref, message=words, waiting=len(names)))
+        for item in found:
+            self.watcher.retired(item)
+        return found
 
     async def _retire_soon(
         self, retirement: Retirement, first: dict[Ref, Retired], wanted: Collection[Ref], served: Collection[Ref]

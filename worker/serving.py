@@ -21,6 +21,7 @@ from worker.model import Entry, Outcome, Ref, Rejected, Result, RunInfo, Target
 from worker.observation import Observer
 from worker.planning import Blocked, Decision, Keep, Observation, Rotate, Unable, decide
 from worker.ports import Clock, Watcher
+from worker.reporting import WOULD_ROTATE
 from worker.rotation import Rotation
 
 Item = TypeVar("Item")
@@ -143,13 +144,15 @@ def _outcome(target: Target, decision: Decision) -> Outcome:
     next_at = (
         decision.next_at if isinstance(decision, Keep) else decision.until if isinstance(decision, Unable) else None
     )
-    reason = "WouldRotate" if isinstance(decision, Rotate) else decision.reason
+    reason = WOULD_ROTATE if isinstance(decision, Rotate) else decision.reason
     return Outcome(target.ref, results[type(decision)], reason, decision.message, next_at, source=target.source)
 
 
 def _noted(target: Target, seen: Observation, decision: Decision, now: datetime) -> Entry:
     """The entry with what a decision other than to rotate says about the target."""
     entry = bookkeeping.scheduled(seen.entry, target)
+    if isinstance(decision, Unable) and decision.until is not None:
+        return entry  # a pause: the condition is still that of the failure
     if isinstance(decision, Blocked | Unable):
         return entry.with_condition(False, decision.reason, decision.message, now)
     if decision.reason == "InProgress":

@@ -1,0 +1,89 @@
+"""What stands in the way is said where people look: the ledger, `status`, the plan of a dry run, a pause's message."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from sandbox.faults import Rule, Rules, answered
+from sandbox.wire import Response
+from tests.scene import Scene
+from worker.errors import ConfigurationError
+from worker.model import Result
+from worker.status import as_text
+
+GENERATOR = "/apis/generators.external-secrets.io/v1alpha1/namespaces/default/openais/openai-generator"
+ADMIN = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "renamed", "namespace": "default"}}
+
+
+@pytest.fixture
+def rotated() -> Scene:
+    """The documented objects, a rotation ago; the account before it is past its grace."""
+    scene = Scene()
+    scene.apply_documented()
+    scene.run()
+    scene.advance(hours=1)
+    scene.run(max_wait=timedelta(0))
+    scene.advance(minutes=5)
+    return scene
+
+
+def test_the_ledger_says_why_an_old_account_stays(rotated: Scene) -> None:
+    """Not the log alone: `status` names the reason, in the same words in every run."""
+    rotated.kubernetes.forbid("list", "pods")
+    rotated.run()
+    first = rotated.stored_entry()
+    held = [publication.held for publication in first.history if publication.held is not None]
+    assert len(held) == 1
+    assert held[0].startswith("cannot be deleted: PodsForbidden: ")
+    assert "cannot be deleted: PodsForbidden" in as_text({first.target: first}, rotated.now())
+    rotated.run()
+    assert rotated.stored_entry().version == first.version
+    rotated.kubernetes.permit("list", "pods")
+    rotated.run()
+    assert len(rotated.accounts()) == 1
+
+
+def test_a_renamed_admin_secret_serves_the_accounts_made_before(rotated: Scene) -> None:
+    """The project's accounts go with the admin key that the target's latest account was made with."""
+    rotated.apply(ADMIN | {"stringData": {"key": rotated.admin_key}})
+    rotated.merge(GENERATOR, {"spec": {"openAiAdminKey": {"name": "renamed", "key": "key"}}})
+    rotated.delete("/api/v1/namespaces/default/secrets/openai-admin-secret")
+    rotated.run(force=True)
+    assert rotated.accounts() == [rotated.named()["name"]]
+
+
+def test_a_pause_says_when_the_next_attempt_is_made() -> None:
+    """The condition stays that of the failure; the outcome says that nothing was tried, until when, and the way out."""
+    scene = Scene()
+    scene.apply_documented()
+    refused = answered(Response.of_json(403, {"error": {"code": None, "message": "no", "type": "x", "param": None}}))
+    scene.run(openai_faults=Rules([Rule(refused, method="POST")], scene.random), max_wait=timedelta(0))
+    told = scene.condition()["message"]
+    scene.run(max_wait=timedelta(0))
+    outcome = scene.outcome()
+    assert outcome.result is Result.FAILED
+    assert "the next is not made before 2026-11-24T10:01:00Z or by --force" in outcome.message
+    condition = scene.stored_entry().condition
+    assert condition is not None
+    assert condition.message in told
+    scene.run(force=True)
+    assert scene.outcome().result is Result.ROTATED
+
+
+def test_a_dry_run_tells_its_plan_and_writes_nothing(rotated: Scene) -> None:
+    """What would rotate, and which accounts would be looked at for deletion."""
+    before = str(rotated.stored_entry())
+    report = rotated.run(dry_run=True, force=True)
+    assert [outcome.reason for outcome in report.outcomes] == ["WouldRotate"]
+    assert [item.message.partition(":")[0] for item in report.retired] == ["would delete, unless somebody holds it"]
+    assert str(rotated.stored_entry()) == before
+    assert {request.partition(" ")[0] for request in rotated.requests()} == {"GET"}
+    assert len(rotated.accounts()) == 2
+
+
+def test_a_selector_that_is_none_is_a_mistake_of_usage() -> None:
+    """Named by its option, not as a cluster out of reach."""
+    with pytest.raises(ConfigurationError, match="--selector"):
+        Scene().run(selector="!!=x,,")
