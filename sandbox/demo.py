@@ -149,7 +149,8 @@ class Demo:
         print(f"\n━━ {moment} ━━ {title}\n")
         print("$ openai-key-rotator run --max-wait 0s")
         host = self.server.openai_url.removesuffix("/v1")
-        options = ["--max-wait", "0s", "--allow-host", host, "--output", "table"]
+        # One at a time, so that the story is the same each time it is told.
+        options = ["--max-wait", "0s", "--allow-host", host, "--output", "table", "--concurrency", "1"]
         code = worker(["run", *options], clock=self.clock, chance=self.chance)
         print(f"(exit code {code})")
         self.look(moment)
