@@ -80,7 +80,9 @@ def test_no_token_is_shown(real_api_server: Endpoint) -> None:
 
 def test_a_failure_to_start_shows_the_end_of_the_log(programs: Callable[..., Path], tmp_path: Path) -> None:
     """Of the part that failed; the others are ended."""
-    programs(etcd="echo $$ > pid; exec sleep 600", kube_apiserver="echo no such flag; exit 7")
+    # The API server fails only once etcd runs, which a busy machine may put off.
+    wait = "for _ in $(seq 200); do [ -s pid ] && break; sleep 0.05; done"
+    programs(etcd="echo $$ > pid; exec sleep 600", kube_apiserver=f"{wait}; echo no such flag; exit 7")
     with pytest.raises(StartFailed, match=r"(?s)kube-apiserver ended with exit code 7.*no such flag"):
         control_plane(tmp_path / "run").__enter__()
     assert not _runs(int((tmp_path / "run" / "start-1" / "pid").read_text()))
