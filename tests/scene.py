@@ -15,12 +15,12 @@ from typing import Any, TypeVar, cast
 
 import yaml
 
+from sandbox.cluster import create_namespace, install_crds, send
 from sandbox.faults import Fate, Faults, delivered
 from sandbox.in_process import InProcessSession, api_client
 from sandbox.kubernetes import Kubernetes
 from sandbox.openai import CANARY, KeyStatus, OpenAI
-from sandbox.wire import JSON as JSON_TYPE
-from sandbox.wire import Request, headers_of
+from sandbox.wire import Request
 from tests.virtual_time import run_virtually
 from worker.codec import CURRENT, decode_entry, entry_name
 from worker.concurrency import Stop
@@ -113,11 +113,8 @@ class Scene:
         self.openai = OpenAI(self.now, self.random)
         self.admin_key = self.openai.add_organization("acme")
         self.openai.add_project("acme", PROJECT)
-        for path in sorted((ROOT / "manifests" / "crds").rglob("*.yaml")):
-            for document in yaml.safe_load_all(path.read_text()):
-                if document and document["kind"] == "CustomResourceDefinition":
-                    self.apply(document)
-        self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": LEDGER}})
+        install_crds(self.kubernetes)
+        create_namespace(self.kubernetes, LEDGER)
         self.watcher = RecordingWatcher()
         self.watchers: list[RecordingWatcher] = []
         self.cluster_session: InProcessSession | None = None
@@ -214,30 +211,19 @@ class Scene:
 
     # --- the cluster
 
-    def call(self, method: str, path: str, body: object = None, content_type: str = JSON_TYPE) -> Any:
-        """A user's request to the API server; its answer, or AssertionError."""
-        path, _, query = path.partition("?")
-        parameters = dict(part.split("=", 1) for part in query.split("&") if part)
-        content = json.dumps(body).encode() if body is not None else b""
-        response = self.kubernetes.handle(
-            Request(method, path, parameters, headers_of({"Content-Type": content_type}), content)
-        )
-        assert response.status < 300, (method, path, response.status, response.body[:300])
-        return json.loads(response.body)
-
     def merge(self, path: str, patch: object) -> Any:
-        return self.call("PATCH", path, patch, "application/merge-patch+json")
+        return send(self.kubernetes, "PATCH", path, patch)
 
     def apply(self, *objects: dict[str, Any]) -> None:
         """Create objects."""
         for obj in objects:
-            self.call("POST", collection_path(obj), obj)
+            send(self.kubernetes, "POST", self.kubernetes.path_of(obj).rpartition("/")[0], obj)
 
     def delete(self, path: str) -> None:
-        self.call("DELETE", path)
+        send(self.kubernetes, "DELETE", path)
 
     def namespace(self, name: str) -> None:
-        self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+        create_namespace(self.kubernetes, name)
 
     def apply_documented(self, namespace: str = "default", **generator_spec: object) -> None:
         """The documentation's objects, verbatim but for host and admin key."""
@@ -331,19 +317,3 @@ def documented(admin_key: str, host: str) -> list[dict[str, Any]]:
         if obj["kind"] == "OpenAI":
             obj["spec"]["host"] = host
     return objects
-
-
-_PLURALS = {
-    "OpenAI": "openais",
-    "CustomResourceDefinition": "customresourcedefinitions",
-    "Namespace": "namespaces",
-}
-
-
-def collection_path(obj: dict[str, Any]) -> str:
-    """Where an object is created."""
-    group = obj["apiVersion"]
-    prefix = "/api/" if "/" not in group else "/apis/"
-    plural = _PLURALS.get(obj["kind"], obj["kind"].lower() + "s")
-    namespace = obj["metadata"].get("namespace")
-    return f"{prefix}{group}{f'/namespaces/{namespace}' if namespace else ''}/{plural}"
