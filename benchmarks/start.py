@@ -5,7 +5,6 @@ python -m benchmarks.start [ROUNDS]
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import statistics
@@ -13,6 +12,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from sandbox.server import write_kubeconfig
 
 ROOT = Path(__file__).parent.parent
 LIBRARIES = [sys.executable, "-c", "import kubernetes.aio.config, aiohttp, structlog"]
@@ -24,19 +25,7 @@ def main() -> None:
     """Print the medians and their ratio."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     with tempfile.TemporaryDirectory() as directory:
-        kubeconfig = Path(directory) / "kubeconfig"
-        kubeconfig.write_text(
-            json.dumps(
-                {
-                    "apiVersion": "v1",
-                    "kind": "Config",
-                    "current-context": "c",
-                    "clusters": [{"name": "c", "cluster": {"server": NOWHERE}}],
-                    "users": [{"name": "c", "user": {}}],
-                    "contexts": [{"name": "c", "context": {"cluster": "c", "user": "c"}}],
-                }
-            )
-        )
+        kubeconfig = write_kubeconfig(Path(directory) / "kubeconfig", NOWHERE)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ROTATOR_")}
         environment["KUBECONFIG"] = str(kubeconfig)
         pairs = [(cpu(LIBRARIES, environment), cpu(WORKER, environment)) for _ in range(rounds)]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 
+from sandbox.server import write_kubeconfig
 from worker.codec import SECRETS
 from worker.errors import Unanswered
 from worker.kubernetes_api import KubernetesApi, connect
@@ -30,8 +30,7 @@ def test_a_patch_is_not_sent_where_a_redirect_points(tmp_path: Path) -> None:
         runner = web.AppRunner(app)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        path = tmp_path / "kubeconfig"
-        path.write_text(kubeconfig(f"http://127.0.0.1:{runner.addresses[0][1]}"))
+        path = write_kubeconfig(tmp_path / "kubeconfig", f"http://127.0.0.1:{runner.addresses[0][1]}")
         try:
             async with await connect(kubeconfig=str(path), context=None, in_cluster=False, connections=1) as client:
                 await KubernetesApi(client, random.Random(1)).patch(SECRETS, Ref("default", "s"), {"data": {}})
@@ -41,17 +40,3 @@ def test_a_patch_is_not_sent_where_a_redirect_points(tmp_path: Path) -> None:
     with pytest.raises(Unanswered), asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
         runner.run(patch())
     assert seen == ["/api/v1/namespaces/default/secrets/s"]
-
-
-def kubeconfig(url: str) -> str:
-    """A kubeconfig for one server without authentication."""
-    return json.dumps(
-        {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "c",
-            "clusters": [{"name": "c", "cluster": {"server": url}}],
-            "users": [{"name": "c", "user": {}}],
-            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "c"}}],
-        }
-    )

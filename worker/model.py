@@ -205,6 +205,11 @@ class Rejected:
     reason: str
     message: str
 
+    @property
+    def subject(self) -> Ref:
+        """What is reported on: the Secret, or where that is not known its source."""
+        return self.secret or self.source.ref
+
 
 # --- what exists -------------------------------------------------------------------------------------------------
 

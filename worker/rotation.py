@@ -60,8 +60,8 @@ class Rotation:
     sleep: Callable[[float], Awaitable[None]]
     run: RunInfo
 
-    async def rotate(self, target: Target, seen: Observation, why: Rotate) -> tuple[Outcome, Entry]:
-        """Rotate a target; the outcome, and its entry as it is stored then. Raises what writing the intent raised."""
+    async def rotate(self, target: Target, seen: Observation, why: Rotate) -> Outcome:
+        """Rotate a target. Raises what writing the intent raised."""
         account = Account(self._name(target), target.generator.access)
         if seen.entry.failures.count:
             refused = await self._rehearse(target, seen)
@@ -72,8 +72,7 @@ class Rotation:
             admin_key = await self.projects.admin_key(account.access.admin_key)
             entry, written_at = await self._intend(target, seen.entry, account)
         except Conflict:
-            outcome = Outcome(target.ref, Result.KEPT, "InProgress", "another run has just begun to work on it")
-            return outcome, seen.entry
+            return Outcome(target.ref, Result.KEPT, "InProgress", "another run has just begun to work on it")
         known: Account | None = None
         try:
             minted = await self._mint(target, account, admin_key)
@@ -82,7 +81,7 @@ class Rotation:
             at = await self._publish(target, seen, entry, minted, written_at)
         except RotatorError as error:
             return await self._give_up(target, entry, account.name, known, error)
-        return await self._record(target, seen, entry, minted.account, why, at)
+        return await self._record(target, entry, minted.account, why, at)
 
     # --- the steps
 
@@ -141,9 +140,7 @@ class Rotation:
                 raise
         raise Abandoned("Conflict", f"Secret {target.ref} is being changed by others: the next run tries again")
 
-    async def _record(
-        self, target: Target, seen: Observation, entry: Entry, account: Account, why: Rotate, at: datetime
-    ) -> tuple[Outcome, Entry]:
+    async def _record(self, target: Target, entry: Entry, account: Account, why: Rotate, at: datetime) -> Outcome:
         """Note in the ledger what is in the Secret now. Where that fails the next run reads it from the Secret."""
 
         def recorded(entry: Entry) -> Entry:
@@ -154,8 +151,8 @@ class Rotation:
             entry = await self.ledger.update(entry, recorded)
         except RotatorError as error:
             message = f"the key was published, but not yet noted in the ledger ({error.message}): the next run does"
-            return Outcome(target.ref, Result.FAILED, "LedgerNotWritten", message, source=target.source), entry
-        outcome = Outcome(
+            return Outcome(target.ref, Result.FAILED, "LedgerNotWritten", message, source=target.source)
+        return Outcome(
             target.ref,
             Result.ROTATED,
             why.reason,
@@ -164,7 +161,6 @@ class Rotation:
             account.name,
             target.source,
         )
-        return outcome, entry
 
     # --- what the steps need
 
@@ -237,7 +233,7 @@ class Rotation:
 
     async def _give_up(
         self, target: Target, entry: Entry, name: str, known: Account | None, error: RotatorError
-    ) -> tuple[Outcome, Entry]:
+    ) -> Outcome:
         """Note a failed attempt. After a definite answer the claim ends at once; otherwise it runs out by itself."""
         definite = isinstance(error, Refused | Abandoned | NotSent)
 
@@ -251,12 +247,12 @@ class Rotation:
             entry = await self.ledger.update(entry, noted)
         except RotatorError as second:
             message = f"{error.message}; and the ledger could not be written ({second.message})"
-            return Outcome(target.ref, Result.FAILED, error.reason, message, source=target.source), entry
+            return Outcome(target.ref, Result.FAILED, error.reason, message, source=target.source)
         return self._failure(target, error, entry)
 
-    def _failure(self, target: Target, error: RotatorError, entry: Entry) -> tuple[Outcome, Entry]:
+    def _failure(self, target: Target, error: RotatorError, entry: Entry) -> Outcome:
         later = entry.failures.next_attempt_at
         message = (
             f"{error.message}; next attempt {'with the next run' if later is None else 'at ' + format_time(later)}"
         )
-        return Outcome(target.ref, Result.FAILED, error.reason, message, later, source=target.source), entry
+        return Outcome(target.ref, Result.FAILED, error.reason, message, later, source=target.source)

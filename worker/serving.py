@@ -47,8 +47,7 @@ class Serving:
         noted = {item.secret: item for item in reversed(tuple(rejected)) if item.secret is not None}
 
         async def one(item: Rejected) -> Outcome:
-            subject = item.secret or item.source.ref
-            outcome = Outcome(subject, Result.BLOCKED, item.reason, item.message, source=item.source)
+            outcome = Outcome(item.subject, Result.BLOCKED, item.reason, item.message, source=item.source)
             if item.secret is not None and noted[item.secret] is item:
                 entry = self._entry(item.secret)
                 if isinstance(entry, Entry):
@@ -56,7 +55,7 @@ class Serving:
             await self._announce(item.secret, outcome)
             return outcome
 
-        return await self._for_each(rejected, one, lambda item: item.secret or item.source.ref)
+        return await self._for_each(rejected, one, lambda item: item.subject)
 
     async def serve(self, targets: Collection[Target]) -> list[Outcome]:
         """Observe, plan and rotate each target."""
@@ -99,7 +98,7 @@ class Serving:
         entry, seen = await self._observe(target, entry)
         decision = decide(target, seen, self.run, self.clock.now())
         if isinstance(decision, Rotate) and not self.run.dry_run:
-            outcome, _ = await self.rotation.rotate(target, seen, decision)
+            outcome = await self.rotation.rotate(target, seen, decision)
         else:
             outcome = _outcome(target, decision)
             await self._note(entry, _noted(target, seen, decision, self.clock.now()))
