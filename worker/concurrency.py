@@ -16,6 +16,11 @@ from typing import Generic, TypeVar
 
 from worker.errors import RotatorError
 
+KEPT_FOR_THE_END = 0.15
+"""Share of a run's time that is kept for steps under way: no new step starts within it."""
+LONGEST_KEPT = 150.0
+"""Seconds: no step takes longer."""
+
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 
@@ -66,6 +71,12 @@ class Stop:
         self.last_start = last_start
         self.deadline = deadline
         self._asked = asyncio.Event()
+
+    @classmethod
+    def within(cls, seconds: float) -> Stop:
+        """For a run that begins now and ends within so many seconds."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        return cls(last_start=deadline - min(LONGEST_KEPT, seconds * KEPT_FOR_THE_END), deadline=deadline)
 
     def ask(self) -> None:
         """No new step from now on (SIGTERM)."""
