@@ -69,7 +69,9 @@ class Tenants:
             scene.run(max_wait=timedelta(0))
             scene.advance(hours=1)
 
-    def run(self, *openai: Rule, cluster: Sequence[Rule] = (), otherwise: Faults | None = None, **options: Any) -> Measured:
+    def run(
+        self, *openai: Rule, cluster: Sequence[Rule] = (), otherwise: Faults | None = None, **options: Any
+    ) -> Measured:
         """One run of the worker, in which the rules hold for OpenAI and for the cluster."""
         scene, began = self.scene, self.scene.seconds
         scene.run(
@@ -80,9 +82,11 @@ class Tenants:
         assert scene.cluster_session is not None
         assert scene.openai_session is not None
         written = [
-            float(exchange.at)
+            exchange.at
             for exchange in scene.cluster_session.log
-            if exchange.method == "PATCH" and re.search(r"/namespaces/b\d+/secrets/", exchange.path)
+            if isinstance(exchange.at, float)
+            and exchange.method == "PATCH"
+            and re.search(r"/namespaces/b\d+/secrets/", exchange.path)
         ]
         outcomes = [(o.target.namespace, f"{o.result} {o.reason}") for o in scene.watcher.outcomes]
         return Measured(

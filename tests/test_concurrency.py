@@ -64,7 +64,7 @@ def test_who_sleeps_lends_the_place_and_comes_back_before_new_work() -> None:
     async def work(item: int) -> None:
         events.append(f"{item} begins")
         if item == 0:
-            await slots.sleep(1.5)
+            await slots.sleep(1.5, "")
             events.append("0 is back")
         await asyncio.sleep(1)
         events.append(f"{item} ends")
@@ -192,20 +192,20 @@ def test_a_place_is_given_back_when_its_taker_is_cancelled() -> None:
 
     async def whole() -> None:
         slots = Slots(1)
-        await slots.take()
-        waiting, next_one = asyncio.ensure_future(slots.take()), asyncio.ensure_future(slots.take())
+        await slots.take([""])
+        waiting, next_one = asyncio.ensure_future(slots.take([""])), asyncio.ensure_future(slots.take([""]))
         await asyncio.sleep(0)
-        slots.give_back()
+        slots.give_back("")
         waiting.cancel()
         await asyncio.wait([waiting, next_one])
         assert waiting.cancelled()
         assert not next_one.cancelled()
-        cancelled = asyncio.ensure_future(slots.take())
+        cancelled = asyncio.ensure_future(slots.take([""]))
         await asyncio.sleep(0)
         cancelled.cancel()
         await asyncio.wait([cancelled])
-        slots.give_back()
-        await slots.take()
+        slots.give_back("")
+        await slots.take([""])
 
     run(whole())
 
@@ -217,18 +217,18 @@ def test_a_sleeper_that_is_cancelled_still_holds_its_place() -> None:
         slots = Slots(1)
 
         async def sleeper() -> None:
-            await slots.take()
+            await slots.take([""])
             try:
-                await slots.sleep(100)
+                await slots.sleep(100, "")
             finally:
-                slots.give_back()
+                slots.give_back("")
 
         task = asyncio.ensure_future(sleeper())
         await asyncio.sleep(1)
         task.cancel()
         await asyncio.wait([task])
-        await slots.take()
-        second = asyncio.ensure_future(slots.take())
+        await slots.take([""])
+        second = asyncio.ensure_future(slots.take([""]))
         await asyncio.sleep(1)
         assert not second.done()
         second.cancel()
