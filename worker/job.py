@@ -100,7 +100,7 @@ def _wired(
     cluster, openai, clock = world.cluster, world.openai, world.clock
     slots = Slots(options.concurrency)
     known = [entry.throttle for entry in entries.values() if isinstance(entry, Entry) and entry.throttle is not None]
-    restraint = Restraint(clock, slots, [] if options.force else known)
+    restraint = Restraint(clock, slots, stop, [] if options.force else known)
     projects = Projects(cluster, openai, restraint, slots, clock, options.allowed_hosts, options.fallback_admin_key)
     observer = Observer(cluster, projects, clock)
     rotation = Rotation(cluster, openai, ledger, projects, restraint, observer, clock, world.random, slots.sleep, info)

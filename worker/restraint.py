@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal, TypeVar
 
 from worker.bookkeeping import pause_after
-from worker.concurrency import Slots, Turn
+from worker.concurrency import Slots, Stop, Turn
 from worker.errors import Deferred, RotatorError, Throttled, Unanswered
 from worker.model import Hidden, Project, ProjectAccess, Throttle
 from worker.ports import Clock
@@ -33,8 +33,8 @@ LONGEST = timedelta(days=1)
 """A server that asks for more is asked again after this."""
 BREATH = timedelta(seconds=10)
 """How long a project that does not answer is given before one more request."""
-UNNAMED = timedelta(seconds=1)
-"""The same after a 429 that names no pause."""
+SHORTEST = timedelta(seconds=1)
+"""The pause after a 429 that names none, or next to none."""
 _EVER = datetime.min.replace(tzinfo=UTC)
 
 
@@ -49,7 +49,7 @@ class _Gate:
     closed: bool = False
     """Left alone for the rest of the run."""
     throttled: bool = False
-    """Its last bad answer was a 429; otherwise there was none."""
+    """Of a project: its last bad answer was a 429; otherwise there was none."""
     times: int = 0
     """How many runs, one after the other, ended so."""
     turn: Turn = field(default_factory=Turn)
@@ -58,15 +58,18 @@ class _Gate:
 class Restraint:
     """`slots`: who waits lends the place of its tenant to others. `known`: what earlier runs were told."""
 
-    def __init__(self, clock: Clock, slots: Slots, known: Iterable[Throttle] = ()) -> None:
+    def __init__(self, clock: Clock, slots: Slots, stop: Stop, known: Iterable[Throttle] = ()) -> None:
         self._clock = clock
         self._slots = slots
+        self._stop = stop
         self._keys: dict[tuple[str, str], _Gate] = {}
         self._projects: dict[tuple[Project, str, Kind], _Gate] = {}
         for throttle in known:
-            gate = self._keys.setdefault((throttle.host, throttle.key), _Gate(careful=True))
-            gate.not_before = max(gate.not_before, throttle.until)
-            gate.times = max(gate.times, throttle.times)
+            if throttle.until > clock.now() - LONGEST:
+                gate = self._keys.setdefault((throttle.host, throttle.key), _Gate())
+                gate.not_before = max(gate.not_before, throttle.until)
+                gate.times = max(gate.times, throttle.times)
+                gate.careful = gate.times > 0
 
     @asynccontextmanager
     async def turn(self, access: ProjectAccess, key: Hidden, *, kind: Kind) -> AsyncIterator[None]:
@@ -81,6 +84,7 @@ class Restraint:
                 for gate in gates:
                     if gate.careful:
                         await turns.enter_async_context(self._slots.locked(gate.turn, _tenant(access)))
+                        self._go_on()
                 if not any(gate.closed or gate.not_before > self._clock.now() for gate in gates):
                     yield
                     return
@@ -145,6 +149,12 @@ class Restraint:
             if pause <= timedelta(0):
                 return
             await self._slots.sleep(pause.total_seconds(), _tenant(access))
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Who has waited asks again whether new steps may be started. Raises Deferred."""
+        if self._stop.reason is not None:
+            raise Deferred(self._stop.reason, "not tried: the run's time was over before OpenAI could be asked")
 
     def _slow_down(self, by_key: _Gate, by_project: _Gate, sent: datetime, asked: float | None) -> datetime:
         """Note a 429 and the pause it asks for, in seconds; until when the key is left alone."""
@@ -152,8 +162,8 @@ class Restraint:
         for gate in (by_key, by_project):
             if sent >= by_key.not_before:  # otherwise it was on its way already, and says nothing new
                 gate.bad += 1
-            gate.careful = gate.throttled = True
-        pause = timedelta(seconds=min(asked, LONGEST.total_seconds())) if asked is not None else UNNAMED
+        by_key.careful = by_project.throttled = True
+        pause = max(SHORTEST, timedelta(seconds=min(asked or 0.0, LONGEST.total_seconds())))
         by_project.closed = by_project.closed or by_project.bad >= IN_A_ROW
         if not by_key.closed and (by_key.bad >= limit or pause > SHORT):
             by_key.closed = True
@@ -180,10 +190,10 @@ def _tenant(access: ProjectAccess) -> str:
 
 
 def _answered(by_key: _Gate, by_project: _Gate, sent: datetime) -> None:
-    for gate in (by_key, by_project):
-        if sent >= gate.not_before:
-            gate.bad = 0
-    by_project.careful = False
+    if sent >= by_key.not_before:
+        by_key.bad = 0
+    if sent >= by_project.not_before:
+        by_project.bad, by_project.careful = 0, False
 
 
 def _deferred(access: ProjectAccess, by_key: _Gate, by_project: _Gate, now: datetime) -> Deferred:

@@ -184,6 +184,8 @@ def _noted(target: Target, seen: Observation, decision: Decision, now: datetime)
         return entry.with_condition(False, decision.reason, decision.message, now)
     if decision.reason == "InProgress":
         return seen.entry
+    if seen.trouble is None:
+        entry = replace(entry, throttle=None)  # OpenAI has answered
     if decision.reason == "Suspended":
         ready = bookkeeping.current(entry) is not None
         return replace(entry, next_rotation_at=None).with_condition(ready, decision.reason, decision.message, now)
