@@ -149,7 +149,12 @@ def healthy(entry: Entry, now: datetime) -> Entry:
 
 
 def failed(entry: Entry, name: str, account: Account | None, reason: str, message: str, now: datetime) -> Entry:
-    """An attempt came to a definite end without publishing: its claim ends now, and the next attempt is put off.
+    """An attempt came to a definite end without publishing: its claim ends now, and the next attempt is put off."""
+    return postponed(refused(entry, name, account, now), reason, message, now)
+
+
+def refused(entry: Entry, name: str, account: Account | None, now: datetime) -> Entry:
+    """An intent came to nothing, or to an account that is not published: its claim ends now.
 
     `account`: what is known of the account that was made, None where nothing is.
     """
@@ -159,7 +164,7 @@ def failed(entry: Entry, name: str, account: Account | None, reason: str, messag
         else intent
         for intent in entry.unpublished
     )
-    return postponed(replace(entry, unpublished=unpublished), reason, message, now)
+    return replace(entry, unpublished=unpublished)
 
 
 def postponed(entry: Entry, reason: str, message: str, now: datetime) -> Entry:

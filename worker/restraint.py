@@ -69,7 +69,7 @@ class Restraint:
                 gate = self._keys.setdefault((throttle.host, throttle.key), _Gate())
                 gate.not_before = max(gate.not_before, throttle.until)
                 gate.times = max(gate.times, throttle.times)
-                gate.careful = gate.times > 0
+                gate.careful = True
 
     @asynccontextmanager
     async def turn(self, access: ProjectAccess, key: Hidden, *, kind: Kind) -> AsyncIterator[None]:

@@ -47,6 +47,16 @@ class Abandoned(RotatorError):
 
 
 @dataclass(frozen=True, slots=True)
+class _Asked:
+    """An intent, when it was written by the monotonic clock, and what came of asking for its account."""
+
+    entry: Entry
+    account: Account
+    written_at: float
+    answer: MintedKey | RotatorError
+
+
+@dataclass(frozen=True, slots=True)
 class Rotation:
     """`sleep` lends the place of a tenant's work among the concurrent ones to others."""
 
@@ -63,42 +73,54 @@ class Rotation:
 
     async def rotate(self, target: Target, seen: Observation, why: Rotate) -> Outcome:
         """Rotate a target. Raises what writing the intent raised, and Deferred where OpenAI is left alone."""
-        account = Account(self._name(target), target.generator.access)
         if seen.entry.failures.count:
             refused = await self._rehearse(target, seen)
             if refused is not None:
                 entry = bookkeeping.postponed(seen.entry, refused.reason, refused.message, self.clock.now())
                 return self._failure(target, refused, await self.ledger.save(entry))
         try:
-            entry, written_at, minted = await self._begin(target, seen.entry, account)
+            asked = await self._begin(target, seen.entry)
         except Conflict:
             return Outcome(target.ref, Result.KEPT, "InProgress", "another run has just begun to work on it")
+        entry, minted = asked.entry, asked.answer
         if isinstance(minted, RotatorError):
-            return await self._give_up(target, entry, account.name, None, minted)
+            return await self._give_up(target, entry, asked.account.name, None, minted)
         known = minted.account
         try:
-            await self._verify(target, minted, written_at)
-            at = await self._publish(target, seen, entry, minted, written_at)
+            await self._verify(target, minted, asked.written_at)
+            at = await self._publish(target, seen, entry, minted, asked.written_at)
         except RotatorError as error:
             return await self._give_up(target, entry, known.name, known, error)
         return await self._record(target, entry, known, why, at)
 
     # --- the steps
 
-    async def _begin(
-        self, target: Target, entry: Entry, account: Account
-    ) -> tuple[Entry, float, MintedKey | RotatorError]:
-        """Write the intent and mint, in one turn: all waiting is before the intent (I1). The entry, when it was written
-        by the monotonic clock, and what came of the request.
+    async def _begin(self, target: Target, entry: Entry) -> _Asked:
+        """Write the intent and ask for its account.
+
+        Where OpenAI asks to slow down nothing was made: after the pause there is another intent, with another name.
         """
-        access = account.access
-        admin_key = await self.projects.admin_key(access.admin_key)
-        async with self.restraint.turn(access, admin_key, kind="create"):
+        admin_key = await self.projects.admin_key(target.generator.access.admin_key)
+        asked = await self._ask(target, entry, admin_key)
+        for _ in range(_ATTEMPTS - 1):
+            if not isinstance(asked.answer, Deferred):
+                break
+            entry = bookkeeping.refused(asked.entry, asked.account.name, None, self.clock.now())
+            try:
+                asked = await self._ask(target, entry, admin_key)
+            except Deferred:
+                break
+        return asked
+
+    async def _ask(self, target: Target, entry: Entry, admin_key: Hidden) -> _Asked:
+        """Intent and request in one turn: all waiting is before the intent (I1). Raises Deferred before it is written."""
+        account = Account(self._name(target), target.generator.access)
+        async with self.restraint.turn(account.access, admin_key, kind="create"):
             entry, written_at = await self._intend(target, entry, account)
             try:
-                return entry, written_at, await self._mint(target, account, admin_key)
+                return _Asked(entry, account, written_at, await self._mint(target, account, admin_key))
             except RotatorError as error:
-                return entry, written_at, error
+                return _Asked(entry, account, written_at, error)
 
     async def _intend(self, target: Target, entry: Entry, account: Account) -> tuple[Entry, float]:
         """Write the intent; when that was, by the monotonic clock. Written again while it takes too long (I1)."""
