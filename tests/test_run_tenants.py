@@ -196,6 +196,19 @@ def test_a_rate_limit_slows_down_and_serves_all(scene: Scene) -> None:
     assert len(scene.accounts(f"project-{TROUBLED}")) == 120
 
 
+@pytest.mark.parametrize(("retry_after", "most"), [(1, 4), (None, 2), (60, 1)])
+def test_an_api_server_that_asks_to_slow_down_is_not_spun_at(scene: Scene, retry_after: int | None, most: int) -> None:
+    """Each request is made a few times, as far apart as it asks for; the next run goes on."""
+    tenants = Tenants(scene, crowd=20, others=0)
+    tenants.run(cluster=[Rule(too_many_requests(retry_after), "PATCH", ".*/keyrotations/.*")], max_wait=timedelta(0))
+    assert scene.cluster_session is not None
+    writes = Counter(e.path for e in scene.cluster_session.log if e.method == "PATCH" and "/keyrotations/" in e.path)
+    # The intent; why there is none; and what was retired.
+    assert max(writes.values()) <= 3 * most
+    scene.advance(minutes=10)
+    assert tenants.run().results == {"rotated Due": 20}
+
+
 def test_a_failing_project_is_seen_in_the_exit_code(scene: Scene) -> None:
     """Also in that of a run that left all of it to the next."""
     tenants = Tenants(scene, crowd=3, others=1)
