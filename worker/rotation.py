@@ -113,7 +113,7 @@ class Rotation:
         return asked
 
     async def _ask(self, target: Target, entry: Entry, admin_key: Hidden) -> _Asked:
-        """Intent and request in one turn, so that all waiting comes first (I1). Raises Deferred where it is not their turn."""
+        """Intent and request in one turn, so that all waiting comes first (I1). Raises Deferred where there is no turn."""
         account = Account(self._name(target), target.generator.access)
         async with self.restraint.turn(account.access, admin_key, kind="create"):
             entry, written_at = await self._intend(target, entry, account)
