@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import copy
+import functools
 import json
 import random
 import re
@@ -310,10 +312,15 @@ def checked_scene() -> Iterator[Scene]:
 
 def documented(admin_key: str, host: str) -> list[dict[str, Any]]:
     """The documentation's objects with another host and admin key."""
-    objects: list[dict[str, Any]] = [obj for obj in yaml.safe_load_all(DOCUMENTED.read_text()) if obj]
+    objects = copy.deepcopy(_documented())
     for obj in objects:
         if obj["kind"] == "Secret":
             obj["stringData"]["api-key"] = admin_key
         if obj["kind"] == "OpenAI":
             obj["spec"]["host"] = host
     return objects
+
+
+@functools.cache
+def _documented() -> list[dict[str, Any]]:
+    return [obj for obj in yaml.safe_load_all(DOCUMENTED.read_text()) if obj]

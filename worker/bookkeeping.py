@@ -24,6 +24,9 @@ from worker.model import (
 )
 
 READY = "Rotated"
+CLAIM = timedelta(seconds=210)
+"""How long an intent claims its target: rotation's work and last write (165 s), the 15 that the API server is given to
+end a request (its `timeout` parameter), and a margin for clocks. What was asked for at OpenAI has appeared by then."""
 LISTS_APART = timedelta(minutes=1)
 """How far apart the two lists must begin that let an intent go for which no account was found."""
 
@@ -51,6 +54,10 @@ def reconcile(entry: Entry, secret: SecretView | None, named_at_openai: str | No
     if carried:
         chosen = next((publication for publication in carried if publication.superseded_at is None), carried[-1])
         return entry if chosen.superseded_at is None else _promoted(entry, chosen, now)
+    ended = [intent for intent in entry.unpublished if intent.claimed_until <= now]  # of others their runs will note it
+    for intent in ended:
+        if secret.carries(intent.account):
+            return published(entry, intent.account, intent.requested_at, now)
     named = secret.named
     if named is None or named.ledger != entry.ledger or named.target != str(entry.target):
         return entry
@@ -58,9 +65,7 @@ def reconcile(entry: Entry, secret: SecretView | None, named_at_openai: str | No
         if publication.account.name == named.name and publication.account.id == named.id:
             known = publication.account.key_digest is not None
             return entry if known or publication.superseded_at is None else _promoted(entry, publication, now)
-    for intent in entry.unpublished:
-        if intent.claimed_until > now:
-            continue  # its run is at it and will note it
+    for intent in ended:
         if intent.account.name == named.name and named.id == (intent.account.id or named.id):
             if intent.account.id is None and named_at_openai != named.name:
                 continue
@@ -146,13 +151,20 @@ def healthy(entry: Entry, now: datetime) -> Entry:
     return entry.with_condition(True, READY, message, now)
 
 
-def failed(entry: Entry, name: str, account: Account | None, reason: str, message: str, now: datetime) -> Entry:
-    """An attempt came to a definite end without publishing: its claim ends now, and the next attempt is put off.
+def failed(
+    entry: Entry, name: str, account: Account | None, reason: str, message: str, now: datetime, *, definite: bool = True
+) -> Entry:
+    """An attempt failed, and the next one is put off. Where its end is definite its claim ends now.
 
-    `account`: what is known of the account that was made, None where nothing is.
+    `account`: what is known of the account that was made, None where nothing is: then nothing was published either.
     """
     unpublished = tuple(
-        replace(intent, account=account or intent.account, claimed_until=now, refused=True)
+        replace(
+            intent,
+            account=account or intent.account,
+            claimed_until=now if definite else intent.claimed_until,
+            refused=definite or account is None,
+        )
         if intent.account.name == name
         else intent
         for intent in entry.unpublished
@@ -191,6 +203,18 @@ def presumed(entry: Entry, intent: Intent, account_id: str, now: datetime) -> En
     publication = Publication(replace(intent.account, id=account_id), intent.requested_at, now, intent.requested_at)
     rest = tuple(other for other in entry.unpublished if other.account.name != intent.account.name)
     return replace(entry, history=(*entry.history, publication), unpublished=rest)
+
+
+def unaccounted(entry: Entry, intent: Intent, secret: SecretView | None) -> bool:
+    """May the Secret carry this intent's key, whatever its annotation says?
+
+    It may where a key is in the place that the intent was for, and the ledger knows no account whose key that is.
+    """
+    place = intent.account.data_key
+    digest = secret.digests.get(place) if secret is not None and place is not None else None
+    known = {publication.account.key_digest for publication in entry.history}
+    known |= {other.account.key_digest for other in entry.unpublished}
+    return digest is not None and digest not in known
 
 
 def is_empty(entry: Entry) -> bool:

@@ -205,6 +205,7 @@ def _account_object(account: Account) -> JSON:
         adminKey={"name": access.admin_key.secret.name, "key": access.admin_key.key},
         expiresAt=account.expires_at,
         keyDigest=account.key_digest,
+        dataKey=account.data_key,
     )
 
 
@@ -223,6 +224,7 @@ def _account(name: str, stored: Mapping[str, Any], namespace: str) -> Account:
         key_id=stored.get("keyId"),
         expires_at=_time(stored, "expiresAt"),
         key_digest=stored.get("keyDigest"),
+        data_key=_text(stored, "dataKey") if "dataKey" in stored else None,
     )
 
 

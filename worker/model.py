@@ -225,6 +225,8 @@ class Account:
     expires_at: datetime | None = None
     key_digest: str | None = None
     """Tells whether a Secret carries this account's key, whatever the Secret's annotation says."""
+    data_key: str | None = None
+    """Under which of the Secret's data keys its key is written."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from worker.bookkeeping import current, renew_by
+from worker.bookkeeping import CLAIM, current, renew_by
 from worker.codec import MANAGED
 from worker.errors import ConfigurationError, Refused, RotatorError, Throttled
 from worker.formats import format_duration, format_time
@@ -302,10 +302,14 @@ class Held:
 
 
 def ripe_at(previous: Publication, cleanup: CleanupPolicy) -> datetime | None:
-    """The earliest moment at which a publication may go, by its grace period alone; None: it is current."""
+    """The earliest moment at which a publication may go, by its grace period alone; None: it is current.
+
+    Not before all that its request may have made has appeared: something on the way may have sent it twice.
+    """
     if previous.superseded_at is None:
         return None
-    return previous.superseded_at + (cleanup.grace if cleanup.kind is CleanupKind.RETAIN_LATEST else cleanup.idle)
+    grace = cleanup.grace if cleanup.kind is CleanupKind.RETAIN_LATEST else cleanup.idle
+    return max(previous.superseded_at + grace, (previous.requested_at or previous.at) + CLAIM)
 
 
 def holders(

@@ -127,10 +127,12 @@ class Retirement:
         account = item.account
         try:
             if isinstance(item, Intent):
+                if not item.refused and bookkeeping.unaccounted(entry, item, sight.secret):
+                    return entry, "the Secret holds a key that the ledger does not know: it may be this one's"
                 return await self._settle(entry, item, sight), None
             verdict = await self._verdict(item, entry, sight)
-            if isinstance(verdict, Delete) and await self._delete(account, account.id, sight):
-                return bookkeeping.released(entry, {account.name}), None
+            if isinstance(verdict, Delete):
+                return await self._delete_all(entry, item, await self._ids(item), sight), None
             return entry, verdict.why if isinstance(verdict, Held) else None
         except Refused as error:
             if await self.projects.archived(account.access, error):
@@ -168,16 +170,29 @@ class Retirement:
         been published, and then a container may hold its key: it goes as a publication does.
         """
         account = intent.account
-        listing = await self.projects.listing(account.access, not_before=intent.claimed_until)
-        ids = set(listing.ids_of(account.name)) | ({account.id} if account.id is not None else set())
+        ids = await self._ids(intent)
         if not ids:
+            listing = await self.projects.listing(account.access, not_before=intent.claimed_until)
             return bookkeeping.missed(entry, account.name, listing.begun_at)
-        consumers = () if intent.refused else await self.pods.consumers(entry.target, not_before=intent.claimed_until)
-        if may_carry(intent, consumers, succeeded=sight.secret is not None):
-            one = next(iter(ids)) if len(ids) == 1 else None  # of several nobody can tell which one was published
-            return bookkeeping.presumed(entry, intent, one, self.clock.now()) if one is not None else entry
-        confirmed = [await self._delete(account, account_id, sight) for account_id in sorted(ids)]
-        return bookkeeping.released(entry, {account.name}) if all(confirmed) else entry
+        if not intent.refused:
+            if len(ids) == 1:
+                return bookkeeping.presumed(entry, intent, ids[0], self.clock.now())
+            consumers = await self.pods.consumers(entry.target, not_before=intent.claimed_until)
+            if may_carry(intent, consumers, succeeded=sight.secret is not None):
+                return entry  # nobody can tell which of them was published
+        return await self._delete_all(entry, intent, ids, sight)
+
+    async def _ids(self, item: Publication | Intent) -> list[str]:
+        """Every account that its request made: something on the way may have sent it twice, or lost the answer."""
+        account, requested = item.account, item.requested_at
+        appeared = item.claimed_until if isinstance(item, Intent) else requested and requested + bookkeeping.CLAIM
+        listing = await self.projects.listing(account.access, not_before=appeared)
+        return sorted({*listing.ids_of(account.name), *([account.id] if account.id is not None else [])})
+
+    async def _delete_all(self, entry: Entry, item: Publication | Intent, ids: list[str], sight: _Sight) -> Entry:
+        """The entry without the item, where all of its accounts are gone now."""
+        confirmed = [await self._delete(item.account, account_id, sight) for account_id in ids]
+        return bookkeeping.released(entry, {item.account.name}) if all(confirmed) else entry
 
     def _twins(self, entry: Entry) -> list[tuple[Account, str]]:
         """Other accounts with the name of a published one, in lists that this run has read: a create was repeated on

@@ -30,10 +30,7 @@ WORK = 135.0
 """Seconds after the intent within which the key must be on its way into the Secret: create (30), verify (60), and
 conflicts on the way."""
 WRITING = 30.0
-"""Seconds for one write of the Secret with its retries."""
-CLAIM = WORK + WRITING + 45.0
-"""Seconds that an intent claims its target: the work, a last write, the 15 that the API server is given to end a
-request (its `timeout` parameter), and a margin for clocks."""
+"""Seconds for one write of the Secret with its retries. Work and writing end well within `bookkeeping.CLAIM`."""
 VERIFYING = 60.0
 """Seconds until a key that OpenAI does not accept is given up."""
 
@@ -62,7 +59,7 @@ class Rotation:
 
     async def rotate(self, target: Target, seen: Observation, why: Rotate) -> Outcome:
         """Rotate a target. Raises what writing the intent raised."""
-        account = Account(self._name(target), target.generator.access)
+        account = Account(self._name(target), target.generator.access, data_key=target.data_key)
         if seen.entry.failures.count:
             refused = await self._rehearse(target, seen)
             if refused is not None:
@@ -90,7 +87,7 @@ class Rotation:
         while True:
             begun = self.clock.monotonic()
             now = self.clock.now()
-            intended = bookkeeping.intended(entry, target, account, self.run, now, now + timedelta(seconds=CLAIM))
+            intended = bookkeeping.intended(entry, target, account, self.run, now, now + bookkeeping.CLAIM)
             entry = await self.ledger.save(intended)
             if self.clock.monotonic() - begun <= FRESH:
                 return entry, begun
@@ -239,9 +236,7 @@ class Rotation:
 
         def noted(entry: Entry) -> Entry:
             now = self.clock.now()
-            if definite:
-                return bookkeeping.failed(entry, name, known, error.reason, error.message, now)
-            return bookkeeping.postponed(entry, error.reason, error.message, now)
+            return bookkeeping.failed(entry, name, known, error.reason, error.message, now, definite=definite)
 
         try:
             entry = await self.ledger.update(entry, noted)
