@@ -153,7 +153,7 @@ class Retirement:
 
     async def _delete(self, account: Account, account_id: str | None, sight: _Sight, *, by_name: bool = True) -> bool:
         """Delete an account, unless the Secret names it or carries its key. True: OpenAI confirms that it is gone."""
-        if self.clock.monotonic() - sight.at > FRESH:
+        while self.clock.monotonic() - sight.at > FRESH:  # again, where the look itself took that long
             sight.at = self.clock.monotonic()
             sight.secret = await self.observer.secret(sight.target)
         if sight.secret is not None and account_id == account.id and sight.secret.carries(account):

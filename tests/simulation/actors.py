@@ -156,8 +156,7 @@ class Actors:
         if chance.random() < 0.7:
             return "thought better of it"
         self.oracle.license(*TARGETS)
-        self.stage.openai.archive(OTHER_PROJECT)
-        self.stage.strangers &= {account.id for account in self.stage.openai.accounts(PROJECT)}
+        self.stage.archive(OTHER_PROJECT)
         return f"archived {OTHER_PROJECT}"
 
     def delete_account(self, chance: random.Random) -> str:
@@ -320,7 +319,7 @@ class Actors:
         state = {"running": {"startedAt": format_time(started)}}
         status = {"phase": "Running", "containerStatuses": [{"name": "c", "state": state}]}
         self._send("PATCH", f"/api/v1/namespaces/{name}/status", {"status": status})
-        self.oracle.containers[name] = Container(era.account, era)
+        self.oracle.containers[name] = Container(era.account, era, late=era.ended is not None)
 
     def restart_container(self, chance: random.Random) -> str:
         """In place: it reads the Secret anew."""

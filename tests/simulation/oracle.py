@@ -65,10 +65,14 @@ class Era:
 
 @dataclass(slots=True)
 class Container:
-    """A container that took a key from its environment."""
+    """A container that took a key from its environment.
+
+    `late`: from a kubelet's cache, after the account had been superseded: it is only a possible holder.
+    """
 
     account: str
     era: Era
+    late: bool = False
 
 
 @dataclass(slots=True)
@@ -270,7 +274,7 @@ class Oracle:
         if era.account == account and not (era.by_user and era.since > looked):
             self.violate(f"I3: account {made.name} was deleted while {made.target} carries its key")
         for name, container in self.containers.items():
-            if container.account == account and (container.era.noted or not container.era.by_user):
+            if container.account == account and self._must_be_seen(container, made, run):
                 self.violate(f"I3: account {made.name} was deleted while {name} holds its key")
         left = [era for era in self._eras[made.target] if era.account == account and era.ended is not None]
         if not left or (left[-1].by_user and not left[-1].noted):
@@ -278,7 +282,18 @@ class Oracle:
         superseded = left[-1].ended or 0.0
         if now < superseded + self.stage.setting.grace.total_seconds() - 2:
             self.violate(f"I3: account {made.name} was deleted {now - superseded:.0f} s after it was superseded")
+        noticed = self._entries[made.target].get(made.name, {}).get("supersededAt")
+        superseded = max(superseded, self._moment(noticed) if noticed is not None else 0.0)
         self._check_unused(account, made, run.uses.get(made.key_id), superseded)
+
+    def _must_be_seen(self, container: Container, made: Made, run: Run) -> bool:
+        """Could the worker know that this container holds the key?"""
+        era = container.era
+        if era.by_user and not era.noted:
+            return False
+        used = run.uses.get(made.key_id)
+        last = max(era.ended or 0.0, used - self._epoch() if used is not None else 0.0)
+        return not container.late or self.stage.moment() < last + self.stage.setting.cleanup.idle.total_seconds() - 2
 
     def _check_unused(self, account: str, made: Made, used: float | None, superseded: float) -> None:
         """I3: what OpenAI told the run of the key's last use, `used`, lets the account go."""
@@ -301,6 +316,8 @@ class Oracle:
             for name, account in before.items():
                 if name in after or "publishedAt" in account or name in {made.name for made in self.made.values()}:
                     continue
+                if self.stage.is_archived(account["projectId"]):
+                    continue  # an archived project has no accounts
                 ended = self._moment(account["claimedUntil"])
                 complete = [begun for begun in self._lists[account["projectId"]] if begun >= ended - 1]
                 if len(complete) < 2:

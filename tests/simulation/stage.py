@@ -79,6 +79,7 @@ class Stage:
                 # Names as ours: only the ledger tells.
                 self.openai.add_account(project, f"app_stranger{number:03}")
         self.strangers = {account.id for project in PROJECTS for account in self.openai.accounts(project)}
+        self._archived: set[str] = set()
         install_crds(self.kubernetes)
         create_namespace(self.kubernetes, LEDGER)
         apply(self.kubernetes, self._admin_secret(LEDGER, FALLBACK))
@@ -158,6 +159,15 @@ class Stage:
         """What the key in a Secret is good for."""
         (value,) = secret["data"].values()
         return self.openai.key_status(base64.b64decode(value).decode())
+
+    def is_archived(self, project: str) -> bool:
+        return project in self._archived
+
+    def archive(self, project: str) -> None:
+        """Its accounts and keys are gone with it, the strangers' too."""
+        self._archived.add(project)
+        self.openai.archive(project)
+        self.strangers &= {account.id for one in PROJECTS for account in self.openai.accounts(one)}
 
     def accounts(self) -> list[Account]:
         """Every account at OpenAI but the strangers'."""
