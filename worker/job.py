@@ -36,7 +36,6 @@ from worker.retiring import Retiring
 from worker.rotation import Rotation
 from worker.serving import Serving
 
-
 _LOOKS_AT_THE_TIME = 3
 
 
