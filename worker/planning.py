@@ -258,6 +258,7 @@ def _foreign_annotation(target: Target, seen: Observation, named: NamedAccount) 
             "delete it or its annotations",
         )
     known = any((p.account.name, p.account.id) == (named.name, named.id) for p in seen.entry.history)
+    known = known or any(i.account.name == named.name for i in seen.entry.unpublished)
     if known or seen.trouble is not None:
         return None
     if seen.named_at_openai is not None or not seen.asked:
