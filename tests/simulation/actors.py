@@ -10,7 +10,8 @@ import asyncio
 import base64
 import json
 import random
-from collections.abc import Callable, Coroutine, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -50,9 +51,7 @@ class Actors:
         self.calm = False
         self._say = say
         self._copies: list[Mapping[str, Any]] = []
-        self._count = 0
-        self._tasks: list[Coroutine[Any, Any, None]] = []
-        self._following: set[asyncio.Task[None]] = set()
+        self.acts_done: Counter[str] = Counter()
         self.acts: tuple[Act, ...] = (
             # Kubelets act most often, then users; the rest is rarer in life too.
             *[self.start_container] * 4,
@@ -81,7 +80,7 @@ class Actors:
         self.do(chance.choice(self.acts), chance)
 
     def do(self, act: Act, chance: random.Random) -> None:
-        self._count += 1
+        self.acts_done[act.__name__.strip("_")] += 1
         try:
             self._say(f"{act.__name__}: {act(chance)}")
         except Refused as error:
@@ -100,6 +99,10 @@ class Actors:
 
     def _send(self, method: str, path: str, body: object = None) -> Any:
         return send(self.stage.kubernetes, method, path, body)
+
+    @property
+    def _count(self) -> int:
+        return self.acts_done.total()
 
     # --- users
 

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from yarl import URL
+
 from sandbox.faults import (
     Fate,
     answered,
@@ -23,24 +25,29 @@ from sandbox.faults import (
     too_many_requests,
 )
 from sandbox.in_process import InProcessResponse, InProcessSession
-from sandbox.wire import Machine, Request, Response
+from sandbox.wire import Exchange, Machine, Request, Response
 from tests.simulation.oracle import Oracle, Run, kind_of
 
 Tally = Counter[tuple[str, str]]
-"""How often each kind of request met each fault."""
+"""How often each kind of request was sent by rough runs (`SENT`), and met each fault."""
+SENT = "sent"
 
 
 @dataclass(frozen=True, slots=True)
 class Roughness:
     """Probabilities, per request."""
 
-    faults: float = 0.15
-    kills: float = 0.02
-    freezes: float = 0.01
+    faults: float = 0.0
+    kills: float = 0.0
+    freezes: float = 0.0
+
+    @classmethod
+    def drawn(cls, chance: random.Random) -> Roughness:
+        """Rough enough that runs fail, and often not so rough that they never come to their end."""
+        return cls(chance.choice((0.03, 0.1, 0.2)), chance.choice((0.002, 0.01, 0.03)), chance.choice((0.002, 0.01)))
 
 
-ROUGH = Roughness()
-CALM = Roughness(0.0, 0.0, 0.0)
+CALM = Roughness()
 
 
 def _unavailable() -> Fate:
@@ -63,22 +70,25 @@ FAULTS: dict[str, Callable[[random.Random], Fate]] = {
     "429": lambda chance: too_many_requests(chance.choice((1, 5, None))),
     "HTML with 200": lambda _: _html(),
 }
-REPEATED = "repeated on the way"
+REPEATED = "repeated"
 """Something in between sends a create twice."""
-FROZEN = "process frozen"
+FROZEN = "frozen"
+"""The process stands still once the answer has come, for longer than any timeout of its own."""
+KILLED = "killed"
+"""The run ends when the request is sent, or up to half a second later."""
 
 
 @dataclass
 class Fates:
-    """The fates of one run's requests. `kill` ends the run as `kill -9` does."""
+    """The fates of one run's requests. `work` is the run, which a kill ends as `kill -9` does."""
 
     run: Run
     roughness: Roughness
     oracle: Oracle
     chance: random.Random
     tally: Tally
-    kill: Callable[[], object]
     say: Callable[[str], None]
+    work: asyncio.Task[None] | None = None
     killed: bool = False
     repeated: list[Request] = field(default_factory=list)
 
@@ -87,11 +97,13 @@ class Fates:
             raise asyncio.CancelledError
         self.oracle.sent(self.run, request)
         kind, chance = kind_of(request), self.chance
+        if self.roughness is not CALM:
+            self.count(kind, SENT)
         if chance.random() < self.roughness.kills:
-            self._count(kind, "killed", request)
-            asyncio.get_running_loop().call_later(chance.choice((0.0, 0.0, 0.1, 0.5)), self._kill)
+            self._count(kind, KILLED, request)
+            asyncio.get_running_loop().call_later(chance.choice((0.0, 0.0, 0.1, 0.5)), self.kill)
         if chance.random() >= self.roughness.faults:
-            return delivered(chance.uniform(0, 0.3), chance.uniform(0, 0.3)) if self.roughness.faults else delivered()
+            return delivered() if self.roughness is CALM else delivered(chance.uniform(0, 0.3), chance.uniform(0, 0.3))
         if kind == "POST service_accounts" and chance.random() < 0.1:
             self._count(kind, REPEATED, request)
             self.repeated.append(request)
@@ -100,21 +112,25 @@ class Fates:
         self._count(kind, fault, request)
         return FAULTS[fault](chance)
 
-    def freeze(self, kind: str) -> float:
+    def freeze(self) -> float:
         """Seconds for which the process stands still now, whatever its timers say."""
         if self.chance.random() >= self.roughness.freezes:
             return 0.0
-        self.tally[kind, FROZEN] += 1
         seconds = self.chance.choice((8.0, 40.0, 200.0, 400.0))
         self.say(f"{self.run.name}: {FROZEN} for {seconds:.0f} s")
         return seconds
 
-    def _kill(self) -> None:
+    def count(self, kind: str, fault: str) -> None:
+        self.tally[kind, fault] += 1
+
+    def kill(self) -> None:
+        """End the run: it is told nothing any more, and sends nothing any more."""
         self.killed = True
-        self.kill()
+        if self.work is not None:
+            self.work.cancel()
 
     def _count(self, kind: str, fault: str, request: Request) -> None:
-        self.tally[kind, fault] += 1
+        self.count(kind, fault)
         self.say(f"{self.run.name}: {fault}: {request.method} {request.path}")
 
 
@@ -147,7 +163,9 @@ class FreezingSession(InProcessSession):
 
     async def _request(self, method: str, url: Any, **options: Any) -> InProcessResponse:
         response = await super()._request(method, url, **options)
-        seconds = self._fates.freeze(method)
+        seconds = self._fates.freeze()
         if seconds:
+            kind = Exchange(0.0, method, URL(url).raw_path, 0).kind
+            self._fates.count(kind, FROZEN)
             await asyncio.sleep(seconds)
         return response

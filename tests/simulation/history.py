@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, cast
@@ -21,7 +21,7 @@ from sandbox.in_process import api_client
 from tests.canary import leaks
 from tests.scene import HOST, LEDGER, RecordingWatcher
 from tests.simulation.actors import Actors
-from tests.simulation.fates import CALM, ROUGH, Fates, FreezingSession, Roughness, Tally
+from tests.simulation.fates import CALM, Fates, FreezingSession, Roughness, Tally
 from tests.simulation.oracle import Oracle, Run
 from tests.simulation.stage import FALLBACK, Stage
 from tests.virtual_time import run_virtually
@@ -43,9 +43,8 @@ class Violation(AssertionError):
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """How rough a history is, and how much happens in it."""
+    """How much happens in a history."""
 
-    roughness: Roughness = ROUGH
     runs: int = 8
     acts: int = 16
 
@@ -103,9 +102,11 @@ class History:
     profile: Profile = Profile()
     trace: list[str] = field(default_factory=list)
     faults: Tally = field(default_factory=Counter)
+    runs: int = 0
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
+        self.roughness = Roughness.drawn(self.random)
         self.stage = Stage(self.random)
         self.oracle = Oracle(self.stage, self.say)
         self.actors = Actors(self.stage, self.oracle, self.say)
@@ -141,10 +142,10 @@ class History:
 
     async def _rough_run(self, name: str, chance: random.Random) -> None:
         """A run that may be killed; a Job is then likely to be tried again at once."""
-        killed = await self.run(name, Play.drawn(chance), self.profile.roughness, chance)
+        killed = await self.run(name, Play.drawn(chance), chance, self.roughness)
         if killed and chance.random() < 0.5:
             await asyncio.sleep(chance.uniform(0, 3))
-            await self.run(f"{name} again", Play.drawn(chance), self.profile.roughness, chance)
+            await self.run(f"{name} again", Play.drawn(chance), chance, self.roughness)
 
     async def rest(self) -> None:
         """Nothing happens any more but runs; a day later, in a run that has nothing to rotate, all must be clean."""
@@ -152,15 +153,24 @@ class History:
         play = Play(options_of(fallback_admin_key=FALLBACK_KEY))
         for index, pause in enumerate((400.0, 1200.0, 90_000.0, 960.0)):
             await asyncio.sleep(pause)
-            await self.run(f"calm{index}", play, CALM, self.random)
+            await self.run(f"calm{index}", play, self.random)
         self.oracle.check_at_rest()
 
-    async def run(self, name: str, play: Play, roughness: Roughness, chance: random.Random) -> bool:
-        """One run of the worker; whether it was killed."""
-        begun = self.stage.moment()
-        known = Run(name, begun, play.options.force)
+    async def run(
+        self,
+        name: str,
+        play: Play,
+        chance: random.Random,
+        roughness: Roughness = CALM,
+        *,
+        fates: Callable[..., Fates] = Fates,
+    ) -> bool:
+        """One run of the worker; whether it was killed. `fates` decides what befalls its requests."""
+        self.runs += 1
+        known = Run(name, self.stage.moment(), play.options.force)
         me = asyncio.current_task()
-        work = asyncio.get_running_loop().create_task(self._work(known, play, roughness, chance))
+        own = fates(known, roughness, self.oracle, chance, self.faults, self.say)
+        own.work = work = asyncio.get_running_loop().create_task(self._work(known, play, own, chance))
         try:
             await work
         except asyncio.CancelledError:
@@ -175,10 +185,7 @@ class History:
             self.say(f"{name}: the cluster's objects could not be listed within the deadline")
         return False
 
-    async def _work(self, known: Run, play: Play, roughness: Roughness, chance: random.Random) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        fates = Fates(known, roughness, self.oracle, chance, self.faults, task.cancel, self.say)
+    async def _work(self, known: Run, play: Play, fates: Fates, chance: random.Random) -> None:
         client = api_client(self.stage.kubernetes)
         client.rest_client.pool_manager = cast(aiohttp.ClientSession, FreezingSession(self.stage.kubernetes, fates))
         openai = cast(aiohttp.ClientSession, FreezingSession(self.stage.openai, fates))

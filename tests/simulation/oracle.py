@@ -9,7 +9,7 @@ again between two looks.
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -86,7 +86,6 @@ class Oracle:
         self.stage = stage
         self.violations: list[str] = []
         self.steps = 0
-        self.requests: Counter[str] = Counter()
         self.made: dict[str, Made] = {}
         self.containers: dict[str, Container] = {}
         self._say = say
@@ -115,7 +114,6 @@ class Oracle:
 
     def sent(self, run: Run, request: Request) -> None:
         kind = kind_of(request)
-        self.requests[kind] += 1
         if kind == "POST service_accounts":
             self._check_asked(run, request.json()["name"])
         elif kind == "DELETE service_accounts" and request.path not in run.deletes:
