@@ -60,6 +60,7 @@ class Actors:
             *[self.delete_secret] * 2,
             *[self.restore_copy] * 3,
             self.edit_label,
+            self.put_own_secret,
             self.request_rotation,
             self.recreate_external_secret,
             self.revert_for_a_while,
@@ -86,6 +87,11 @@ class Actors:
         except Refused as error:
             self._say(f"{act.__name__}: {error}")
         self.oracle.look(by_user=True)
+
+    def lie_in_wait(self, chance: random.Random) -> None:
+        """The worker is about to do something that others could spoil: somebody may act right then."""
+        if chance.random() < 0.1:
+            self._later(chance.choice((0.0, 0.5, chance.uniform(0, 30))), chance.choice(self.acts), chance)
 
     def _later(self, seconds: float, act: Act, chance: random.Random) -> None:
         """Do something after a while, unless all is calm by then."""
@@ -118,6 +124,25 @@ class Actors:
         path = external_secret_path(DOCUMENTED.name)
         self._send("PATCH", path, {"metadata": {"annotations": {"edited": str(self._count)}}})
         return f"edited labels of {target} and annotations of an ExternalSecret"
+
+    def put_own_secret(self, chance: random.Random) -> str:
+        """Replace a target's Secret by one that has nothing to do with the worker; for a while."""
+        target = chance.choice(TARGETS)
+        self.oracle.license(target)
+        path = path_of(target)
+        if self.stage.secret(target) is not None:
+            self._send("DELETE", path)
+        metadata = {"name": target.name, "namespace": target.namespace}
+        own = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": {"mine": "bXkgb3du"}}
+        self.oracle.foreign.add(self._send("POST", path.rpartition("/")[0], own)["metadata"]["uid"])
+
+        def take_away(_: random.Random) -> str:
+            self.oracle.license(target)
+            self._send("DELETE", path)
+            return f"deleted {target}"
+
+        self._later(chance.uniform(60, 1800), take_away, chance)
+        return f"put a Secret of their own in the place of {target}"
 
     def request_rotation(self, chance: random.Random) -> str:
         value = str(self._count)
@@ -281,10 +306,12 @@ class Actors:
         honest = named(secret)
         others = [a.id for a in self.stage.accounts()] + sorted(self.stage.strangers)
         victim = chance.choice(others) if others else "user-nobody"
+        recorded = [name for name, account in self.stage.recorded(target).items() if "publishedAt" not in account]
         forged: dict[str, Any] = chance.choice(
             (
                 {**honest, "id": victim},
                 {**honest, "id": victim, "name": "app_stranger000"},
+                {**honest, "id": victim, "name": chance.choice(recorded or ["nobody"]), "target": str(target)},
                 {**honest, "ledger": "another-ledger"},
                 {"id": "../../users", "name": "x"},
                 {},
@@ -398,7 +425,7 @@ class Actors:
         for namespace in ("default", "team"):
             self._send("PATCH", generator_path(namespace), {"spec": {"projectId": PROJECT}})
         for target in TARGETS:
-            if self._is_spoilt(target):
+            if self.stage.secret(target) is not None and self._is_spoilt(target):
                 self._send("DELETE", path_of(target))
         self.oracle.license(*TARGETS)
         self.oracle.look(by_user=True)

@@ -70,6 +70,8 @@ FAULTS: dict[str, Callable[[random.Random], Fate]] = {
     "429": lambda chance: too_many_requests(chance.choice((1, 5, None))),
     "HTML with 200": lambda _: _html(),
 }
+CRITICAL = ("POST service_accounts", "GET models", "GET pods", "GET api_keys")
+"""A key is about to be published, or an account to be deleted."""
 REPEATED = "repeated"
 """Something in between sends a create twice."""
 FROZEN = "frozen"
@@ -88,6 +90,8 @@ class Fates:
     chance: random.Random
     tally: Tally
     say: Callable[[str], None]
+    meanwhile: Callable[[random.Random], None] | None = None
+    """Called where others could spoil what the run is about to do."""
     work: asyncio.Task[None] | None = None
     killed: bool = False
     repeated: list[Request] = field(default_factory=list)
@@ -99,6 +103,8 @@ class Fates:
         kind, chance = kind_of(request), self.chance
         if self.roughness is not CALM:
             self.count(kind, SENT)
+            if self.meanwhile is not None and kind in CRITICAL:
+                self.meanwhile(chance)
         if chance.random() < self.roughness.kills:
             self._count(kind, KILLED, request)
             asyncio.get_running_loop().call_later(chance.choice((0.0, 0.0, 0.1, 0.5)), self.kill)

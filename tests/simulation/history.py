@@ -170,6 +170,7 @@ class History:
         known = Run(name, self.stage.moment(), play.options.force)
         me = asyncio.current_task()
         own = fates(known, roughness, self.oracle, chance, self.faults, self.say)
+        own.meanwhile = self.actors.lie_in_wait
         own.work = work = asyncio.get_running_loop().create_task(self._work(known, play, own, chance))
         try:
             await work

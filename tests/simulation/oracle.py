@@ -88,6 +88,8 @@ class Oracle:
         self.steps = 0
         self.made: dict[str, Made] = {}
         self.containers: dict[str, Container] = {}
+        self.foreign: set[str] = set()
+        """The uids of Secrets that users have made themselves."""
         self._say = say
         self._asked: set[str] = set()
         """Names that were requested."""
@@ -119,6 +121,8 @@ class Oracle:
         elif kind == "DELETE service_accounts" and request.path not in run.deletes:
             run.deletes.add(request.path)
             self._check_looked(run, request.path.rpartition("/")[2])
+        elif kind == "GET keyrotations" and not run.lists:
+            run.started = self.stage.moment()  # it has looked at the time just before
         elif _lists_accounts(kind, request) and "after" not in request.query:
             run.lists[_project(request)] = self.stage.moment()
         if request.path.startswith("/api"):
@@ -237,6 +241,8 @@ class Oracle:
     def _check_published(self, run: Run, request: Request, response: Response) -> None:
         """I2: key and name in one PATCH, of this run's intent, under a resourceVersion, before the claim ends."""
         body, secret = request.json(), response.json()
+        if secret["metadata"]["uid"] in self.foreign:
+            self.violate(f"{run.name} writes {request.path}, which is a user's own Secret")
         metadata = body.get("metadata", {})
         if CURRENT not in metadata.get("annotations", {}) or not body.get("data"):
             self.violate(f"I2: {run.name} writes {request.path} without key and name together")
