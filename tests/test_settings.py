@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from tests.builders import KEY
+from worker.adopting import Wanted
 from worker.hosts import Origin
 from worker.job import Options
 from worker.model import AdminKeyRef, Ref
@@ -41,6 +42,7 @@ def test_without_any_option_a_run_has_the_documented_defaults() -> None:
             force=False,
             dry_run=False,
         ),
+        wanted=Wanted(),
         output=None,
         deadline=timedelta(minutes=15),
         strict=False,
