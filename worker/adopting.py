@@ -106,9 +106,9 @@ class _Gathering:
         return not self.wanted.targets or ref in self.wanted.targets
 
     def _is_news(self, adoption: Adoption) -> bool:
-        """Of what is recorded already only what was asked for by name is shown."""
-        known = all(finding.verdict is Verdict.KNOWN for finding in adoption.findings)
-        return bool(adoption.findings) and (not known or adoption.target in self.wanted.targets)
+        """What is well is shown only where it was asked for by name."""
+        well = all(finding.verdict in (Verdict.KNOWN, Verdict.GONE) for finding in adoption.findings)
+        return not well or adoption.target in self.wanted.targets
 
     def _bare(self, entries: Mapping[Ref, Entry | Unreadable], discovered: Discovered) -> list[Case]:
         """A case for every target, every entry that is not this ledger's, and everything that was named."""

@@ -256,7 +256,9 @@ class Oracle:
         intent = self.stage.intent_of(annotation["name"])
         now = self.stage.moment()
         if intent is None or intent[0] != target:
-            self.violate(f"I2: {run.name} publishes {annotation['name']} in {target}, which the ledger does not ask for")
+            self.violate(
+                f"I2: {run.name} publishes {annotation['name']} in {target}, which the ledger does not ask for"
+            )
         elif self._moment(intent[1]["claimedUntil"]) < now - 2:
             self.violate(f"I2: {run.name} publishes {annotation['name']} after its claim has ended")
         if self.stage.status_of(secret) is KeyStatus.PENDING:
@@ -368,7 +370,8 @@ class Oracle:
         """What the Secret carried until so many seconds ago: a kubelet's cache may have it still."""
         now = self.stage.moment()
         return next(
-            (era for era in self._eras[target][-2::-1] if era.account and now - (era.ended or 0.0) <= ended_within), None
+            (era for era in self._eras[target][-2::-1] if era.account and now - (era.ended or 0.0) <= ended_within),
+            None,
         )
 
     # --- at rest
