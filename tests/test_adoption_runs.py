@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +14,10 @@ import pytest
 from sandbox.cluster import install_crds
 from sandbox.faults import Rule, Rules, answered, response_lost
 from sandbox.openai_state import KeyStatus
+from sandbox.server import SandboxServer
 from sandbox.wire import Request, Response
-from tests.scene import LEDGER, PROJECT, TARGET, Meanwhile, Scene, checked_scene
+from tests.scene import LEDGER, PROJECT, TARGET, Meanwhile, Scene, checked_scene, documented
+from tests.test_run_bad_input import run_py
 from tests.test_run_holders import start_pod, stop_pod
 from worker.adoption import Verdict
 from worker.codec import CURRENT, PREVIOUS
@@ -510,3 +514,49 @@ def test_no_list_of_secrets_is_needed(rotated: Scene) -> None:
     rotated.kubernetes.forbid("list", "secrets")
     assert not rotated.adopt(yes=True).refused
     settle(rotated)
+
+
+# --- as a user runs it
+
+
+@pytest.fixture
+def served(scene: Scene) -> Iterator[SandboxServer]:
+    """The documented objects behind HTTP."""
+    with SandboxServer(scene.kubernetes, scene.openai) as server:
+        for obj in documented(scene.admin_key, server.openai_url):
+            scene.apply(obj)
+        yield server
+
+
+def test_run_py_adopts(scene: Scene, served: SandboxServer, tmp_path: Path) -> None:
+    """Shown as a table or as JSON, recorded with --yes; `status` and the log tell that there is something."""
+    kubeconfig = served.write_kubeconfig(tmp_path / "kubeconfig")
+    allowed = {"ROTATOR_ALLOW_HOST": served.openai_url}
+    assert run_py(kubeconfig, **allowed).returncode == 0
+    another_ledger(scene)
+
+    last = json.loads(run_py(kubeconfig, **allowed).stdout.splitlines()[-1])
+    assert (last["event"], last["to_adopt"]) == ("run.finished", 1)
+    assert "ForeignLedger" in run_py(kubeconfig, "status", "--output", "table").stdout
+    scene.kubernetes.forbid("get", "namespaces")
+    assert run_py(kubeconfig, "status").returncode == 0
+    scene.kubernetes.permit("get", "namespaces")
+
+    shown = run_py(kubeconfig, "adopt", "--output", "table", **allowed)
+    assert shown.returncode == 0, shown.stderr
+    assert "nothing was written: --yes records" in shown.stdout
+    assert "entry of another ledger" in shown.stdout
+    recorded = run_py(kubeconfig, "adopt", "--yes", str(TARGET), **allowed)
+    assert recorded.returncode == 0, recorded.stderr
+    found = json.loads(recorded.stdout)
+    assert [(item["verdict"], item["account"]) for item in found["findings"]] == [
+        ("recorded", None),
+        ("known", scene.named()["name"]),
+    ]
+    assert run_py(kubeconfig, "adopt", "--output", "table", **allowed).stdout == "nothing to adopt\n"
+    assert run_py(kubeconfig, "adopt", "default/none", **allowed).returncode == 1
+    assert run_py(kubeconfig, "adopt", "none").returncode == 2
+    scene.delete(CRD)
+    lost = run_py(kubeconfig, "adopt")
+    assert lost.returncode == 3
+    assert "kubectl apply" in lost.stderr

@@ -106,3 +106,16 @@ def test_json_of_a_target_that_was_never_served_has_no_condition() -> None:
     (found,) = as_json(ledger(empty_entry()), LEDGER)
     assert (found["ready"], found["accounts"]) == (None, [])
     assert found["secret"] == SECRET.name
+
+
+def test_another_ledgers_entry_is_shown_as_such() -> None:
+    """With the way out; where the own ledger's uid may not be read, that there are several."""
+    theirs = entry(target=Ref("default", "theirs"), ledger="another", condition=WELL)
+    lines = text_of(entry(condition=WELL), theirs)
+    assert cells(lines[2])[:4] == ["default", "theirs", "Unknown", "ForeignLedger"]
+    assert "`openai-key-rotator adopt default/theirs`" in lines[-1]
+    assert [item["foreign"] for item in as_json(ledger(entry(), theirs), LEDGER)] == [False, True]
+    unread = as_text(ledger(entry(), theirs), NOW, None)
+    assert "2 ledgers" in unread
+    assert "ForeignLedger" not in unread
+    assert [item["foreign"] for item in as_json(ledger(theirs), None)] == [None]

@@ -118,7 +118,7 @@ def _account_id(text: str) -> str:
 def _target(text: str) -> Ref:
     namespace, slash, name = text.partition("/")
     if not slash or not _NAMESPACE.match(namespace) or not is_name(name):
-        raise ValueError(f"{text[:80]!r} is not NAMESPACE/SECRET")
+        raise ValueError("a target must be NAMESPACE/SECRET, such as default/openai-credentials")
     return Ref(namespace, name)
 
 
