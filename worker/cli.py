@@ -94,13 +94,14 @@ async def _status(settings: Settings, cluster: Cluster, clock: Clock) -> int:
 
 
 async def _adopt(settings: Settings, cluster: Cluster, clock: Clock, chance: Randomness) -> int:
+    from worker import logs
     from worker.adopting import adopt
     from worker.adoption_words import as_json, as_text
 
     stop = _stop(settings)
     async with _asking_openai(settings, cluster, clock, chance, stop) as world:
         adopted = await adopt(settings.options, settings.wanted, world, stop)
-    print(as_text(adopted) if _as_table(settings) else json.dumps(as_json(adopted), indent=2))
+    print(logs.redacted(as_text(adopted) if _as_table(settings) else json.dumps(as_json(adopted), indent=2)))
     return 1 if adopted.refused else 0
 
 
