@@ -48,6 +48,9 @@ UNSEEN = "by somebody unseen"
 STUCK = "cannot be deleted"
 """How `held` begins where something else stands in the way."""
 
+POSSIBLY = "possibly"
+"""How `held` begins where it is not certain that those named carry the key."""
+
 _ADOPT = "`openai-key-rotator adopt"
 
 CLOCKS_APART = timedelta(minutes=1)
@@ -255,9 +258,10 @@ def _foreign_annotation(target: Target, seen: Observation, named: NamedAccount) 
             f"the annotation of Secret {target.ref} names the target {named.target[:120]!r}: it is a copy; "
             "delete it or its annotations",
         )
-    if any((p.account.name, p.account.id) == (named.name, named.id) for p in seen.entry.history):
-        return None
     foreign = named.ledger != seen.entry.ledger
+    known = any((p.account.name, p.account.id) == (named.name, named.id) for p in seen.entry.history)
+    if known or (not foreign and any(i.account.name == named.name for i in seen.entry.unpublished)):
+        return None
     exists = seen.named_at_openai is not None or not seen.asked
     if seen.trouble is not None:
         exists = foreign  # nobody knows; what may be another installation's is left alone
@@ -352,13 +356,6 @@ def holders(
     return certain, possible
 
 
-def may_carry(intent: Intent, consumers: Collection[Consumer], *, succeeded: bool) -> bool:
-    """May one of the consumers have taken the key of an account that was perhaps published by a run that died?"""
-    earliest = intent.requested_at - CLOCKS_APART
-    suspects = [consumer for consumer in consumers if not (consumer.follows and succeeded)]
-    return not intent.refused and any(c.follows or c.started_at is None or c.started_at >= earliest for c in suspects)
-
-
 def retirement_of(
     previous: Publication,
     cleanup: CleanupPolicy,
@@ -383,12 +380,12 @@ def retirement_of(
         return Held(_named(certain), None)
     idle = max(superseded, last_used or superseded) + cleanup.idle
     if possible and idle > now:
-        return Held(f"possibly {_named(possible)}", idle)
+        return Held(f"{POSSIBLY} {_named(possible)}", idle)
     if cleanup.kind is CleanupKind.IDLE:
         return Wait(idle) if idle > now else Delete(f"its key was idle for {format_duration(cleanup.idle)}")
     limit = superseded + unseen_hold
-    # A use since then is explained by holders that an earlier run has seen, and that are gone now.
-    explained = previous.held is not None and not previous.held.startswith((UNSEEN, STUCK))
+    # A use since then is explained by holders that an earlier run has seen for certain, and that are gone now.
+    explained = previous.held is not None and not previous.held.startswith((UNSEEN, STUCK, POSSIBLY))
     if last_used is not None and last_used > superseded and not explained:
         settled = superseded + 2 * PROPAGATION
         if settled > now:

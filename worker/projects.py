@@ -65,9 +65,14 @@ class Projects:
 
     async def account_name(self, access: ProjectAccess, account_id: str) -> str | None:
         """The name of an account; None where OpenAI has no such account. A list that lacks it is not taken for it."""
-        listing = await self.listing(access)
-        if account_id in listing.accounts:
-            return listing.accounts[account_id]
+        try:
+            listing = await self.listing(access)
+            if account_id in listing.accounts:
+                return listing.accounts[account_id]
+        except Refused as error:
+            if await self.archived(access, error):
+                return None
+            raise
         try:
             return await self._openai.account_name(access.project, await self.retiring_key(access), account_id)
         except NotFound:

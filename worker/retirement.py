@@ -25,14 +25,14 @@ from worker.errors import (
 from worker.ledger import Ledger
 from worker.model import Account, Entry, Intent, Publication, Ref, Result, Retired, SecretView
 from worker.observation import Observer
-from worker.planning import STUCK, Delete, Held, Wait, ended_claims, may_carry, retirement_of, ripe_at
+from worker.planning import STUCK, Delete, Held, Wait, ended_claims, retirement_of, ripe_at
 from worker.pods import Pods
 from worker.ports import Clock
 from worker.projects import Projects
 
 FRESH = 5.0
 """Seconds for which a look at the Secret counts as "right before" a delete."""
-UNKNOWN_KEY = "the Secret holds a key that the ledger does not know: it may be this one's"
+_UNKNOWN_KEY = f"{STUCK}: the Secret holds a key that the ledger does not know: it may be this one's"
 
 
 @dataclass(slots=True)
@@ -130,10 +130,10 @@ class Retirement:
         try:
             if isinstance(item, Intent):
                 if not item.refused and bookkeeping.unaccounted(entry, item, sight.secret):
-                    return entry, UNKNOWN_KEY
+                    return entry, _UNKNOWN_KEY
                 return await self._settle(entry, item, sight), None
             if item.superseded_at is not None and bookkeeping.unaccounted(entry, item, sight.secret):
-                return entry, UNKNOWN_KEY
+                return entry, _UNKNOWN_KEY
             verdict = await self._verdict(item, entry, sight)
             if isinstance(verdict, Delete):
                 return await self._delete_all(entry, item, await self._ids(item), sight), None
@@ -158,8 +158,9 @@ class Retirement:
     async def _delete(self, account: Account, account_id: str | None, sight: _Sight, *, by_name: bool = True) -> bool:
         """Delete an account, unless the Secret names it or carries its key. True: OpenAI confirms that it is gone."""
         while self.clock.monotonic() - sight.at > FRESH:  # again, where the look itself took that long
-            sight.at = self.clock.monotonic()
+            at = self.clock.monotonic()
             sight.secret = await self.observer.secret(sight.target)
+            sight.at = at  # only now: a look that failed is none
         if sight.secret is not None and account_id == account.id and sight.secret.carries(account):
             return False
         named = sight.secret.named if sight.secret is not None else None
@@ -171,7 +172,7 @@ class Retirement:
         """Delete every account that the intent made: by its id, and by its name in a list begun after its claim.
 
         Where neither is known the intent stays until a second such list confirms it. Where its run died, it may have
-        been published, and then a container may hold its key: it goes as a publication does.
+        been published, and then somebody may hold its key: it goes as a publication does.
         """
         account = intent.account
         ids = await self._ids(intent)
@@ -179,11 +180,7 @@ class Retirement:
             listing = await self.projects.listing(account.access, not_before=intent.claimed_until)
             return bookkeeping.missed(entry, account.name, listing.begun_at)
         if not intent.refused:
-            if len(ids) == 1:
-                return bookkeeping.presumed(entry, intent, ids[0], self.clock.now())
-            consumers = await self.pods.consumers(entry.target, not_before=intent.claimed_until)
-            if may_carry(intent, consumers, succeeded=sight.secret is not None):
-                return entry  # nobody can tell which of them was published
+            return bookkeeping.presumed(entry, intent, ids[0], self.clock.now())
         return await self._delete_all(entry, intent, ids, sight)
 
     async def _ids(self, item: Publication | Intent) -> list[str]:
@@ -201,11 +198,13 @@ class Retirement:
     def _twins(self, entry: Entry) -> list[tuple[Account, str]]:
         """Other accounts with the name of a published one, in lists that this run has read: a create was repeated on
         its way (by a proxy, say). The name is the ledger's, so they are ours.
+
+        Where it is not known for certain which of them was published (no digest), they go together.
         """
         found = []
         for publication in entry.history:
             account, listing = publication.account, self.projects.known_listing(publication.account.access)
-            if listing is not None and account.id is not None:
+            if listing is not None and account.id is not None and account.key_digest is not None:
                 found += [(account, id) for id in listing.ids_of(account.name) if id != account.id]
         return found
 

@@ -11,7 +11,7 @@ import asyncio
 import string
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from worker import bookkeeping
 from worker.codec import SECRETS, key_patch

@@ -315,11 +315,11 @@ class Actors:
 
     def _hold(self, name: str, era: Era, chance: random.Random) -> None:
         assert era.account is not None
-        started = self.stage.now() + timedelta(seconds=chance.uniform(0, 60))
-        state = {"running": {"startedAt": format_time(started)}}
+        pause = chance.uniform(0, 60)
+        state = {"running": {"startedAt": format_time(self.stage.now() + timedelta(seconds=pause))}}
         status = {"phase": "Running", "containerStatuses": [{"name": "c", "state": state}]}
         self._send("PATCH", f"/api/v1/namespaces/{name}/status", {"status": status})
-        self.oracle.containers[name] = Container(era.account, era, late=era.ended is not None)
+        self.oracle.containers[name] = Container(era.account, era, self.stage.moment() + pause)
 
     def restart_container(self, chance: random.Random) -> str:
         """In place: it reads the Secret anew."""

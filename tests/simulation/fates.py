@@ -39,6 +39,7 @@ class Roughness:
     freezes: float = 0.01
 
 
+ROUGH = Roughness()
 CALM = Roughness(0.0, 0.0, 0.0)
 
 

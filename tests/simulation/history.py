@@ -21,7 +21,7 @@ from sandbox.in_process import api_client
 from tests.canary import leaks
 from tests.scene import HOST, LEDGER, RecordingWatcher
 from tests.simulation.actors import Actors
-from tests.simulation.fates import CALM, Fates, FreezingSession, Roughness, Tally
+from tests.simulation.fates import CALM, ROUGH, Fates, FreezingSession, Roughness, Tally
 from tests.simulation.oracle import Oracle, Run
 from tests.simulation.stage import FALLBACK, Stage
 from tests.virtual_time import run_virtually
@@ -45,7 +45,7 @@ class Violation(AssertionError):
 class Profile:
     """How rough a history is, and how much happens in it."""
 
-    roughness: Roughness = Roughness()
+    roughness: Roughness = ROUGH
     runs: int = 8
     acts: int = 16
 

@@ -65,14 +65,11 @@ class Era:
 
 @dataclass(slots=True)
 class Container:
-    """A container that took a key from its environment.
-
-    `late`: from a kubelet's cache, after the account had been superseded: it is only a possible holder.
-    """
+    """A container that took a key from its environment, and when its kubelet reported that it started."""
 
     account: str
     era: Era
-    late: bool = False
+    started: float
 
 
 @dataclass(slots=True)
@@ -124,9 +121,8 @@ class Oracle:
         elif kind == "DELETE service_accounts" and request.path not in run.deletes:
             run.deletes.add(request.path)
             self._check_looked(run, request.path.rpartition("/")[2])
-        elif kind == "GET service_accounts" and request.path.endswith("/service_accounts"):
-            if "after" not in request.query:
-                run.lists[_project(request)] = self.stage.moment()
+        elif _lists_accounts(kind, request) and "after" not in request.query:
+            run.lists[_project(request)] = self.stage.moment()
         if request.path.startswith("/api"):
             self._check_quiet(run, kind, request)
 
@@ -173,7 +169,7 @@ class Oracle:
         if recorded is None:
             return  # another run has released it, so it is gone
         published = "publishedAt" in recorded and recorded.get("id") == account  # its twin never was
-        if published and "keyId" in recorded and made.key_id not in run.uses:
+        if published and "keyId" in recorded and recorded["keyId"] not in run.uses:
             self.violate(f"I3: {run.name} deletes {made.name} without asking when its key was last used")
         claimed = recorded.get("claimedUntil")
         if claimed is not None and "publishedAt" not in recorded and self._moment(claimed) > now + CLOCKS:
@@ -230,7 +226,7 @@ class Oracle:
             run.looks[Ref(request.segments[3], request.segments[5])] = self.stage.moment()
         elif kind == "GET api_keys":
             run.uses[request.path.rpartition("/")[2]] = None if absent else response.json()["last_used_at"]
-        elif kind == "GET service_accounts" and request.path.endswith("/service_accounts") and not absent:
+        elif _lists_accounts(kind, request) and not absent:
             project = _project(request)
             if not response.json()["has_more"] and project in run.lists:
                 self._lists[project].append(run.lists[project])
@@ -289,13 +285,14 @@ class Oracle:
         self._check_unused(account, made, run.uses.get(made.key_id), superseded)
 
     def _must_be_seen(self, container: Container, made: Made, run: Run) -> bool:
-        """Could the worker know that this container holds the key?"""
+        """Could the worker know that this container holds the key? One that started late is a possible holder only."""
         era = container.era
         if era.by_user and not era.noted:
             return False
         used = run.uses.get(made.key_id)
         last = max(era.ended or 0.0, used - self._epoch() if used is not None else 0.0)
-        return not container.late or self.stage.moment() < last + self.stage.setting.cleanup.idle.total_seconds() - 2
+        certain = era.ended is None or container.started < era.ended - 1
+        return certain or self.stage.moment() < last + self.stage.setting.cleanup.idle.total_seconds() - 2
 
     def _check_unused(self, account: str, made: Made, used: float | None, superseded: float) -> None:
         """I3: what OpenAI told the run of the key's last use, `used`, lets the account go."""
@@ -419,6 +416,10 @@ class Oracle:
 def kind_of(request: Request) -> str:
     """What sort of request it is, without names."""
     return Exchange(0.0, request.method, request.path, 0).kind
+
+
+def _lists_accounts(kind: str, request: Request) -> bool:
+    return kind == "GET service_accounts" and request.path.endswith("/service_accounts")
 
 
 def _project(request: Request) -> str:
