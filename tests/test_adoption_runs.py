@@ -191,6 +191,7 @@ def test_openai_away_nothing_is_recorded(rotated: Scene, lose: Any) -> None:
     assert set(verdicts(adopted).values()) == {Verdict.REFUSED}
     assert all("cannot be confirmed" in finding.message for finding in adopted.findings)
     assert adopted.refused
+    assert "not looked for" in adopted.notes[0]
     assert everything(rotated) == before
     rotated.adopt(yes=True)
     settle(rotated)
@@ -465,6 +466,26 @@ def test_two_targets_that_name_one_account_are_both_refused(rotated: Scene) -> N
     assert [f.reason for f in adopted.findings if f.id == theirs["id"]] == ["NamedTwice"]
     entry = rotated.entry()
     assert entry is None or theirs["id"] not in {p.account.id for p in entry.history}
+
+
+def test_a_target_that_is_rejected_counts_as_well(rotated: Scene) -> None:
+    """The other's ExternalSecret is broken for the moment: its Secret names the account all the same."""
+    rotated.namespace("team")
+    rotated.apply_documented("team")
+    rotated.run(max_wait=NO_WAIT)
+    victim = Ref("team", TARGET.name)
+    theirs = rotated.named(victim)
+    namespace_deleted(rotated)
+    broken = "/apis/external-secrets.io/v1/namespaces/team/externalsecrets/openai-credentials"
+    rotated.merge(broken, {"spec": {"refreshInterval": "soon"}})
+    forged(rotated, id=theirs["id"], name=theirs["name"])
+    adopted = rotated.adopt(yes=True)
+    assert [f.reason for f in adopted.findings if f.id == theirs["id"]] == ["NamedTwice"]
+    assert [f.reason for f in adopted.findings if f.target == victim] == ["InvalidSpec"]
+    rotated.kubernetes.forbid("get", "secrets", "team")
+    adopted = rotated.adopt(TARGET, yes=True, accounts=(theirs["id"],))
+    assert adopted.refused
+    assert "cannot be read" in adopted.findings[0].message
 
 
 def test_a_list_of_previous_accounts_that_is_not_ours_is_refused(rotated: Scene) -> None:

@@ -10,7 +10,19 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from worker.adoption import Adoption, Case, Census, Facts, Finding, Verdict, accounts_of, claims_of, judge, unrecorded
+from worker.adoption import (
+    Adoption,
+    Case,
+    Census,
+    Facts,
+    Finding,
+    Verdict,
+    accounts_of,
+    annotated,
+    claims_of,
+    judge,
+    unrecorded,
+)
 from worker.concurrency import Crash, Slots, Stop, for_each
 from worker.discovery import Discovered
 from worker.errors import Conflict, Forbidden, NotFound, RotatorError
@@ -92,10 +104,13 @@ class _Gathering:
         )
         cases = self._by_hand_only_with_all_in_view(cases, entries)
         now = self.world.clock.now()
-        adoptions = [judge(case, census, self.ledger.uid, now) for case in cases if self._is_asked(case.ref)]
+        asked = [case for case in cases if self._is_asked(case.ref) and self._matters(case)]
+        adoptions = [judge(case, census, self.ledger.uid, now) for case in asked]
         if self.wanted.yes:
             adoptions = [await self._record(adoption) for adoption in adoptions]
-        lost = unrecorded([case for case in cases if self._is_asked(case.ref)], census)
+        troubles = {case.facts.message for case in asked if isinstance(case.facts, RotatorError)}
+        notes += [f"accounts that nothing names were not looked for: {message}" for message in sorted(troubles)]
+        lost = unrecorded(asked, census)
         adoptions += [Adoption(finding.target, (finding,)) for finding in lost]
         shown = [adoption for adoption in adoptions if self._is_news(adoption)]
         return Adopted(self.wanted.yes, tuple(sorted(shown, key=lambda a: a.target)), tuple(notes))
@@ -105,13 +120,22 @@ class _Gathering:
     def _is_asked(self, ref: Ref) -> bool:
         return not self.wanted.targets or ref in self.wanted.targets
 
+    def _matters(self, case: Case) -> bool:
+        """A target that is rejected for what it asks is shown only if there is something to adopt, or it was named."""
+        if case.trouble is None or case.asked or case.target is not None:
+            return True
+        recorded = accounts_of(case.entry) if isinstance(case.entry, Entry) else []
+        claimed = {claim.id for claim in case.claims} - {account.id for account in recorded}
+        ours = case.entry is None or (isinstance(case.entry, Entry) and case.entry.ledger == self.ledger.uid)
+        return bool(claimed) or not ours or case.hidden
+
     def _is_news(self, adoption: Adoption) -> bool:
         """What is well is shown only where it was asked for by name."""
         well = all(finding.verdict in (Verdict.KNOWN, Verdict.GONE) for finding in adoption.findings)
         return not well or adoption.target in self.wanted.targets
 
     def _bare(self, entries: Mapping[Ref, Entry | Unreadable], discovered: Discovered) -> list[Case]:
-        """A case for every target, every entry that is not this ledger's, and everything that was named."""
+        """A case for every target, also a rejected one, every other ledger's entry, and all that was named."""
         targets = {target.ref: target for target in discovered.targets}
         rejected = {item.secret: item for item in discovered.rejected if item.secret is not None}
         others = {
@@ -120,7 +144,7 @@ class _Gathering:
             if (isinstance(entry, Unreadable) or entry.ledger != self.ledger.uid) and self._in_scope(ref)
         }
         cases = []
-        for ref in sorted({*targets, *others, *self.wanted.targets}):
+        for ref in sorted({*targets, *rejected, *others, *self.wanted.targets}):
             asked = ref in self.wanted.targets
             case = Case(ref, asked, targets.get(ref), entries.get(ref))
             if ref in rejected and ref not in targets:
@@ -139,7 +163,7 @@ class _Gathering:
         """Work on each; what one of them raises is its own trouble."""
         done = await for_each(cases, work, slots=Slots(self.options.concurrency), stop=self.stop)
         return [
-            replace(item.item, trouble=(item.value.reason, item.value.message))
+            replace(item.item, trouble=(item.value.reason, item.value.message), hidden=True)
             if isinstance(item.value, Crash)
             else item.value
             for item in done
@@ -157,9 +181,9 @@ class _Gathering:
         return [state for state in found if state is not None], []
 
     async def _evidence(self, case: Case, states: Iterable[GeneratorState]) -> Case:
-        if case.target is None or case.trouble is not None:
-            return case
         secret = await self.observer.secret(case.ref)
+        if case.target is None or case.trouble is not None:
+            return replace(case, secret=secret, claims=tuple(annotated(secret)))  # it cannot be adopted, and counts
         by_hand = self.wanted.accounts if case.asked else ()
         return replace(case, secret=secret, claims=claims_of(case.target, secret, states, by_hand))
 
@@ -206,7 +230,7 @@ class _Gathering:
     ) -> list[Case]:
         """An account that a human names is recorded only if nothing that might name it as well is hidden."""
         hidden = [entry.name for entry in entries.values() if isinstance(entry, Unreadable)]
-        hidden += [str(case.ref) for case in cases if case.trouble is not None and case.target is not None]
+        hidden += [str(case.ref) for case in cases if case.hidden]
         if not self.wanted.accounts or not hidden:
             return cases
         words = f"whose account it is cannot be told while {', '.join(sorted(hidden)[:3])} cannot be read"

@@ -89,6 +89,8 @@ class Case:
     facts: Facts | RotatorError | None = None
     recorded: Mapping[str, str | None] | RotatorError = field(default_factory=dict, hash=False)
     trouble: tuple[str, str] | None = None
+    hidden: bool = False
+    """Its evidence could not be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,7 @@ def claims_of(
     target: Target, secret: SecretView | None, states: Iterable[GeneratorState], by_hand: Iterable[str]
 ) -> tuple[Claim, ...]:
     """Everything that names an account for this target."""
-    claims = [*_annotated(secret)] if secret is not None else []
+    claims = annotated(secret)
     in_secret = any(claim.current for claim in claims)
     claims += _stated(target, states, in_secret=in_secret or secret is None)
     named = {claim.id for claim in claims if claim.problem is None}
@@ -129,10 +131,12 @@ def claims_of(
     return tuple(claims)
 
 
-def _annotated(secret: SecretView) -> Iterable[Claim]:
-    named = secret.named
-    if named is None:
-        return
+def annotated(secret: SecretView | None) -> list[Claim]:
+    """What a Secret's annotations claim."""
+    return list(_annotated(secret, secret.named)) if secret is not None and secret.named is not None else []
+
+
+def _annotated(secret: SecretView, named: NamedAccount) -> Iterable[Claim]:
     evidence = "named by the Secret's annotation"
     if named.target != str(secret.ref):
         words = f"the annotation names the target {named.target[:120]!r}: it is a copy; delete it or its annotations"
@@ -219,11 +223,11 @@ def accounts_of(entry: Entry) -> list[Account]:
 
 def judge(case: Case, census: Census, ledger: str, now: datetime) -> Adoption:
     """What could be recorded for a target, and what not and why. `ledger`: the uid of this ledger."""
-    trouble = case.trouble
     if isinstance(case.entry, Unreadable):
-        trouble = ("LedgerUnreadable", f"ledger entry {case.entry.name} was edited: {case.entry.message}; put it right")
-    if trouble is not None or isinstance(case.entry, Unreadable):
-        reason, message = trouble or ("", "")
+        words = f"ledger entry {case.entry.name} was edited: {case.entry.message}; put it right, or delete it"
+        return Adoption(case.ref, (Finding(case.ref, Verdict.REFUSED, words, "LedgerUnreadable"),))
+    if case.trouble is not None:
+        reason, message = case.trouble
         return Adoption(case.ref, (Finding(case.ref, Verdict.REFUSED, message, reason),))
     entry = case.entry or Entry(case.ref, ledger)
     foreign = _foreign(case, entry, census) if entry.ledger != ledger else ()
