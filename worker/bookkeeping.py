@@ -205,12 +205,50 @@ def presumed(entry: Entry, intent: Intent, account_id: str, now: datetime) -> En
     return replace(entry, history=(*entry.history, publication), unpublished=rest)
 
 
-def unaccounted(entry: Entry, intent: Intent, secret: SecretView | None) -> bool:
-    """May the Secret carry this intent's key, whatever its annotation says?
+def adopted(
+    entry: Entry,
+    ledger: str,
+    current_one: Publication | None,
+    previous: Collection[Publication],
+    target: Target | None,
+    now: datetime,
+) -> Entry:
+    """An entry with accounts that a human has asked to record, as this ledger's.
 
-    It may where a key is in the place that the intent was for, and the ledger knows no account whose key that is.
+    `current_one` is in the Secret now, in place of what the entry took for it; `previous` are superseded. What is
+    asked for at the target at this moment counts as honoured: it may have been served before the ledger was lost, and
+    one rotation too few is mended by asking again. `target`: None where nothing asks for it any more.
     """
-    place = intent.account.data_key
+    new = (*previous, *((current_one,) if current_one is not None else ()))
+    names = {publication.account.name for publication in new}
+    kept = entry.history
+    if current_one is not None:
+        kept = tuple(_superseded(publication, now) for publication in kept)
+    first = min((p.requested_at or p.at for p in new), default=now)
+    entry = replace(
+        entry,
+        ledger=ledger,
+        history=tuple(sorted((*kept, *new), key=lambda p: (p.at, p.account.name))),
+        unpublished=tuple(intent for intent in entry.unpublished if intent.account.name not in names),
+        since=min(entry.since or first, first),
+        last_rotated_at=current_one.at if current_one is not None else entry.last_rotated_at,
+    )
+    if target is not None:
+        entry = scheduled(replace(entry, honoured={**entry.honoured, **target.requests}), target)
+    if current(entry) is None:
+        message = "taken into the ledger by adopt; no account is known to be in the Secret"
+        return entry.with_condition(False, "Adopted", message, now)
+    return healthy(entry, now)
+
+
+def unaccounted(entry: Entry, item: Publication | Intent, secret: SecretView | None) -> bool:
+    """May the Secret carry the key of this intent, or publication without a known key, whatever its annotation says?
+
+    It may where a key is in the place that it was for, and the ledger knows no account whose key that is.
+    """
+    if isinstance(item, Publication) and item.account.key_digest is not None:
+        return False
+    place = item.account.data_key
     digest = secret.digests.get(place) if secret is not None and place is not None else None
     known = {publication.account.key_digest for publication in entry.history}
     known |= {other.account.key_digest for other in entry.unpublished}

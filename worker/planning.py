@@ -51,9 +51,11 @@ STUCK = "cannot be deleted"
 POSSIBLY = "possibly"
 """How `held` begins where it is not certain that those named carry the key."""
 
+_ADOPT = "`openai-key-rotator adopt"
+
 CLOCKS_APART = timedelta(minutes=1)
 
-_OPERATOR_LABELS = ("reconcile.external-secrets.io/created-by", "reconcile.external-secrets.io/managed")
+OPERATOR_LABELS = ("reconcile.external-secrets.io/created-by", "reconcile.external-secrets.io/managed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,8 @@ def decide(target: Target, seen: Observation, run: RunInfo, now: datetime) -> De
         return Blocked(
             "ForeignLedger",
             f"the ledger entry of {target.ref} was written by another installation (ledger {entry.ledger[:40]}): "
-            "nothing is rotated or deleted by it; delete the entry to start afresh",
+            f"nothing is rotated or deleted by it; {_ADOPT} {target.ref}` takes it over where that one is gone, and "
+            "where it lives on, delete the entry to start afresh",
         )
     claim = entry.claimed_until(now)
     if claim is not None:
@@ -224,10 +227,11 @@ def _refusal(target: Target, seen: Observation) -> Blocked | None:
         return Blocked(
             "SecretImmutable", f"Secret {secret.ref} is immutable: delete it, or give the target another name"
         )
-    if any(label in secret.labels for label in _OPERATOR_LABELS) or _owned_by_another(target, secret):
+    if any(label in secret.labels for label in OPERATOR_LABELS) or _owned_by_another(target, secret):
         return Blocked(
             "ForeignSecret",
-            f"Secret {secret.ref} belongs to another controller: remove its ExternalSecret there, or use another name",
+            f"Secret {secret.ref} belongs to another controller: remove its ExternalSecret there, or use another name; "
+            f"where that was an operator that is stopped now, {_ADOPT} {secret.ref}` says how to take it over",
         )
     if secret.named is not None:
         return _foreign_annotation(target, seen, secret.named)
@@ -244,28 +248,36 @@ def _refusal(target: Target, seen: Observation) -> Blocked | None:
 
 
 def _foreign_annotation(target: Target, seen: Observation, named: NamedAccount) -> Blocked | None:
-    if named.ledger != seen.entry.ledger:
-        return Blocked(
-            "ForeignLedger",
-            f"the annotation of Secret {target.ref} was written by another installation "
-            f"(ledger {named.ledger[:40]!r}): to start afresh delete the Secret here, "
-            f"and its account {named.name[:64]!r} at OpenAI",
-        )
+    """An account that our entry records is ours, whichever ledger the annotation names: that is what adopting does.
+
+    One that OpenAI does not have any more is nobody's, and its key is dead.
+    """
     if named.target != str(target.ref):
         return Blocked(
             "CopiedSecret",
             f"the annotation of Secret {target.ref} names the target {named.target[:120]!r}: it is a copy; "
             "delete it or its annotations",
         )
+    foreign = named.ledger != seen.entry.ledger
     known = any((p.account.name, p.account.id) == (named.name, named.id) for p in seen.entry.history)
-    known = known or any(i.account.name == named.name for i in seen.entry.unpublished)
-    if known or seen.trouble is not None:
+    if known or (not foreign and any(i.account.name == named.name for i in seen.entry.unpublished)):
         return None
-    if seen.named_at_openai is not None or not seen.asked:
+    exists = seen.named_at_openai is not None or not seen.asked
+    if seen.trouble is not None:
+        exists = foreign  # nobody knows; what may be another installation's is left alone
+    if exists and foreign:
+        return Blocked(
+            "ForeignLedger",
+            f"the annotation of Secret {target.ref} was written by another installation "
+            f"(ledger {named.ledger[:40]!r}): {_ADOPT} {target.ref}` records its account {named.name[:64]!r} where "
+            "that one is gone; where it lives on, delete the Secret here to start afresh",
+        )
+    if exists:
         return Blocked(
             "UnknownAccount",
             f"the annotation of Secret {target.ref} names account {named.name[:64]!r}, which the ledger does not "
-            "record: to start afresh delete the Secret here, and that account at OpenAI",
+            f"record: {_ADOPT} {target.ref}` records it if it is ours; otherwise delete the Secret here to start "
+            "afresh",
         )
     return None
 

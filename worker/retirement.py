@@ -32,6 +32,7 @@ from worker.projects import Projects
 
 FRESH = 5.0
 """Seconds for which a look at the Secret counts as "right before" a delete."""
+_UNKNOWN_KEY = f"{STUCK}: the Secret holds a key that the ledger does not know: it may be this one's"
 
 
 @dataclass(slots=True)
@@ -61,7 +62,8 @@ class Retirement:
         now = self.clock.now()
         claim = entry.claimed_until(now)
         if entry.ledger != self.ledger.uid:
-            return Retired(entry.target, Result.BLOCKED, "ForeignLedger", "the entry is another installation's")
+            words = f"the entry is another installation's; see `openai-key-rotator adopt {entry.target}`"
+            return Retired(entry.target, Result.BLOCKED, "ForeignLedger", words)
         if claim is not None:
             return Retired(entry.target, waiting=_leaving(entry), next_at=claim)
         if served and not _ripe(entry, now) and not ended_claims(entry, now) and not self._twins(entry):
@@ -128,8 +130,10 @@ class Retirement:
         try:
             if isinstance(item, Intent):
                 if not item.refused and bookkeeping.unaccounted(entry, item, sight.secret):
-                    return entry, f"{STUCK}: the Secret holds a key that the ledger does not know: it may be this one's"
+                    return entry, _UNKNOWN_KEY
                 return await self._settle(entry, item, sight), None
+            if item.superseded_at is not None and bookkeeping.unaccounted(entry, item, sight.secret):
+                return entry, _UNKNOWN_KEY
             verdict = await self._verdict(item, entry, sight)
             if isinstance(verdict, Delete):
                 return await self._delete_all(entry, item, await self._ids(item), sight), None
