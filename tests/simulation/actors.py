@@ -262,7 +262,14 @@ class Actors:
         annotations = {CURRENT: annotations_of(copy)[CURRENT]}
         body = {"data": copy["data"], "metadata": {"annotations": annotations}}
         body.pop(without, None)
+        self._take_over(target)
         self._send("PATCH", path_of(target), body)
+
+    def _take_over(self, target: Ref) -> None:
+        """What was a user's own Secret says now that it is the worker's."""
+        secret = self.stage.secret(target)
+        if secret is not None:
+            self.oracle.foreign.discard(secret["metadata"]["uid"])
 
     def revert_for_a_while(self, chance: random.Random) -> str:
         """GitOps that holds a Secret to what it was once, every minute."""
@@ -292,6 +299,7 @@ class Actors:
         if into == _ref(copy):
             return "nothing to copy"
         self.oracle.license(into)
+        self._take_over(into)
         annotations = {CURRENT: annotations_of(copy)[CURRENT]}
         metadata = {"name": into.name, "namespace": into.namespace, "annotations": annotations}
         apply(self.stage.kubernetes, {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": copy["data"]})
@@ -318,6 +326,7 @@ class Actors:
             )
         )
         self.oracle.license(target)
+        self._take_over(target)
         self._send("PATCH", path_of(target), {"metadata": {"annotations": {CURRENT: json.dumps(forged)}}})
         return f"forged the annotation of {target}"
 

@@ -22,7 +22,7 @@ from tests.simulation.stage import INTERVALS, PROJECTS, TARGETS, Stage, named
 from worker.codec import CURRENT, entry_name
 from worker.formats import parse_time
 from worker.model import CleanupKind, Ref
-from worker.planning import LARGEST_SLACK, PROPAGATION
+from worker.planning import LARGEST_SLACK, POSSIBLY, PROPAGATION, STUCK, UNSEEN
 
 CLOCKS = 10.0
 """Seconds that a run's idea of the time may be off: the API server's `Date`, and what is tolerated."""
@@ -284,8 +284,11 @@ class Oracle:
         superseded = left[-1].ended or 0.0
         if now < superseded + self.stage.setting.grace.total_seconds() - 2:
             self.violate(f"I3: account {made.name} was deleted {now - superseded:.0f} s after it was superseded")
-        noticed = self._entries[made.target].get(made.name, {}).get("supersededAt")
+        recorded = self._entries[made.target].get(made.name, {})
+        noticed = recorded.get("supersededAt")
         superseded = max(superseded, self._moment(noticed) if noticed is not None else 0.0)
+        if not recorded.get("held", UNSEEN).startswith((UNSEEN, STUCK, POSSIBLY)):
+            self._seen_held.add(account)  # a container that started in between may have been taken for a holder
         self._check_unused(account, made, run.uses.get(made.key_id), superseded)
 
     def _must_be_seen(self, container: Container, made: Made, run: Run) -> bool:
