@@ -392,11 +392,10 @@ class Actors:
         if not secrets:
             return "no key to take"
         secret = chance.choice(secrets)
-        (value,) = secret["data"].values()
-        key = base64.b64decode(value).decode()
+        keys = [base64.b64decode(value).decode() for value in secret["data"].values()]
 
         def use(_: random.Random) -> str:
-            return "used a key" if self.stage.openai.use(key) else "a key is not accepted any more"
+            return "used a key" if any(map(self.stage.openai.use, keys)) else "a key is not accepted"
 
         for number in range(chance.choice((3, 20))):
             self._later(chance.uniform(60, 240) * (number + 1), use, chance)

@@ -23,7 +23,7 @@ from tests.scene import HOST, LEDGER, RecordingWatcher
 from tests.simulation.actors import Actors
 from tests.simulation.fates import CALM, Fates, FreezingSession, Roughness, Tally
 from tests.simulation.oracle import Oracle, Run
-from tests.simulation.stage import FALLBACK, Stage
+from tests.simulation.stage import FALLBACK, Setting, Stage
 from tests.virtual_time import run_virtually
 from worker.cli import DISCOVERY_OVERTIME
 from worker.concurrency import Stop
@@ -100,6 +100,8 @@ class Clock:
 class History:
     seed: int
     profile: Profile = Profile()
+    setting: Setting | None = None
+    """None: drawn."""
     trace: list[str] = field(default_factory=list)
     faults: Tally = field(default_factory=Counter)
     runs: int = 0
@@ -107,7 +109,7 @@ class History:
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
         self.roughness = Roughness.drawn(self.random)
-        self.stage = Stage(self.random)
+        self.stage = Stage(self.random, self.setting or Setting.drawn(self.random))
         self.oracle = Oracle(self.stage, self.say)
         self.actors = Actors(self.stage, self.oracle, self.say)
 

@@ -1,22 +1,24 @@
 """Small mistakes in the worker's code, each of which breaks an invariant: the simulation has to catch every one.
 
-A mutation is a few lines of source replaced by others. Guarantee: one whose lines are not in the source any more is an
-error, so that the list stays true.
+A mutation is written as a patch is: lines that go, lines that come, and lines that stay. Guarantee: one whose lines are
+not in the source any more is an error, so that the list stays true.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.scene import ROOT
 
-SEEDS = 600
-"""Histories within which each is caught."""
+SEEDS = 1000
+"""Histories within which each must be caught. Most are within ten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,265 +26,313 @@ class Mutation:
     invariant: str
     name: str
     module: str
-    changes: tuple[tuple[str, str], ...]
+    patch: str
+    """Hunks, with a line `@@` between them; a last line may be the beginning of one."""
+
+    def apply(self, source: str) -> str:
+        """The source with the mistake. Raises LookupError where it has not got the lines that are to change."""
+        for hunk in self.patch.strip("\n").split("\n@@\n"):
+            lines = hunk.split("\n")
+            old, new = ("\n".join(line[1:] for line in lines if line[0] in (" ", sign)) + "\n" for sign in ("-", "+"))
+            if old not in source:
+                raise LookupError(f"worker/{self.module}.py has changed: mend the mutation {self.name!r}")
+            source = source.replace(old, new)
+        return source
 
 
-def _mutation(invariant: str, name: str, module: str, *changes: tuple[str, str]) -> Mutation:
-    return Mutation(invariant, name, module, changes)
+@dataclass(frozen=True, slots=True)
+class Caught:
+    """After how many histories which violation was found; None: none was."""
+
+    histories: int
+    violation: str | None
 
 
 MUTATIONS = (
-    _mutation(
+    Mutation(
         "I1",
         "the intent is written after the create",
         "rotation",
-        (
-            "            entry, written_at = await self._intend(target, seen.entry, account)\n",
-            "            minted = await self._mint(target, account, admin_key)\n"
-            "            entry, written_at = await self._intend(target, seen.entry, account)\n",
-        ),
-        (
-            "            minted = await self._mint(target, account, admin_key)\n            known = minted.account\n",
-            "            known = minted.account\n",
-        ),
+        """
++            minted = await self._mint(target, account, admin_key)
+             entry, written_at = await self._intend(target, seen.entry, account)
+@@
+-            minted = await self._mint(target, account, admin_key)
+             known = minted.account
+""",
     ),
-    _mutation(
+    Mutation(
         "I1",
         "an intent that took long to write is relied upon",
         "rotation",
-        ("            if self.clock.monotonic() - begun <= FRESH:\n", "            if True:\n"),
+        """
+-            if self.clock.monotonic() - begun <= FRESH:
++            if True:
+""",
     ),
-    _mutation(
+    Mutation(
         "I1",
         "a create whose fate is unknown is sent again",
         "openai_admin",
-        ('        if method == "POST":\n            return await call()\n', "        repeatable = True\n"),
+        """
+-        if method == "POST":
+-            return await call()
++        repeatable = True
+""",
     ),
-    _mutation(
+    Mutation(
         "I2",
         "the Secret is patched whatever its resourceVersion is",
         "codec",
-        ('    metadata["resourceVersion"] = secret.version.resource_version\n', ""),
+        """
+-    metadata["resourceVersion"] = secret.version.resource_version
+""",
     ),
-    _mutation(
+    Mutation(
         "I2",
         "after a conflict the key at hand is simply applied again",
         "rotation",
-        (
-            "                secret = await self._plan_again(target, entry, name)\n",
-            "                secret = await self.observer.secret(target.ref)\n",
-        ),
+        """
+-                secret = await self._plan_again(target, entry, name)
++                secret = await self.observer.secret(target.ref)
+""",
     ),
-    _mutation(
+    Mutation(
         "I2",
         "the claim is not looked at before the key is published",
         "rotation",
-        ("            await self._still_ours(target, name, written_at)\n", ""),
+        """
+-            await self._still_ours(target, name, written_at)
+""",
     ),
-    _mutation(
+    Mutation(
         "I2",
         "a key is published before OpenAI accepts it",
         "rotation",
-        ("            await self._verify(minted, written_at)\n", ""),
+        """
+-            await self._verify(minted, written_at)
+""",
     ),
-    _mutation(
+    Mutation(
         "I3",
         "an account is deleted without a look at the Secret",
         "retirement",
-        (
-            "        return seen, _Sight(entry.target, secret, at)\n",
-            "        return seen, _Sight(entry.target, None, at + 1e9)\n",
-        ),
-        ("        seen, secret = await self.observer.reconciled(entry)\n", "        seen, secret = entry, None\n"),
+        """
+-        return seen, _Sight(entry.target, secret, at)
++        return seen, _Sight(entry.target, None, at + 1e9)
+@@
+-        seen, secret = await self.observer.reconciled(entry)
++        seen, secret = entry, None
+""",
     ),
-    _mutation(
+    Mutation(
         "I3",
         "a look at the Secret counts however long ago it was",
         "retirement",
-        ("        while self.clock.monotonic() - sight.at > FRESH:", "        while False:"),
+        """
+-        while self.clock.monotonic() - sight.at > FRESH:
++        while False:
+""",
     ),
-    _mutation(
-        "I3",
-        "a look that failed counts",
-        "retirement",
-        (
-            "            sight.secret = await self.observer.secret(sight.target)\n            sight.at = at",
-            "            sight.at = at\n            sight.secret = await self.observer.secret(sight.target)\n            pass",
-        ),
-    ),
-    _mutation(
+    Mutation(
         "I3",
         "the grace runs from the publication, not from its end",
         "planning",
-        ("    return max(previous.superseded_at + grace,", "    return max(previous.at + grace,"),
+        """
+-    return max(previous.superseded_at + grace,
++    return max(previous.at + grace,
+""",
     ),
-    _mutation(
+    Mutation(
         "I3",
         "what was perhaps published goes without a grace",
         "retirement",
-        ("        if not intent.refused:\n", "        if False:\n"),
+        """
+-        if not intent.refused:
++        if False:
+""",
     ),
-    _mutation(
+    Mutation(
         "I3",
         "nobody is asked who holds a key",
         "retirement",
-        (
-            "        consumers = await self.pods.consumers(entry.target, not_before=ripe)\n",
-            "        consumers = ()\n",
-        ),
+        """
+-        consumers = await self.pods.consumers(entry.target, not_before=ripe)
++        consumers = ()
+""",
     ),
-    _mutation(
+    Mutation(
         "I3",
         "OpenAI is not asked when a key was last used",
         "retirement",
-        (
-            "        used = await self.projects.key_last_used(account.access, account.key_id) if account.key_id else None\n",
-            "        used = None\n",
-        ),
+        """
+-        used = await self.projects.key_last_used(account.access, account.key_id) if account.key_id else None
++        used = None
+""",
     ),
-    _mutation(
+    Mutation(
         "I3",
         "an annotation alone decides which account is the target's",
         "bookkeeping",
-        (
-            "            if intent.account.id is None and named_at_openai != named.name:\n                continue\n",
-            "",
-        ),
+        """
+-            if intent.account.id is None and named_at_openai != named.name:
+-                continue
+""",
     ),
-    _mutation(
+    Mutation(
         "I4",
         "404 is taken for gone without a list",
         "projects",
-        (
-            "            if account_id not in (await self.listing(access)).accounts:\n                return True\n",
-            "            return True\n",
-        ),
+        """
+-            if account_id not in (await self.listing(access)).accounts:
+-                return True
++            return True
+""",
     ),
-    _mutation(
+    Mutation(
         "I4",
         "any answer of success is taken for a deletion",
         "openai_admin",
-        (
-            '        answer = await self._json("DELETE", path, admin_key, "delete account", repeatable=True)\n'
-            '        if answer.get("deleted") is not True:\n'
-            '            raise _unintelligible("delete account", "does not say that it is deleted")\n',
-            "        await self._retry(\n"
-            '            lambda: self._send("DELETE", path, admin_key, "delete account"), repeatable=True\n'
-            "        )\n",
-        ),
+        """
+-        answer = await self._json("DELETE", path, admin_key, "delete account", repeatable=True)
+-        if answer.get("deleted") is not True:
+-            raise _unintelligible("delete account", "does not say that it is deleted")
++        await self._retry(
++            lambda: self._send("DELETE", path, admin_key, "delete account"), repeatable=True
++        )
+""",
     ),
-    _mutation(
+    Mutation(
         "I4",
         "only the first page of a list is read",
         "openai_admin",
-        ("            if not more:\n", "            if True:\n"),
+        """
+-            if not more:
++            if True:
+""",
     ),
-    _mutation(
+    Mutation(
         "I4",
         "one list lets an intent go",
         "bookkeeping",
-        (
-            "    if intent.missed_at is not None and list_begun_at >= intent.missed_at + LISTS_APART:\n",
-            "    if True:\n",
-        ),
+        """
+-    if intent.missed_at is not None and list_begun_at >= intent.missed_at + LISTS_APART:
++    if True:
+""",
     ),
-    _mutation(
+    Mutation(
         "I4",
         "lists that began before the claim had ended count",
         "retirement",
-        (
-            "            listing = await self.projects.listing(account.access, not_before=intent.claimed_until)\n",
-            "            listing = await self.projects.listing(account.access)\n",
-        ),
-        (
-            "        listing = await self.projects.listing(account.access, not_before=appeared)\n",
-            "        listing = await self.projects.listing(account.access)\n",
-        ),
-        ("        if claim is not None:\n", "        if False:\n"),
-        ("ended_claims(seen, self.clock.now())", "seen.unpublished"),
-        ("ended_claims(entry, now)", "entry.unpublished"),
+        """
+-            listing = await self.projects.listing(account.access, not_before=intent.claimed_until)
++            listing = await self.projects.listing(account.access)
+@@
+-        listing = await self.projects.listing(account.access, not_before=appeared)
++        listing = await self.projects.listing(account.access)
+@@
+-        if claim is not None:
++        if False:
+@@
+-ended_claims(seen, self.clock.now())
++seen.unpublished
+@@
+-ended_claims(entry, now)
++entry.unpublished
+""",
     ),
-    _mutation(
+    Mutation(
         "I4",
         "what others wrote is forgotten after a conflict",
         "ledger",
-        (
-            "                entry = await self.read(entry.target) or replace(entry, version=None, stored={})\n",
-            "                fresh = await self.read(entry.target)\n"
-            "                entry = replace(\n"
-            "                    entry,\n"
-            "                    version=fresh.version if fresh else None,\n"
-            "                    stored=fresh.stored if fresh else {},\n"
-            "                )\n",
-        ),
+        """
+-                entry = await self.read(entry.target) or replace(entry, version=None, stored={})
++                fresh = await self.read(entry.target)
++                entry = replace(
++                    entry,
++                    version=fresh.version if fresh else None,
++                    stored=fresh.stored if fresh else {},
++                )
+""",
     ),
-    _mutation(
+    Mutation(
         "I4",
         "an account that was made twice is forgotten with the first",
         "retirement",
-        (
-            "        return sorted({*listing.ids_of(account.name), *([account.id] if account.id is not None else [])})\n",
-            "        return [account.id] if account.id is not None else list(listing.ids_of(account.name))\n",
-        ),
-        ("            for account, twin in self._twins(seen):\n", "            for account, twin in ():\n"),
+        """
+-        return sorted({*listing.ids_of(account.name), *([account.id] if account.id is not None else [])})
++        return [account.id] if account.id is not None else list(listing.ids_of(account.name))
+@@
+-            for account, twin in self._twins(seen):
++            for account, twin in ():
+""",
     ),
-    _mutation(
+    Mutation(
         "I5",
         "claims of other runs are ignored",
         "model",
-        (
-            "        running = [intent.claimed_until for intent in self.unpublished if intent.claimed_until > now]\n",
-            "        running: list[datetime] = []\n",
-        ),
+        """
+-        running = [intent.claimed_until for intent in self.unpublished if intent.claimed_until > now]
++        running: list[datetime] = []
+""",
     ),
-    _mutation(
+    Mutation(
         "I5",
         "requests that were served are not noted",
         "bookkeeping",
-        ("        honoured={**entry.honoured, **target.requests},\n", ""),
+        """
+-        honoured={**entry.honoured, **target.requests},
+""",
     ),
-    _mutation(
+    Mutation(
         "I5",
         "the interval runs from the first publication",
         "bookkeeping",
-        ("        last_rotated_at=rotated_at,\n", "        last_rotated_at=entry.last_rotated_at or rotated_at,\n"),
+        """
+-        last_rotated_at=rotated_at,
++        last_rotated_at=entry.last_rotated_at or rotated_at,
+""",
     ),
-    _mutation(
+    Mutation(
         "I5",
         "this machine's clock is believed",
         "clocks",
-        (
-            "    return CorrectedClock(clock, offset if abs(offset) > TOLERATED else timedelta(0))\n",
-            "    return CorrectedClock(clock, timedelta(0))\n",
-        ),
+        """
+-    return CorrectedClock(clock, offset if abs(offset) > TOLERATED else timedelta(0))
++    return CorrectedClock(clock, timedelta(0))
+""",
     ),
-    _mutation(
+    Mutation(
         "I6",
         "the ledger keeps keys",
         "model",
-        ("        return hashlib.sha256(self._value.encode()).hexdigest()[:16]\n", "        return self._value\n"),
+        """
+-        return hashlib.sha256(self._value.encode()).hexdigest()[:16]
++        return self._value
+""",
     ),
 )
 
 
-def caught(mutation: Mutation, directory: Path, *, seeds: int = SEEDS) -> subprocess.CompletedProcess[str]:
-    """Search with this mistake in a copy of the worker, until it is caught (exit code 1) or all seeds are played (0)."""
-    package = directory / "worker"
-    shutil.copytree(ROOT / "worker", package, ignore=shutil.ignore_patterns("__pycache__"))
-    path = package / f"{mutation.module}.py"
-    source = path.read_text()
-    for old, new in mutation.changes:
-        if source.count(old) == 0:
-            raise LookupError(
-                f"worker/{mutation.module}.py has no {old!r} any more: mend the mutation {mutation.name!r}"
-            )
-        source = source.replace(old, new)
-    path.write_text(source)
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "tests.simulation", "--until-violation", f"--seeds={seeds}", "--jobs=1"],
-        cwd=directory,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(directory), str(ROOT)))},
-        capture_output=True,
-        text=True,
-        check=False,
+def search_with(mutation: Mutation) -> Caught:
+    """Search with this mistake in a copy of the worker, until it is caught or all seeds are played."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        shutil.copytree(ROOT / "worker", directory / "worker", ignore=shutil.ignore_patterns("__pycache__"))
+        path = directory / "worker" / f"{mutation.module}.py"
+        path.write_text(mutation.apply(path.read_text()))
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "tests.simulation", "--until-violation", f"--seeds={SEEDS}", "--jobs=1"],
+            cwd=directory,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join((str(directory), str(ROOT)))},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    played, violation = (
+        re.match(r"(\d+) histories", done.stdout),
+        re.search(r"^seed \d+: (.*)", done.stdout, re.MULTILINE),
     )
+    if played is None or done.returncode != (violation is not None):
+        raise RuntimeError(f"the search with the mutation {mutation.name!r} failed: {done.stderr[-2000:]}")
+    return Caught(int(played[1]), violation[1] if violation is not None else None)

@@ -16,7 +16,7 @@ from typing import Any
 
 from sandbox.cluster import apply, create_namespace, install_crds
 from sandbox.kubernetes import Kubernetes
-from sandbox.openai import Account, KeyStatus, OpenAI
+from sandbox.openai import Account, Key, KeyStatus, OpenAI
 from tests.scene import EPOCH, HOST, LEDGER, PROJECT, documented
 from worker.codec import CURRENT, entry_name
 from worker.model import CleanupKind, CleanupPolicy, Ref
@@ -66,9 +66,9 @@ class Setting:
 
 
 class Stage:
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, chance: random.Random, setting: Setting) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.setting = Setting.drawn(chance)
+        self.setting = setting
         self.kubernetes = Kubernetes(self.now, random.Random(chance.random()))
         self.openai = OpenAI(self.now, random.Random(chance.random()))
         self.admin_key = self.openai.add_organization("acme")
@@ -149,16 +149,19 @@ class Stage:
 
     def carried(self, secret: Mapping[str, Any] | None) -> str | None:
         """The id of the account whose key is in a Secret's data, whatever the annotation says."""
-        for value in (secret or {}).get("data", {}).values():
-            key = self.openai.key(base64.b64decode(value).decode())
-            if key is not None and key.account is not None:
-                return key.account
-        return None
+        key = self.key_in(secret)
+        return key.account if key is not None else None
 
     def status_of(self, secret: Mapping[str, Any]) -> KeyStatus:
         """What the key in a Secret is good for."""
-        (value,) = secret["data"].values()
-        return self.openai.key_status(base64.b64decode(value).decode())
+        key = self.key_in(secret)
+        return key.status if key is not None else KeyStatus.UNKNOWN
+
+    def key_in(self, secret: Mapping[str, Any] | None) -> Key | None:
+        """The service account's key that is in a Secret's data."""
+        values = (base64.b64decode(value).decode() for value in (secret or {}).get("data", {}).values())
+        found = (self.openai.key(value) for value in values)
+        return next((key for key in found if key is not None and key.account is not None), None)
 
     def is_archived(self, project: str) -> bool:
         return project in self._archived
