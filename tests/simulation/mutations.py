@@ -33,7 +33,7 @@ class Mutation:
         """The source with the mistake. Raises LookupError where it has not got the lines that are to change."""
         for hunk in self.patch.strip("\n").split("\n@@\n"):
             lines = hunk.split("\n")
-            old, new = ("\n".join(line[1:] for line in lines if line[0] in (" ", sign)) + "\n" for sign in ("-", "+"))
+            old, new = ("\n".join(line[1:] for line in lines if line[0] in (" ", sign)) for sign in ("-", "+"))
             if old not in source:
                 raise LookupError(f"worker/{self.module}.py has changed: mend the mutation {self.name!r}")
             source = source.replace(old, new)
