@@ -313,6 +313,7 @@ def test_an_annotation_without_a_ledger_is_reported_never_adopted(due: Scene) ->
 def test_another_installations_annotation_blocks(due: Scene) -> None:
     """A restored or cloned cluster: nothing is rotated, nothing deleted."""
     due.merge(SECRET, annotation(due, ledger="another-uid"))
+    due.delete(ENTRY)
     due.run()
     assert (due.outcome().result, due.outcome().reason) == (Result.BLOCKED, "ForeignLedger")
     assert len(due.accounts()) == 1

@@ -11,7 +11,7 @@ import asyncio
 import base64
 import binascii
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import datetime
 from typing import TypeVar
 
@@ -19,7 +19,7 @@ from worker.codec import SECRETS
 from worker.concurrency import Slots, Turn
 from worker.errors import AdminKeyUnusable, ConfigurationError, Deferred, NotFound, Refused, RotatorError
 from worker.hosts import Origin, is_allowed
-from worker.model import AdminKeyRef, Hidden, Listing, ProjectAccess
+from worker.model import AccountKey, AdminKeyRef, Hidden, Listing, ProjectAccess
 from worker.ports import Clock, Cluster, OpenAIAdmin
 from worker.restraint import Kind, Restraint
 
@@ -49,6 +49,7 @@ class Projects:
         self._fallback = fallback
         self._keys: dict[AdminKeyRef, Hidden | RotatorError] = {}
         self._listings: dict[ProjectAccess, Listing | RotatorError] = {}
+        self._account_keys: dict[ProjectAccess, Mapping[str, tuple[AccountKey, ...]] | RotatorError] = {}
         self._reading: defaultdict[AdminKeyRef, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._turns: defaultdict[ProjectAccess, Turn] = defaultdict(Turn)
 
@@ -77,13 +78,23 @@ class Projects:
 
     async def account_name(self, access: ProjectAccess, account_id: str) -> str | None:
         """The name of an account; None where OpenAI has no such account. A list that lacks it is not taken for it."""
-        listing = await self.listing(access)
-        if account_id in listing.accounts:
-            return listing.accounts[account_id]
+        try:
+            listing = await self.listing(access)
+            if account_id in listing.accounts:
+                return listing.accounts[account_id]
+        except Refused as error:
+            if await self.archived(access, error):
+                return None
+            raise
         try:
             return await self._ask(access, lambda key: self._openai.account_name(access.project, key, account_id))
         except NotFound:
             return None
+
+    async def account_keys(self, access: ProjectAccess) -> Mapping[str, tuple[AccountKey, ...]]:
+        """The keys of the project's accounts, by account id."""
+        async with self._slots.locked(self._turns[access], access.admin_key.secret.namespace):
+            return await _cached(access, self._account_keys, lambda: self._list_keys(access))
 
     async def retiring_key(self, access: ProjectAccess) -> Hidden:
         """The admin key of the project's accounts, or the fallback where its Secret does not exist any more.
@@ -145,6 +156,12 @@ class Projects:
         """Make a request that may be repeated, unless OpenAI is left alone."""
         key = await self.retiring_key(access)
         return await self._restraint.ask(access, key, lambda: call(key), kind=kind)
+
+    async def _list_keys(self, access: ProjectAccess) -> Mapping[str, tuple[AccountKey, ...]]:
+        found: dict[str, tuple[AccountKey, ...]] = {}
+        for found_key in await self._ask(access, lambda key: self._openai.list_keys(access.project, key)):
+            found[found_key.account_id] = (*found.get(found_key.account_id, ()), found_key)
+        return found
 
     async def _read_key(self, ref: AdminKeyRef) -> Hidden:
         try:

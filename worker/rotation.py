@@ -11,7 +11,7 @@ import asyncio
 import string
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from worker import bookkeeping
 from worker.codec import SECRETS, key_patch
@@ -30,10 +30,7 @@ WORK = 135.0
 """Seconds after the intent within which the key must be on its way into the Secret: create (30), verify (60), and
 conflicts on the way."""
 WRITING = 30.0
-"""Seconds for one write of the Secret with its retries."""
-CLAIM = WORK + WRITING + 45.0
-"""Seconds that an intent claims its target: the work, a last write, the 15 that the API server is given to end a
-request (its `timeout` parameter), and a margin for clocks."""
+"""Seconds for one write of the Secret with its retries. Work and writing end well within `bookkeeping.CLAIM`."""
 VERIFYING = 60.0
 """Seconds until a key that OpenAI does not accept is given up."""
 
@@ -105,7 +102,7 @@ class Rotation:
         for _ in range(_ATTEMPTS - 1):
             if not isinstance(asked.answer, Deferred):
                 break
-            entry = bookkeeping.refused(asked.entry, asked.account.name, None, self.clock.now())
+            entry = bookkeeping.given_up(asked.entry, asked.account.name, None, self.clock.now())
             try:
                 asked = await self._ask(target, entry, admin_key)
             except Deferred:
@@ -113,8 +110,8 @@ class Rotation:
         return asked
 
     async def _ask(self, target: Target, entry: Entry, admin_key: Hidden) -> _Asked:
-        """Intent and request in one turn, so that all waiting comes first (I1). Raises Deferred where there is no turn."""
-        account = Account(self._name(target), target.generator.access)
+        """Intent and request in one turn: all waiting comes first (I1). Raises Deferred where there is no turn."""
+        account = Account(self._name(target), target.generator.access, data_key=target.data_key)
         async with self.restraint.turn(account.access, admin_key, kind="create"):
             entry, written_at = await self._intend(target, entry, account)
             try:
@@ -127,7 +124,7 @@ class Rotation:
         while True:
             begun = self.clock.monotonic()
             now = self.clock.now()
-            intended = bookkeeping.intended(entry, target, account, self.run, now, now + timedelta(seconds=CLAIM))
+            intended = bookkeeping.intended(entry, target, account, self.run, now, now + bookkeeping.CLAIM)
             entry = await self.ledger.save(intended)
             if self.clock.monotonic() - begun <= FRESH:
                 return entry, begun
@@ -216,12 +213,18 @@ class Rotation:
     async def _still_ours(self, target: Target, name: str, written_at: float) -> None:
         """The claim must have time left for a PATCH, and the ledger must hold the intent (I2).
 
-        It is known to, shortly after it was written; later the ledger is asked.
+        It is known to, shortly after it was written; later the ledger is asked, again where that took its time.
         """
-        age = self.clock.monotonic() - written_at
-        if age > WORK:
-            raise Abandoned("TooSlow", "the claim ended before the key could be published: the next run tries again")
-        if age > FRESH:
+        known_at = written_at
+        while True:
+            now = self.clock.monotonic()
+            if now - written_at > WORK:
+                raise Abandoned(
+                    "TooSlow", "the claim ended before the key could be published: the next run tries again"
+                )
+            if now - known_at <= FRESH:
+                return
+            known_at = now
             entry = await self.ledger.read(target.ref)
             if entry is None or not bookkeeping.holds_intent(entry, name):
                 raise Abandoned("LostClaim", "the ledger does not hold this run's claim any more")
@@ -284,9 +287,7 @@ class Rotation:
         def noted(entry: Entry) -> Entry:
             now = self.clock.now()
             entry = bookkeeping.told(entry, error)
-            if definite:
-                return bookkeeping.failed(entry, name, known, error.reason, error.message, now)
-            return bookkeeping.postponed(entry, error.reason, error.message, now)
+            return bookkeeping.failed(entry, name, known, error.reason, error.message, now, definite=definite)
 
         try:
             entry = await self.ledger.update(entry, noted)
