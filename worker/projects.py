@@ -21,7 +21,7 @@ from worker.errors import AdminKeyUnusable, ConfigurationError, Deferred, NotFou
 from worker.hosts import Origin, is_allowed
 from worker.model import AccountKey, AdminKeyRef, Hidden, Listing, ProjectAccess
 from worker.ports import Clock, Cluster, OpenAIAdmin
-from worker.restraint import Kind, Restraint
+from worker.restraint import Restraint
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -122,11 +122,21 @@ class Projects:
         except NotFound:
             return None
 
-    async def delete_account(self, access: ProjectAccess, account_id: str) -> bool:
-        """Delete an account. True: OpenAI confirms that it does not exist (any more) (invariant I4)."""
+    async def delete_account(
+        self, access: ProjectAccess, account_id: str, *, ready: Callable[[], Awaitable[None]]
+    ) -> bool:
+        """Delete an account. True: OpenAI confirms that it does not exist (any more) (invariant I4).
+
+        `ready`: is called right before, and raises where the account must stay.
+        """
+        key = await self.retiring_key(access)
         try:
-            await self._ask(
-                access, lambda key: self._openai.delete_account(access.project, key, account_id), kind="delete"
+            await self._restraint.ask(
+                access,
+                key,
+                lambda: self._openai.delete_account(access.project, key, account_id),
+                kind="delete",
+                ready=ready,
             )
         except NotFound:
             if account_id not in (await self.listing(access)).accounts:
@@ -150,12 +160,10 @@ class Projects:
 
         return await self._ask(access, begin)
 
-    async def _ask(
-        self, access: ProjectAccess, call: Callable[[Hidden], Awaitable[Value]], *, kind: Kind = "read"
-    ) -> Value:
-        """Make a request that may be repeated, unless OpenAI is left alone."""
+    async def _ask(self, access: ProjectAccess, call: Callable[[Hidden], Awaitable[Value]]) -> Value:
+        """Read, unless OpenAI is left alone."""
         key = await self.retiring_key(access)
-        return await self._restraint.ask(access, key, lambda: call(key), kind=kind)
+        return await self._restraint.ask(access, key, lambda: call(key), kind="read")
 
     async def _list_keys(self, access: ProjectAccess) -> Mapping[str, tuple[AccountKey, ...]]:
         found: dict[str, tuple[AccountKey, ...]] = {}

@@ -47,6 +47,10 @@ class _Sight:
     at: float
 
 
+class _InTheSecret(RotatorError):
+    """The Secret names the account, or carries its key."""
+
+
 @dataclass(frozen=True, slots=True)
 class Retirement:
     ledger: Ledger
@@ -68,7 +72,7 @@ class Retirement:
             words = f"the entry is another installation's; see `openai-key-rotator adopt {entry.target}`"
             return Retired(entry.target, Result.BLOCKED, "ForeignLedger", words)
         if claim is not None:
-            return Retired(entry.target, waiting=_leaving(entry), next_at=claim)
+            return Retired(entry.target, waiting=leaving(entry), next_at=claim)
         if served and not _ripe(entry, now) and not ended_claims(entry, now) and not self._twins(entry):
             return _waiting(entry, now)
         try:
@@ -77,13 +81,13 @@ class Retirement:
             # Nobody can delete these accounts until a human has given a key, say: told, and kept.
             message = _words(error, entry)
             await self._note(entry, wanted, error.reason, message)
-            return Retired(entry.target, Result.BLOCKED, error.reason, message, waiting=_leaving(entry))
+            return Retired(entry.target, Result.BLOCKED, error.reason, message, waiting=leaving(entry))
         except ConsumersUnseen as error:
-            return Retired(entry.target, Result.BLOCKED, error.reason, error.message, waiting=_leaving(entry))
+            return Retired(entry.target, Result.BLOCKED, error.reason, error.message, waiting=leaving(entry))
         except RotatorError as error:
             later = error.until if isinstance(error, Deferred) else None
             message = error.message + next_attempt(later)
-            return Retired(entry.target, Result.FAILED, error.reason, message, waiting=_leaving(entry), next_at=later)
+            return Retired(entry.target, Result.FAILED, error.reason, message, waiting=leaving(entry), next_at=later)
 
     async def _retire(self, entry: Entry, wanted: bool) -> Retired:
         seen, sight = await self._look(entry)
@@ -162,13 +166,20 @@ class Retirement:
 
     async def _delete(self, account: Account, account_id: str | None, sight: _Sight, *, by_name: bool = True) -> bool:
         """Delete an account, unless the Secret names it or carries its key. True: OpenAI confirms that it is gone."""
-        await self._look_again(sight)
-        if sight.secret is not None and account_id == account.id and sight.secret.carries(account):
+        if account_id is None:
             return False
-        named = sight.secret.named if sight.secret is not None else None
-        if named is not None and (named.id == account_id or (by_name and named.name == account.name)):
+
+        async def ready() -> None:
+            await self._look_again(sight)
+            carried = sight.secret is not None and account_id == account.id and sight.secret.carries(account)
+            named = sight.secret.named if sight.secret is not None else None
+            if carried or (named is not None and (named.id == account_id or (by_name and named.name == account.name))):
+                raise _InTheSecret("InTheSecret", f"account {account.name} is in its Secret")
+
+        try:
+            return await self.projects.delete_account(account.access, account_id, ready=ready)
+        except _InTheSecret:
             return False
-        return account_id is not None and await self.projects.delete_account(account.access, account_id)
 
     async def _look_again(self, sight: _Sight) -> None:
         """See to it that the Secret was looked at right before; again, where the look itself took too long."""
@@ -272,7 +283,8 @@ def _ripe(entry: Entry, now: datetime) -> list[Publication]:
     return [publication for time, publication in times if time is not None and time <= now]
 
 
-def _leaving(entry: Entry) -> int:
+def leaving(entry: Entry) -> int:
+    """How many accounts are to go, now or later."""
     return len(entry.unpublished) + sum(p.superseded_at is not None for p in entry.history)
 
 
@@ -282,7 +294,7 @@ def _words(trouble: RotatorError, entry: Entry) -> str:
         return trouble.message
     absent = isinstance(trouble, AdminKeyUnusable) and trouble.absent
     note = " (--fallback-admin-key can serve them)" if absent else ""
-    return f"{_leaving(entry)} accounts cannot be deleted: {trouble.message}{note}"
+    return f"{leaving(entry)} accounts cannot be deleted: {trouble.message}{note}"
 
 
 def _waiting(entry: Entry, now: datetime) -> Retired:
@@ -290,6 +302,6 @@ def _waiting(entry: Entry, now: datetime) -> Retired:
     times = [ripe_at(publication, entry.generator.cleanup) for publication in entry.history]
     return Retired(
         entry.target,
-        waiting=_leaving(entry),
+        waiting=leaving(entry),
         next_at=min((t for t in times if t is not None and t > now), default=None),
     )
