@@ -14,6 +14,7 @@ from unittest.mock import Mock
 
 import aiohttp
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.cluster.control_plane import control_plane, find_binaries
 from tests.cluster.endpoint import Endpoint
@@ -23,6 +24,10 @@ pytest_plugins = ["tests.canary"]
 REQUIRED = os.environ.get("REQUIRE_CLUSTER") == "1"
 HOW = "`make control-plane` builds it (needs Go, takes minutes the first time)"
 NEEDS = "needs the real API server"
+
+# No test asserts a duration, and a machine may be busy.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 logging.getLogger("asyncio").setLevel(logging.INFO)  # at DEBUG it names its selector in every failing test's report
 
