@@ -6,9 +6,12 @@ BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 # More arguments for pytest or the lock: `make test ARGS="-k retire"`, `make lock ARGS=--upgrade`.
 ARGS ?=
+SEEDS ?= 1000
+FIRST ?= 1
+REPLAY ?=
 PYTHONS = $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
 
-.PHONY: help venv demo test lint types manifests control-plane lock clean
+.PHONY: help venv demo test simulate kill-matrix mutations lint types manifests control-plane lock clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
@@ -26,6 +29,15 @@ lint: $(INSTALLED) ## Check style, layers and YAML
 	@$(BIN)/ruff format --check
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/yamllint --strict manifests tests/data
+
+simulate: $(INSTALLED) ## Search for a violation: SEEDS=10000 histories from FIRST=1 on; REPLAY=seed shows one in full
+	@$(BIN)/python -m tests.simulation $(if $(REPLAY),--replay $(REPLAY),--seeds $(SEEDS) --first $(FIRST))
+
+kill-matrix: $(INSTALLED) ## Kill a run at each of its requests, in every situation, alone and followed by another
+	@$(BIN)/python -m tests.simulation --kill-matrix
+
+mutations: $(INSTALLED) ## Break the worker on purpose, in many small ways: does the search notice each?
+	@$(BIN)/python -m tests.simulation --mutations
 
 types: $(INSTALLED) ## Check types
 	@$(BIN)/mypy
