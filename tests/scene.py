@@ -189,7 +189,7 @@ class Scene:
             SceneClock(self, skew),
             self.random,
         )
-        stop = Stop(last_start=self.moment() + deadline, deadline=self.moment() + deadline)
+        stop = Stop.within(deadline)
         if stop_after is not None:
             asyncio.get_running_loop().call_later(stop_after, stop.ask)
         try:

@@ -35,14 +35,17 @@ from worker.bookkeeping import (
     holds_intent,
     intended,
     is_empty,
+    last_tried,
     missed,
     postponed,
     published,
     reconcile,
     released,
     scheduled,
+    told,
 )
-from worker.model import Account, CleanupKind, CleanupPolicy, Entry, Failures, SecretView
+from worker.errors import Conflict, Deferred, RotatorError
+from worker.model import Account, CleanupKind, CleanupPolicy, Entry, Failures, SecretView, Throttle
 
 
 def naming(name: str, **changes: Any) -> SecretView:
@@ -221,6 +224,27 @@ def test_attempts_back_off_from_a_minute_to_an_hour() -> None:
         waits.append((state.failures.next_attempt_at - NOW) / minutes(1))  # type: ignore[operator]
     assert waits[:8] == [1, 2, 4, 8, 16, 32, 60, 60]
     assert waits[-1] == 60
+
+
+def test_an_attempt_is_put_off_for_as_long_as_openai_asks() -> None:
+    """And what it asked for is noted, until a key has been made."""
+    told_so = Throttle("https://api.openai.com/v1", "0123", NOW + minutes(90), 1)
+    error = Deferred("OpenAIThrottled", "words", until=told_so.until, told=told_so)
+    after = postponed(told(entry(), error), error.reason, error.message, NOW)
+    assert (after.throttle, after.failures.next_attempt_at) == (told_so, NOW + minutes(90))
+    assert published(after, account("app_2"), NOW, NOW).throttle is None
+
+
+@pytest.mark.parametrize("error", [None, Conflict("R", "w"), Deferred("R", "w", until=NOW)])
+def test_who_was_not_asked_notes_nothing(error: RotatorError | None) -> None:
+    """It is another target's note."""
+    assert told(entry(), error) == entry()
+
+
+def test_who_was_tried_last_is_known() -> None:
+    """A failed attempt counts as one; who has never been tried comes first."""
+    failed_since = replace(entry(), failures=Failures(1, NOW))
+    assert last_tried(empty_entry()) < last_tried(entry()) < last_tried(failed_since)
 
 
 def test_a_condition_keeps_its_time_while_its_status_stays() -> None:

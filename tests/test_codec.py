@@ -59,6 +59,7 @@ from worker.model import (
     ProjectAccess,
     Publication,
     Ref,
+    Throttle,
     Version,
 )
 
@@ -108,6 +109,7 @@ def entries(draw: st.DrawFn) -> Entry:
         next_rotation_at=draw(MAYBE_TIME),
         honoured=draw(st.dictionaries(TEXTS, st.text())),
         failures=failures,
+        throttle=draw(st.none() | st.builds(Throttle, TEXTS, IDS, TIMES, st.integers(0, 99))),
         condition=draw(st.none() | st.builds(Condition, st.booleans(), st.text(), st.text(), TIMES)),
     )
 

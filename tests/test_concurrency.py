@@ -10,7 +10,7 @@ import pytest
 
 from tests.builders import KEY
 from tests.virtual_time import run_virtually
-from worker.concurrency import Crash, Done, Slots, Stop, for_each, where
+from worker.concurrency import Crash, Done, Slots, Stop, Turn, alongside, for_each, where
 from worker.errors import Conflict
 
 T = TypeVar("T")
@@ -64,7 +64,7 @@ def test_who_sleeps_lends_the_place_and_comes_back_before_new_work() -> None:
     async def work(item: int) -> None:
         events.append(f"{item} begins")
         if item == 0:
-            await slots.sleep(1.5)
+            await slots.sleep(1.5, "")
             events.append("0 is back")
         await asyncio.sleep(1)
         events.append(f"{item} ends")
@@ -192,20 +192,20 @@ def test_a_place_is_given_back_when_its_taker_is_cancelled() -> None:
 
     async def whole() -> None:
         slots = Slots(1)
-        await slots.take()
-        waiting, next_one = asyncio.ensure_future(slots.take()), asyncio.ensure_future(slots.take())
+        await slots.take([""])
+        waiting, next_one = asyncio.ensure_future(slots.take([""])), asyncio.ensure_future(slots.take([""]))
         await asyncio.sleep(0)
-        slots.give_back()
+        slots.give_back("")
         waiting.cancel()
         await asyncio.wait([waiting, next_one])
         assert waiting.cancelled()
         assert not next_one.cancelled()
-        cancelled = asyncio.ensure_future(slots.take())
+        cancelled = asyncio.ensure_future(slots.take([""]))
         await asyncio.sleep(0)
         cancelled.cancel()
         await asyncio.wait([cancelled])
-        slots.give_back()
-        await slots.take()
+        slots.give_back("")
+        await slots.take([""])
 
     run(whole())
 
@@ -217,18 +217,18 @@ def test_a_sleeper_that_is_cancelled_still_holds_its_place() -> None:
         slots = Slots(1)
 
         async def sleeper() -> None:
-            await slots.take()
+            await slots.take([""])
             try:
-                await slots.sleep(100)
+                await slots.sleep(100, "")
             finally:
-                slots.give_back()
+                slots.give_back("")
 
         task = asyncio.ensure_future(sleeper())
         await asyncio.sleep(1)
         task.cancel()
         await asyncio.wait([task])
-        await slots.take()
-        second = asyncio.ensure_future(slots.take())
+        await slots.take([""])
+        second = asyncio.ensure_future(slots.take([""]))
         await asyncio.sleep(1)
         assert not second.done()
         second.cancel()
@@ -271,3 +271,183 @@ def test_time_runs_out() -> None:
         assert (stop.reason, stop.remaining) == ("DeadlineExceeded", 0)
 
     run(whole())
+
+
+# --- several tenants
+
+
+def begun(crowds: dict[str, int], limit: int, seconds: dict[str, float], until: float = 1e9) -> dict[str, list[float]]:
+    """When each tenant's items began; each takes its tenant's seconds."""
+    times: dict[str, list[float]] = {tenant: [] for tenant in crowds}
+
+    async def work(tenant: str) -> None:
+        times[tenant].append(asyncio.get_running_loop().time())
+        await asyncio.sleep(seconds[tenant])
+
+    items = [tenant for tenant, count in crowds.items() for _ in range(count)]
+    stop = Stop(last_start=until, deadline=1e9)
+    run(for_each(items, work, slots=Slots(limit), stop=stop, tenant=lambda tenant: tenant))
+    return times
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5, 50])
+def test_tenants_begin_in_turn(limit: int) -> None:
+    """However many targets the first has: nobody waits for more than its share."""
+    times = begun({"a": 300, "b": 3, "c": 3}, limit, {"a": 1, "b": 1, "c": 1})
+    assert max(times["b"] + times["c"]) <= 9 / limit
+
+
+@pytest.mark.parametrize(("limit", "share"), [(2, 1), (5, 3), (50, 25)])
+def test_what_hangs_leaves_room(limit: int, share: int) -> None:
+    """One tenant has half of the places, at most, while another has work; the others go on as if it were not there."""
+    times = begun({"a": 300, "b": 200}, limit, {"a": 1000, "b": 1}, until=900)
+    assert len(times["a"]) == limit  # the rest of the places once nobody else wants them
+    assert sum(moment < max(times["b"]) for moment in times["a"]) <= share
+    assert max(times["b"]) <= 200 / (limit - share)
+
+
+def test_one_tenant_alone_has_all_places() -> None:
+    """Also when the others have ended."""
+    assert begun({"a": 100}, 50, {"a": 1})["a"] == [0] * 50 + [1] * 50
+    times = begun({"a": 100, "b": 1}, 50, {"a": 1, "b": 0.5})["a"]
+    assert (times.count(0), times.count(0.5), times.count(1)) == (25, 25, 25)
+
+
+def test_a_crowd_that_wakes_up_does_not_starve_others() -> None:
+    """It comes back before new work, but within its tenant's share."""
+    slots, ended = Slots(4), dict[str, float]()
+
+    async def work(item: str) -> None:
+        tenant = item[0]
+        for _ in range(20 if tenant == "a" else 1):
+            await slots.sleep(0.5, tenant)
+            await asyncio.sleep(1)  # awake
+        ended[tenant] = asyncio.get_running_loop().time()
+
+    items = [f"a{i}" for i in range(40)] + [f"b{i}" for i in range(10)]
+    run(for_each(items, work, slots=slots, stop=never(), tenant=lambda item: item[0]))
+    assert ended["b"] < 10
+    assert ended["a"] > 100
+
+
+def test_who_holds_no_place_has_none_to_lend() -> None:
+    """Work outside of `for_each` may wait in the same words."""
+
+    async def whole() -> None:
+        slots = Slots(1)
+        await slots.sleep(1, "a")
+        assert await slots.take(["a"]) == "a"
+        second = asyncio.ensure_future(slots.take(["a"]))
+        await asyncio.sleep(1)
+        assert not second.done()
+        second.cancel()
+
+    run(whole())
+
+
+def test_a_turn_is_waited_for_without_a_place() -> None:
+    """Its holder can sleep and come back although a crowd waits for it; each has it once."""
+    slots, turn, had = Slots(2), Turn(), list[int]()
+
+    async def work(item: int) -> None:
+        async with slots.locked(turn, ""):
+            await slots.sleep(1, "")
+            had.append(item)
+
+    _, seconds = run(for_each(range(20), work, slots=slots, stop=never()))
+    assert sorted(had) == list(range(20))
+    assert seconds == 20
+
+
+def test_a_turn_is_given_back_by_who_is_cancelled() -> None:
+    """While it has it, and while it waits for it."""
+
+    async def whole() -> None:
+        slots, turn = Slots(3), Turn()
+
+        async def holder() -> None:
+            await slots.take([""])
+            try:
+                async with slots.locked(turn, ""):
+                    await asyncio.sleep(100)
+            finally:
+                slots.give_back("")
+
+        tasks = [asyncio.ensure_future(holder()) for _ in range(3)]
+        await asyncio.sleep(1)
+        for task in (tasks[1], tasks[0]):
+            task.cancel()
+            await asyncio.wait([task])
+        await asyncio.sleep(1)
+        assert turn.locked()
+        tasks[2].cancel()
+        await asyncio.wait([tasks[2]])
+        assert not turn.locked()
+        for _ in range(3):
+            await slots.take([""])
+
+    run(whole())
+
+
+def test_a_stage_has_its_share_of_the_time() -> None:
+    """And is stopped with the run."""
+
+    async def whole() -> None:
+        stop = Stop(last_start=90, deadline=100)
+        await asyncio.sleep(30)
+        stage = stop.for_stage(0.5)
+        assert (stage.last_start, stage.deadline) == (60, 100)
+        stop.ask()
+        assert stage.reason == "Stopped"
+
+    run(whole())
+
+
+def test_what_goes_on_alongside_ends_with_what_it_goes_along() -> None:
+    """It is waited for; a failure or a kill takes it along."""
+    ended: list[str] = []
+
+    async def work() -> str:
+        try:
+            await asyncio.sleep(10)
+        finally:
+            ended.append("work")
+        return "value"
+
+    async def whole() -> None:
+        async with alongside(work()) as task:
+            await asyncio.sleep(1)
+        assert task.result() == "value"
+        assert asyncio.get_running_loop().time() == 10
+
+        async def failing() -> None:
+            async with alongside(work()):
+                await asyncio.sleep(1)
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            await failing()
+        assert asyncio.get_running_loop().time() == 11
+
+    run(whole())
+    assert ended == ["work", "work"]
+
+
+def test_many_tenants_cost_no_more_than_few() -> None:
+    """To find out whose turn it is, no more tenants are looked at than there are places."""
+    looked = 0
+
+    class Looking(dict[str, None]):
+        def __iter__(self) -> Any:
+            nonlocal looked
+            for key in super().__iter__():
+                looked += 1
+                yield key
+
+    async def whole() -> None:
+        slots = Slots(5)
+        for i in range(5):
+            assert await slots.take(Looking.fromkeys(f"t{n}" for n in range(i, 5000))) == f"t{i}"
+
+    run(whole())
+    assert looked < 50

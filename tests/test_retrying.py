@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -110,6 +112,37 @@ def test_it_ends_with_the_answer() -> None:
     broken = Unanswered("R", "w")
     assert attempt([], repeatable=True) == ("answer", 1, 0)
     assert attempt([broken, broken], repeatable=True) == ("answer", 3, 1.5)
+
+
+def test_what_hangs_is_tried_twice() -> None:
+    """A request that runs into its timeout four times would take minutes."""
+    made = 0
+
+    async def hanging() -> str:
+        nonlocal made
+        made += 1
+        await asyncio.sleep(30)
+        raise Unanswered("R", "w")
+
+    async def whole() -> None:
+        with pytest.raises(Unanswered):
+            await retrying(hanging, repeatable=True, random=FixedRandom())
+
+    _, seconds = run_virtually(whole(), 0.0)
+    assert (made, seconds) == (2, 60.5)
+
+
+def test_a_429_may_be_the_business_of_all() -> None:
+    """Then it is not waited for here."""
+
+    async def refused() -> str:
+        raise throttled(1)
+
+    async def whole() -> None:
+        with pytest.raises(Throttled):
+            await retrying(refused, repeatable=True, random=FixedRandom(), throttled=False)
+
+    assert run_virtually(whole(), 0.0)[1] == 0
 
 
 def test_it_ends_with_the_last_error() -> None:

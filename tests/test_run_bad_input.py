@@ -20,7 +20,7 @@ from sandbox.kubernetes import Admission, Denial
 from sandbox.server import SandboxServer, write_kubeconfig
 from sandbox.wire import Request, Response
 from tests.canary import leaks
-from tests.scene import HOST, PROJECT, ROOT, TARGET, Scene, checked_scene, documented
+from tests.scene import EPOCH, HOST, PROJECT, ROOT, TARGET, Scene, checked_scene, documented
 from worker.errors import OutOfReach
 from worker.hosts import named_origin
 from worker.model import Ref, Result
@@ -654,7 +654,9 @@ def test_throttling_neither_spins_nor_loses_anything(scene: Scene, retry_after: 
     assert (scene.outcome().result, scene.outcome().reason) == (Result.FAILED, "OpenAIThrottled")
     assert scene.openai_session is not None
     assert len(scene.openai_session.log) <= 8
-    scene.advance(minutes=10)
+    later = scene.outcome().next_at
+    assert later is not None
+    scene.seconds = (later - EPOCH).total_seconds()
     scene.run()
     assert scene.live_key()
 

@@ -32,6 +32,7 @@ from worker.ledger import Ledger, Unreadable
 from worker.model import Entry, Ref, Target
 from worker.observation import Observer
 from worker.projects import Projects
+from worker.restraint import Restraint
 from worker.survey import list_in, survey
 
 
@@ -64,9 +65,13 @@ class Adopted:
 async def adopt(options: Options, wanted: Wanted, world: World, stop: Stop) -> Adopted:
     """Show, or with `wanted.yes` record. Raises OutOfReach where the cluster or the ledger cannot be used at all."""
     ledger, clock = await opened(options, world)
-    projects = Projects(world.cluster, world.openai, clock, options.allowed_hosts, options.fallback_admin_key)
+    slots = Slots(options.concurrency)
+    restraint = Restraint(clock, slots, stop)  # a human does not wait for what a run was told
+    projects = Projects(
+        world.cluster, world.openai, restraint, slots, clock, options.allowed_hosts, options.fallback_admin_key
+    )
     observer = Observer(world.cluster, projects, clock)
-    gathering = _Gathering(options, wanted, replace(world, clock=clock), ledger, projects, observer, stop)
+    gathering = _Gathering(options, wanted, replace(world, clock=clock), ledger, projects, observer, slots, stop)
     return await gathering.adopt()
 
 
@@ -78,6 +83,7 @@ class _Gathering:
     ledger: Ledger
     projects: Projects
     observer: Observer
+    slots: Slots
     stop: Stop
 
     async def adopt(self) -> Adopted:
@@ -161,7 +167,7 @@ class _Gathering:
 
     async def _each(self, cases: Iterable[Case], work: Callable[[Case], Awaitable[Case]]) -> list[Case]:
         """Work on each; what one of them raises is its own trouble."""
-        done = await for_each(cases, work, slots=Slots(self.options.concurrency), stop=self.stop)
+        done = await for_each(cases, work, slots=self.slots, stop=self.stop, tenant=lambda case: case.ref.namespace)
         return [
             replace(item.item, trouble=(item.value.reason, item.value.message), hidden=True)
             if isinstance(item.value, Crash)

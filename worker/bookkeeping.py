@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
+from worker.errors import Deferred, RotatorError
 from worker.formats import format_time
 from worker.model import (
     Account,
@@ -121,6 +122,7 @@ def published(entry: Entry, account: Account, rotated_at: datetime, at: datetime
         since=entry.since or requested or at,
         last_rotated_at=rotated_at,
         failures=Failures(),
+        throttle=None,
     )
 
 
@@ -154,7 +156,12 @@ def healthy(entry: Entry, now: datetime) -> Entry:
 def failed(
     entry: Entry, name: str, account: Account | None, reason: str, message: str, now: datetime, *, definite: bool = True
 ) -> Entry:
-    """An attempt failed, and the next one is put off. Where its end is definite its claim ends now.
+    """An attempt failed, and the next one is put off."""
+    return postponed(given_up(entry, name, account, now, definite=definite), reason, message, now)
+
+
+def given_up(entry: Entry, name: str, account: Account | None, now: datetime, *, definite: bool = True) -> Entry:
+    """An intent that came to nothing, or to an account that was not published: where that is definite, its claim ends.
 
     `account`: what is known of the account that was made, None where nothing is: then nothing was published either.
     """
@@ -169,15 +176,34 @@ def failed(
         else intent
         for intent in entry.unpublished
     )
-    return postponed(replace(entry, unpublished=unpublished), reason, message, now)
+    return replace(entry, unpublished=unpublished)
 
 
 def postponed(entry: Entry, reason: str, message: str, now: datetime) -> Entry:
-    """Count a failed attempt; the delay doubles with each, from a minute to an hour."""
+    """Count a failed attempt; the delay doubles with each, from a minute to an hour, and is OpenAI's at least."""
     count = entry.failures.count + 1
-    delay = min(_FIRST_DELAY * 2 ** min(count - 1, 10), _LONGEST_DELAY)
-    entry = replace(entry, failures=Failures(count, now + delay))
+    later = now + pause_after(count)
+    if entry.throttle is not None:
+        later = max(later, entry.throttle.until)
+    entry = replace(entry, failures=Failures(count, later))
     return entry.with_condition(False, reason, message, now)
+
+
+def told(entry: Entry, error: RotatorError | None) -> Entry:
+    """With what OpenAI has just asked for, so that the next run honours it too."""
+    return replace(entry, throttle=error.told) if isinstance(error, Deferred) and error.told is not None else entry
+
+
+def pause_after(count: int) -> timedelta:
+    """How long to wait after so many failures one after the other, at least one."""
+    doubled: timedelta = _FIRST_DELAY * 2 ** min(count - 1, 10)
+    return min(doubled, _LONGEST_DELAY)
+
+
+def last_tried(entry: Entry) -> datetime:
+    """When an attempt was last made, roughly: who has waited longest comes first."""
+    times = (entry.last_rotated_at, entry.failures.next_attempt_at)
+    return max((time for time in times if time is not None), default=datetime.min.replace(tzinfo=UTC))
 
 
 def released(entry: Entry, names: Collection[str]) -> Entry:

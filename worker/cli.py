@@ -28,10 +28,6 @@ if TYPE_CHECKING:
     from worker.logs import Log
     from worker.reporting import Report
 
-HARD_STOP_AFTER = 0.15
-"""Share of the deadline that is kept for steps under way: no new step starts within it."""
-LONGEST_KEPT = 150.0
-"""Seconds: no step takes longer."""
 DISCOVERY_OVERTIME = 5.0
 """Seconds after the deadline until even a list that is being read is given up; all else ends at the deadline."""
 
@@ -121,12 +117,9 @@ async def _run(settings: Settings, cluster: Cluster, clock: Clock, chance: Rando
 
 def _stop(settings: Settings) -> Stop:
     """Ends the command in time, or when it is asked to."""
-    loop = asyncio.get_running_loop()
-    seconds = settings.deadline.total_seconds()
-    kept = min(LONGEST_KEPT, seconds * HARD_STOP_AFTER)
-    stop = Stop(last_start=loop.time() + seconds - kept, deadline=loop.time() + seconds)
+    stop = Stop.within(settings.deadline.total_seconds())
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.ask)
+        asyncio.get_running_loop().add_signal_handler(number, stop.ask)
     return stop
 
 

@@ -37,6 +37,7 @@ from worker.model import (
     Resource,
     SecretView,
     Target,
+    Throttle,
     Version,
 )
 
@@ -116,6 +117,7 @@ def entry_object(entry: Entry) -> JSON:
             if entry.failures.count
             else {}
         )
+        | ({"throttle": _throttle_object(entry.throttle)} if entry.throttle is not None else {})
         | (
             {
                 "conditions": [
@@ -171,10 +173,29 @@ def decode_entry(obj: Mapping[str, Any]) -> Entry:
         next_rotation_at=_time(status, "nextRotationAt"),
         honoured=dict(honoured),
         failures=Failures(count, _time(failures, "nextAttemptAt")),
+        throttle=_throttle(_mapping(status, "throttle")),
         condition=_condition(status.get("conditions")),
         version=version_of(obj),
         stored={"spec": spec, "status": status},
     )
+
+
+def _throttle_object(throttle: Throttle) -> JSON:
+    return {
+        "host": throttle.host,
+        "adminKeyDigest": throttle.key,
+        "until": format_time(throttle.until),
+        "times": throttle.times,
+    }
+
+
+def _throttle(stored: Mapping[str, Any]) -> Throttle | None:
+    if not stored:
+        return None
+    until, times = _time(stored, "until"), stored.get("times")
+    if until is None or not isinstance(times, int):
+        raise Malformed("status.throttle is not as written by the rotator")
+    return Throttle(_text(stored, "host"), _text(stored, "adminKeyDigest"), until, times)
 
 
 def version_of(obj: Mapping[str, Any]) -> Version:

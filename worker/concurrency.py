@@ -1,62 +1,172 @@
-"""Do the same for many: isolated from one another, limited in number, stoppable.
+"""Do the same for many: isolated from one another, limited in number, shared fairly between tenants, stoppable.
 
-Guarantees: at most `limit` pieces of work are awake at once; a piece that sleeps lends its place to others and comes
-back before new ones start; whatever one piece raises stays with it (the only `except Exception` of the worker); once
-stopped, nothing new starts, and at the deadline what still runs is cancelled.
+Guarantees: at most `limit` pieces of work are awake at once; new work begins tenant by tenant in turn, and a free place
+goes to whoever holds the fewest; where there are several tenants, one holds half of the places at most, so that what
+hangs leaves room for the others; a piece that sleeps lends its place and comes back before new ones start; whatever one
+piece raises stays with it (the only `except Exception` of the worker); once stopped, nothing new starts, and at the
+deadline what still runs is cancelled.
 """
 
 from __future__ import annotations
 
 import asyncio
 import traceback
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Generic, TypeVar
 
 from worker.errors import RotatorError
+
+KEPT_FOR_THE_END = 0.15
+"""Share of a run's time that is kept for steps under way: no new step starts within it."""
+LONGEST_KEPT = 150.0
+"""Seconds: no step takes longer."""
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 
 
+class Turn(asyncio.Lock):
+    """A lock that tells how many wait for it: one that was just released may be promised already."""
+
+    waiting = 0
+
+
 class Slots:
-    """A counting semaphore with two queues: work that has begun goes before work that has not."""
+    """Places for work, shared between tenants. Work that has begun goes before work that has not."""
 
     def __init__(self, limit: int) -> None:
-        self._free = limit
-        self._begun: deque[asyncio.Future[None]] = deque()
-        self._new: deque[asyncio.Future[None]] = deque()
+        self._limit = self._free = limit
+        self._held: Counter[str] = Counter()
+        self._away: Counter[str] = Counter()
+        """Work that has begun and holds no place: it sleeps, or waits to come back."""
+        self._back: dict[str, deque[asyncio.Future[str]]] = {}
+        self._new: deque[tuple[Collection[str], asyncio.Future[str]]] = deque()
 
-    async def take(self, *, begun: bool = False) -> None:
-        if self._free > 0:
-            self._free -= 1
-            return
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        (self._begun if begun else self._new).append(place)
+    async def take(self, tenants: Collection[str]) -> str:
+        """A place for new work of one of these tenants, the first among equals; which one it is for."""
+        place: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        offer = (tenants, place)
+        self._new.append(offer)
+        self._grant()
         try:
-            await place
+            return await place
         except asyncio.CancelledError:
+            if offer in self._new:
+                self._new.remove(offer)
             if place.done() and not place.cancelled():
-                self.give_back()
+                self.give_back(place.result())
             raise
 
-    def give_back(self) -> None:
-        for queue in (self._begun, self._new):
-            while queue:
-                place = queue.popleft()
-                if not place.done():
-                    place.set_result(None)
-                    return
+    def give_back(self, tenant: str) -> None:
+        """To be called by work that holds a place, when it ends."""
         self._free += 1
+        _lower(self._held, tenant)
+        self._grant()
 
-    async def sleep(self, seconds: float) -> None:
-        """Sleep without keeping the place. To be called by work that holds one."""
-        self.give_back()
+    async def sleep(self, seconds: float, tenant: str) -> None:
+        """Sleep without keeping the tenant's place, if there is one."""
+        await self._lend(tenant, lambda: asyncio.sleep(seconds))
+
+    @asynccontextmanager
+    async def locked(self, lock: Turn, tenant: str) -> AsyncIterator[None]:
+        """With the lock, which is waited for without keeping the tenant's place: its holder may need it to go on."""
+        acquired = False
+
+        async def acquire() -> None:
+            nonlocal acquired
+            acquired = await lock.acquire()
+
         try:
-            await asyncio.sleep(seconds)
+            if lock.locked() or lock.waiting:
+                lock.waiting += 1
+                try:
+                    await self._lend(tenant, acquire)
+                finally:
+                    lock.waiting -= 1
+            else:
+                await acquire()
+            yield
         finally:
-            await self.take(begun=True)
+            if acquired:
+                lock.release()
+
+    async def _lend(self, tenant: str, wait: Callable[[], Awaitable[None]]) -> None:
+        """Wait while others have the place, and come back before new work begins."""
+        if not self._held[tenant]:
+            await wait()
+            return
+        place: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._away[tenant] += 1
+        self.give_back(tenant)
+        try:
+            await wait()
+            self._back.setdefault(tenant, deque()).append(place)
+            self._grant()
+            await place
+        finally:
+            _lower(self._away, tenant)
+            if place.cancelled() or not place.done():
+                self._hold(tenant)  # cancelled: it ends, and gives back a place that it has
+
+    def _grant(self) -> None:
+        """Give free places to those who wait for one."""
+        while self._free > 0:
+            found = self._returning() or self._beginning()
+            if found is None:
+                return
+            tenant, place = found
+            if not place.done():  # nobody waits for a cancelled one
+                self._hold(tenant)
+                place.set_result(tenant)
+
+    def _returning(self) -> tuple[str, asyncio.Future[str]] | None:
+        tenant = self._poorest(self._back)
+        if tenant is None:
+            return None
+        queue = self._back[tenant]
+        place = queue.popleft()
+        if not queue:
+            del self._back[tenant]
+        return tenant, place
+
+    def _beginning(self) -> tuple[str, asyncio.Future[str]] | None:
+        for offer in self._new:
+            tenant = self._poorest(offer[0])
+            if tenant is not None:
+                self._new.remove(offer)
+                return tenant, offer[1]
+        return None
+
+    def _hold(self, tenant: str) -> None:
+        self._free -= 1
+        self._held[tenant] += 1
+
+    def _poorest(self, tenants: Iterable[str]) -> str | None:
+        """The first of those that hold the fewest places, None where each has its share."""
+        share = (self._limit + 1) // 2 if self._are_several() else self._limit
+        best: str | None = None
+        for tenant in tenants:
+            if self._held[tenant] < (share if best is None else self._held[best]):
+                best = tenant
+                if not self._held[tenant]:
+                    break  # nobody holds fewer: so no more tenants are looked at than there are places
+        return best
+
+    def _are_several(self) -> bool:
+        """Is there more than one tenant with work?"""
+        present = chain(self._held, self._away, *(tenants for tenants, _ in self._new))
+        first = next(present, None)
+        return any(tenant != first for tenant in present)
+
+
+def _lower(counts: Counter[str], tenant: str) -> None:
+    counts[tenant] -= 1
+    if not counts[tenant]:
+        del counts[tenant]
 
 
 class Stop:
@@ -66,6 +176,12 @@ class Stop:
         self.last_start = last_start
         self.deadline = deadline
         self._asked = asyncio.Event()
+
+    @classmethod
+    def within(cls, seconds: float) -> Stop:
+        """For a run that begins now and ends within so many seconds."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        return cls(last_start=deadline - min(LONGEST_KEPT, seconds * KEPT_FOR_THE_END), deadline=deadline)
 
     def ask(self) -> None:
         """No new step from now on (SIGTERM)."""
@@ -82,6 +198,12 @@ class Stop:
     def remaining(self) -> float:
         """Seconds in which new steps may still start."""
         return max(0.0, self.last_start - asyncio.get_running_loop().time())
+
+    def for_stage(self, share: float) -> Stop:
+        """The same for a stage of the run that begins now: its new steps start within this share of the time left."""
+        stage = Stop(last_start=self.last_start - self.remaining * (1 - share), deadline=self.deadline)
+        stage._asked = self._asked
+        return stage
 
     async def sleep(self, seconds: float) -> None:
         """Sleep, but wake at once when stopped."""
@@ -106,25 +228,36 @@ class Done(Generic[Item, Value]):
     value: Value | Crash
 
 
+def _one_tenant(_: object) -> str:
+    return ""
+
+
 async def for_each(
     items: Iterable[Item],
     work: Callable[[Item], Awaitable[Value]],
     *,
     slots: Slots,
     stop: Stop,
+    tenant: Callable[[Item], str] = _one_tenant,
     ended: Callable[[Done[Item, Value]], None] | None = None,
 ) -> list[Done[Item, Value]]:
-    """Do `work` for each item, begun in their order; the results in the same order. `ended` hears of each at once."""
+    """Do `work` for each item; the results in the order of the items. `ended` hears of each at once.
+
+    A tenant's items are begun in their order, and tenants in turn.
+    """
     todo = list(items)
     results: dict[int, Done[Item, Value]] = {}
     running: set[asyncio.Task[None]] = set()
+    waiting: dict[str, deque[int]] = {}
+    for position, item in enumerate(todo):
+        waiting.setdefault(tenant(item), deque()).append(position)
 
     def end(position: int, value: Value | Crash) -> None:
         results[position] = Done(todo[position], value)
         if ended is not None:
             ended(results[position])
 
-    async def one(position: int) -> None:
+    async def one(position: int, whose: str) -> None:
         try:
             value: Value | Crash = await work(todo[position])
         except RotatorError as error:
@@ -132,19 +265,23 @@ async def for_each(
         except Exception as error:  # the one place: a target's bug must not become its neighbours'
             value = Crash("InternalError", f"unexpected {where(error)}: please report it")
         finally:
-            slots.give_back()
+            slots.give_back(whose)
         end(position, value)
 
     loop = asyncio.get_running_loop()
     try:
-        for position in range(len(todo)):
-            refusal = await _place(slots, stop)
-            if refusal is not None:
-                end(position, Crash(refusal, "not started: the run was stopped; the next run serves it"))
-                continue
-            task = loop.create_task(one(position))
-            running.add(task)
-            task.add_done_callback(running.discard)
+        refusal = stop.reason
+        while waiting and refusal is None:
+            whose, refusal = await _place(slots, stop, waiting)
+            if whose is not None:
+                queue = waiting.pop(whose)
+                task = loop.create_task(one(queue.popleft(), whose))
+                running.add(task)
+                task.add_done_callback(running.discard)
+                if queue:
+                    waiting[whose] = queue  # as the last one: tenants begin in turn
+        for position in sorted(position for queue in waiting.values() for position in queue):
+            end(position, Crash(refusal or "", "not started: the run's time is over; the next run serves it"))
         if running:
             await asyncio.wait(running, timeout=max(0.0, stop.deadline - loop.time()))
     finally:
@@ -157,20 +294,30 @@ async def for_each(
     return [results[position] for position in range(len(todo))]
 
 
-async def _place(slots: Slots, stop: Stop) -> str | None:
-    """Take a place for a new step; why there is none, where the run has ended or the deadline comes first."""
-    refusal = stop.reason
-    if refusal is not None:
-        return refusal
+async def _place(slots: Slots, stop: Stop, tenants: Collection[str]) -> tuple[str | None, str | None]:
+    """Take a place for a new step; whose it is, or why there is none: the run has ended, or the deadline came first."""
     try:
         async with asyncio.timeout_at(stop.deadline):
-            await slots.take()
+            whose = await slots.take(tenants)
     except TimeoutError:
-        return "DeadlineExceeded"
+        return None, "DeadlineExceeded"
     refusal = stop.reason
-    if refusal is not None:
-        slots.give_back()
-    return refusal
+    if refusal is None:
+        return whose, None
+    slots.give_back(whose)
+    return None, refusal
+
+
+@asynccontextmanager
+async def alongside(work: Coroutine[None, None, Value]) -> AsyncIterator[asyncio.Task[Value]]:
+    """Work that goes on meanwhile, is waited for at the end, and ends with what it goes on alongside."""
+    task = asyncio.get_running_loop().create_task(work)
+    try:
+        yield task
+        await task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def where(error: BaseException) -> str:

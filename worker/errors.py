@@ -10,6 +10,7 @@
     │   ├── Forbidden           the credentials are known and lack the permission
     │   │   └── ConsumersUnseen  pods may not be listed
     │   └── Throttled           asked to come back later
+    ├── Deferred                OpenAI is left alone for a while: nothing was changed, a later run goes on
     └── Unanswered              nobody knows whether it happened: never repeat it blindly
         ├── NotSent             the connection never came up, so nothing happened: may be repeated
         └── Unintelligible      answered with success, but not with what was asked for
@@ -19,6 +20,10 @@ CamelCase, fit for a Kubernetes condition, and a message made of our words, a st
 """
 
 from __future__ import annotations
+
+from datetime import datetime
+
+from worker.model import Throttle
 
 
 class RotatorError(Exception):
@@ -76,6 +81,19 @@ class Throttled(Refused):
     def __init__(self, reason: str, message: str, *, status: int = 429, retry_after: float | None = None) -> None:
         super().__init__(reason, message, status=status)
         self.retry_after = retry_after
+
+
+class Deferred(RotatorError):
+    """OpenAI is left alone: until then at least, or (None) for this run. `told`: what it has just asked for, None where
+    nothing was sent.
+    """
+
+    def __init__(
+        self, reason: str, message: str, *, until: datetime | None = None, told: Throttle | None = None
+    ) -> None:
+        super().__init__(reason, message)
+        self.until = until
+        self.told = told
 
 
 class Unanswered(RotatorError):

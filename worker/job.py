@@ -13,13 +13,14 @@ stopped starts no new step.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from worker.announcing import Announcer
 from worker.clocks import TOLERATED, corrected
-from worker.concurrency import Slots, Stop
+from worker.concurrency import Slots, Stop, alongside
 from worker.hosts import Origin
 from worker.ledger import Ledger, Unreadable
 from worker.model import AdminKeyRef, Entry, Ref, RunInfo
@@ -27,9 +28,10 @@ from worker.observation import Observer
 from worker.ports import Clock, Cluster, OpenAIAdmin, Randomness, Watcher
 from worker.projects import Projects
 from worker.reporting import Report
+from worker.restraint import Restraint
 from worker.retiring import Retiring
 from worker.rotation import Rotation
-from worker.serving import Serving
+from worker.serving import SHARE, Serving
 from worker.survey import survey
 
 _LOOKS_AT_THE_TIME = 3
@@ -80,11 +82,13 @@ async def run(options: Options, world: World, stop: Stop, watcher: Watcher) -> R
 
     serving, retiring = _wired(options, world, info, ledger, entries, stop, watcher)
     refused = await serving.refuse(discovered.rejected)
-    served = await serving.serve(discovered.targets)
-    retired = await (retiring.preview() if options.dry_run else retiring.retire(discovered))
+    async with alongside(serving.serve(discovered.targets)) as served:
+        # Whoever is slow now is not waited for: the accounts of all others go meanwhile.
+        await asyncio.wait({served}, timeout=stop.remaining * SHARE)
+        retired = await (retiring.preview() if options.dry_run else retiring.retire(discovered, serving.under_way))
 
     seconds = world.clock.monotonic() - begun
-    return Report(info, (*refused, *served), tuple(retired), discovered.unused, seconds, stop.reason)
+    return Report(info, (*refused, *served.result()), tuple(retired), discovered.unused, seconds, stop.reason)
 
 
 async def opened(options: Options, world: World) -> tuple[Ledger, Clock]:
@@ -110,9 +114,11 @@ def _wired(
     """The stages with what they need. They share the run's places and what is known of projects, and nothing else."""
     cluster, openai, clock = world.cluster, world.openai, world.clock
     slots = Slots(options.concurrency)
-    projects = Projects(cluster, openai, clock, options.allowed_hosts, options.fallback_admin_key)
+    known = [entry.throttle for entry in entries.values() if isinstance(entry, Entry) and entry.throttle is not None]
+    restraint = Restraint(clock, slots, stop, [] if options.force else known)
+    projects = Projects(cluster, openai, restraint, slots, clock, options.allowed_hosts, options.fallback_admin_key)
     observer = Observer(cluster, projects, clock)
-    rotation = Rotation(cluster, openai, ledger, projects, observer, clock, world.random, slots.sleep, info)
+    rotation = Rotation(cluster, openai, ledger, projects, restraint, observer, clock, world.random, slots.sleep, info)
     announcer = Announcer(cluster, clock)
     serving = Serving(info, entries, ledger, observer, rotation, announcer, watcher, clock, slots, stop)
     retiring = Retiring(

@@ -268,6 +268,19 @@ class Failures:
 
 
 @dataclass(frozen=True, slots=True)
+class Throttle:
+    """OpenAI asked for nothing more with an admin key until then. `key`: its digest, the same in whatever Secret it is.
+
+    `times`: how many runs, one after the other, gave up on it.
+    """
+
+    host: str
+    key: str
+    until: datetime
+    times: int
+
+
+@dataclass(frozen=True, slots=True)
 class Condition:
     """The `Ready` condition."""
 
@@ -307,6 +320,8 @@ class Entry:
     next_rotation_at: datetime | None = None
     honoured: Mapping[str, str] = field(default_factory=dict, hash=False)
     failures: Failures = Failures()
+    throttle: Throttle | None = None
+    """What OpenAI said when it was last asked for this target, if it asked to slow down."""
     condition: Condition | None = None
     version: Version | None = None
     stored: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)

@@ -164,10 +164,13 @@ class OpenAIAdminApi:
         return answer
 
     async def _retry(self, call: Callable[[], Awaitable[bytes]], *, repeatable: bool, method: str = "") -> bytes:
-        """A create is never sent a second time under the same name, not even where that would be harmless (I1)."""
+        """A create is never sent a second time under the same name, not even where that would be harmless (I1).
+
+        Nor is anything after a 429: that is the business of all who use the same admin key (`worker.restraint`).
+        """
         if method == "POST":
             return await call()
-        return await retrying(call, repeatable=repeatable, random=self._random)
+        return await retrying(call, repeatable=repeatable, random=self._random, throttled=False)
 
     async def _send(self, method: str, url: str, key: Hidden, what: str, body: JSON | None = None) -> bytes:
         """The body of a 2xx answer. Raises one of the errors of `worker.errors` for anything else."""

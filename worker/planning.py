@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from worker.bookkeeping import CLAIM, current, renew_by
 from worker.codec import MANAGED
-from worker.errors import ConfigurationError, Refused, RotatorError, Throttled
+from worker.errors import ConfigurationError, Deferred, Refused, RotatorError, Throttled
 from worker.formats import format_duration, format_time
 from worker.model import (
     CleanupKind,
@@ -129,7 +129,8 @@ def decide(target: Target, seen: Observation, run: RunInfo, now: datetime) -> De
     if wanted is None:
         return Keep("NotDue", _next(entry.next_rotation_at), entry.next_rotation_at)
     if seen.trouble is not None:
-        return Unable(seen.trouble.reason, seen.trouble.message)
+        until = seen.trouble.until if isinstance(seen.trouble, Deferred) else None
+        return Unable(seen.trouble.reason, seen.trouble.message + next_attempt(until), until)
     later = entry.failures.next_attempt_at
     if later is not None and later > now and not run.force and not _requested(target, entry.honoured):
         condition = entry.condition
@@ -139,6 +140,11 @@ def decide(target: Target, seen: Observation, run: RunInfo, now: datetime) -> De
         paused = f"{message}; that was the last attempt, the next is not made before {format_time(later)} or by --force"
         return Unable(reason, paused, later)
     return wanted
+
+
+def next_attempt(until: datetime | None) -> str:
+    """The end of a message about something that was not done."""
+    return f"; next attempt {'with the next run' if until is None else 'at ' + format_time(until)}"
 
 
 def _lasting(trouble: RotatorError) -> bool:

@@ -16,10 +16,12 @@ from datetime import datetime
 from typing import TypeVar
 
 from worker.codec import SECRETS
-from worker.errors import AdminKeyUnusable, ConfigurationError, NotFound, Refused, RotatorError
+from worker.concurrency import Slots, Turn
+from worker.errors import AdminKeyUnusable, ConfigurationError, Deferred, NotFound, Refused, RotatorError
 from worker.hosts import Origin, is_allowed
 from worker.model import AccountKey, AdminKeyRef, Hidden, Listing, ProjectAccess
 from worker.ports import Clock, Cluster, OpenAIAdmin
+from worker.restraint import Kind, Restraint
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -32,31 +34,42 @@ class Projects:
         self,
         cluster: Cluster,
         openai: OpenAIAdmin,
+        restraint: Restraint,
+        slots: Slots,
         clock: Clock,
         allowed_hosts: Collection[Origin],
         fallback: AdminKeyRef | None = None,
     ) -> None:
         self._cluster = cluster
         self._openai = openai
+        self._restraint = restraint
+        self._slots = slots
         self._clock = clock
         self._allowed_hosts = allowed_hosts
         self._fallback = fallback
         self._keys: dict[AdminKeyRef, Hidden | RotatorError] = {}
         self._listings: dict[ProjectAccess, Listing | RotatorError] = {}
         self._account_keys: dict[ProjectAccess, Mapping[str, tuple[AccountKey, ...]] | RotatorError] = {}
-        self._locks: defaultdict[object, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._reading: defaultdict[AdminKeyRef, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._turns: defaultdict[ProjectAccess, Turn] = defaultdict(Turn)
 
     async def admin_key(self, ref: AdminKeyRef) -> Hidden:
         """The admin key as its Secret has it. Raises AdminKeyUnusable, or what reading the Secret raised."""
-        return await self._once(ref, self._keys, lambda: self._read_key(ref))
+        async with self._reading[ref]:
+            return await _cached(ref, self._keys, lambda: self._read_key(ref))
 
     async def listing(self, access: ProjectAccess, *, not_before: datetime | None = None) -> Listing:
         """The project's accounts, by a list that began at `not_before` or later."""
-        async with self._locks[access]:
-            known = self._listings.get(access)
-            if isinstance(known, Listing) and not_before is not None and known.begun_at < not_before:
+        if access in self._listings and not self._outdated(access, not_before):
+            return _found(self._listings[access])
+        async with self._slots.locked(self._turns[access], access.admin_key.secret.namespace):
+            if self._outdated(access, not_before):
                 del self._listings[access]
-        return await self._once(access, self._listings, lambda: self._list(access))
+            return await _cached(access, self._listings, lambda: self._list(access))
+
+    def _outdated(self, access: ProjectAccess, not_before: datetime | None) -> bool:
+        known = self._listings.get(access)
+        return isinstance(known, Listing) and not_before is not None and known.begun_at < not_before
 
     def known_listing(self, access: ProjectAccess) -> Listing | None:
         """The list that this run has read, if it has."""
@@ -74,13 +87,14 @@ class Projects:
                 return None
             raise
         try:
-            return await self._openai.account_name(access.project, await self.retiring_key(access), account_id)
+            return await self._ask(access, lambda key: self._openai.account_name(access.project, key, account_id))
         except NotFound:
             return None
 
     async def account_keys(self, access: ProjectAccess) -> Mapping[str, tuple[AccountKey, ...]]:
         """The keys of the project's accounts, by account id."""
-        return await self._once(access, self._account_keys, lambda: self._list_keys(access))
+        async with self._slots.locked(self._turns[access], access.admin_key.secret.namespace):
+            return await _cached(access, self._account_keys, lambda: self._list_keys(access))
 
     async def retiring_key(self, access: ProjectAccess) -> Hidden:
         """The admin key of the project's accounts, or the fallback where its Secret does not exist any more.
@@ -98,17 +112,22 @@ class Projects:
             return await self.admin_key(self._fallback)
 
     async def key_last_used(self, access: ProjectAccess, key_id: str) -> datetime | None:
-        """When a key was last used; None: never, as far as OpenAI knows, or the key does not exist any more."""
+        """When a key was last used; None: never, as far as OpenAI knows, or the key does not exist any more.
+
+        This is asked right before a delete, so it is not where no delete will follow: raises Deferred.
+        """
+        self._restraint.check(access, await self.retiring_key(access), kind="delete")
         try:
-            return await self._openai.key_last_used(access.project, await self.retiring_key(access), key_id)
+            return await self._ask(access, lambda key: self._openai.key_last_used(access.project, key, key_id))
         except NotFound:
             return None
 
     async def delete_account(self, access: ProjectAccess, account_id: str) -> bool:
         """Delete an account. True: OpenAI confirms that it does not exist (any more) (invariant I4)."""
-        key = await self.retiring_key(access)
         try:
-            await self._openai.delete_account(access.project, key, account_id)
+            await self._ask(
+                access, lambda key: self._openai.delete_account(access.project, key, account_id), kind="delete"
+            )
         except NotFound:
             if account_id not in (await self.listing(access)).accounts:
                 return True
@@ -122,17 +141,26 @@ class Projects:
         """
         if not isinstance(error, Refused) or error.status != 400:
             return False
-        return await self._openai.project_archived(access.project, await self.retiring_key(access))
+        return await self._ask(access, lambda key: self._openai.project_archived(access.project, key))
 
     async def _list(self, access: ProjectAccess) -> Listing:
+        async def begin(key: Hidden) -> Listing:
+            begun = self._clock.now()
+            return Listing.of(begun, await self._openai.list_accounts(access.project, key))
+
+        return await self._ask(access, begin)
+
+    async def _ask(
+        self, access: ProjectAccess, call: Callable[[Hidden], Awaitable[Value]], *, kind: Kind = "read"
+    ) -> Value:
+        """Make a request that may be repeated, unless OpenAI is left alone."""
         key = await self.retiring_key(access)
-        begun = self._clock.now()
-        return Listing.of(begun, await self._openai.list_accounts(access.project, key))
+        return await self._restraint.ask(access, key, lambda: call(key), kind=kind)
 
     async def _list_keys(self, access: ProjectAccess) -> Mapping[str, tuple[AccountKey, ...]]:
         found: dict[str, tuple[AccountKey, ...]] = {}
-        for key in await self._openai.list_keys(access.project, await self.retiring_key(access)):
-            found[key.account_id] = (*found.get(key.account_id, ()), key)
+        for found_key in await self._ask(access, lambda key: self._openai.list_keys(access.project, key)):
+            found[found_key.account_id] = (*found.get(found_key.account_id, ()), found_key)
         return found
 
     async def _read_key(self, ref: AdminKeyRef) -> Hidden:
@@ -151,17 +179,20 @@ class Projects:
             raise AdminKeyUnusable(f"{ref} is empty, or has blanks or line breaks inside: it is not an admin key")
         return Hidden(value)
 
-    async def _once(
-        self, key: Key, cache: dict[Key, Value | RotatorError], fetch: Callable[[], Awaitable[Value]]
-    ) -> Value:
-        """A lock and a dict, not a shared task: a task would outlive a killed run."""
-        async with self._locks[key]:
-            if key not in cache:
-                try:
-                    cache[key] = await fetch()
-                except RotatorError as error:
-                    cache[key] = error
-            found = cache[key]
-        if isinstance(found, RotatorError):
-            raise found.with_traceback(None)  # it is raised many times: no growing chain of frames
-        return found
+
+async def _cached(key: Key, cache: dict[Key, Value | RotatorError], fetch: Callable[[], Awaitable[Value]]) -> Value:
+    """To be called under a lock, not shared as a task: a task would outlive a killed run."""
+    if key not in cache:
+        try:
+            cache[key] = await fetch()
+        except Deferred:
+            raise  # the restraint knows when there is something to be asked again
+        except RotatorError as error:
+            cache[key] = error
+    return _found(cache[key])
+
+
+def _found(found: Value | RotatorError) -> Value:
+    if isinstance(found, RotatorError):
+        raise found.with_traceback(None)  # it is raised many times: no growing chain of frames
+    return found

@@ -18,6 +18,7 @@ from worker.errors import (
     ConfigurationError,
     Conflict,
     ConsumersUnseen,
+    Deferred,
     NotFound,
     Refused,
     RotatorError,
@@ -25,7 +26,7 @@ from worker.errors import (
 from worker.ledger import Ledger
 from worker.model import Account, Entry, Intent, Publication, Ref, Result, Retired, SecretView
 from worker.observation import Observer
-from worker.planning import STUCK, Delete, Held, Wait, ended_claims, retirement_of, ripe_at
+from worker.planning import STUCK, Delete, Held, Wait, ended_claims, next_attempt, retirement_of, ripe_at
 from worker.pods import Pods
 from worker.ports import Clock
 from worker.projects import Projects
@@ -78,7 +79,9 @@ class Retirement:
         except ConsumersUnseen as error:
             return Retired(entry.target, Result.BLOCKED, error.reason, error.message, waiting=_leaving(entry))
         except RotatorError as error:
-            return Retired(entry.target, Result.FAILED, error.reason, error.message, waiting=_leaving(entry))
+            later = error.until if isinstance(error, Deferred) else None
+            message = error.message + next_attempt(later)
+            return Retired(entry.target, Result.FAILED, error.reason, message, waiting=_leaving(entry), next_at=later)
 
     async def _retire(self, entry: Entry, wanted: bool) -> Retired:
         seen, sight = await self._look(entry)
@@ -102,7 +105,7 @@ class Retirement:
         after = replace(after, history=tuple(replace(p, held=held.get(p.account.name)) for p in after.history))
         if not wanted:
             after = self._disowned(after, sight.secret, trouble)
-        stored = await self._save(entry, after, deleted)
+        stored = await self._save(entry, bookkeeping.told(after, trouble), deleted)
         if trouble is not None:
             raise trouble
         return await self._summed_up(stored, wanted, deleted, held)

@@ -6,12 +6,13 @@ discovery and discovery would have found what asks for it; a suspended target is
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from worker.concurrency import Crash, Slots, Stop, for_each
+from worker.concurrency import Crash, Slots, Stop, alongside, for_each
 from worker.discovery import Discovered
 from worker.errors import OutOfReach
 from worker.ledger import Ledger
@@ -22,6 +23,9 @@ from worker.pods import Pods
 from worker.ports import Clock, Cluster, Watcher
 from worker.projects import Projects
 from worker.retirement import Retirement
+
+PATIENCE = 1 / 3
+"""Of the time that is left: for so long all of the first round is waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +46,11 @@ class Retiring:
     slots: Slots
     stop: Stop
 
-    async def retire(self, discovered: Discovered) -> list[Retired]:
-        """Retire for every target, wait once for what may go soon, and retire that."""
+    async def retire(self, discovered: Discovered, under_way: Collection[Ref] = ()) -> list[Retired]:
+        """Retire for every target but those `under_way`, wait once for what may go soon, and retire that."""
         if self.stop.reason is not None:
             return []
+        busy = frozenset(under_way)
         served = {target.ref for target in discovered.targets}
         wanted = served | {item.secret for item in discovered.rejected if item.secret is not None}
         suspended = {target.ref for target in discovered.targets if target.suspended}
@@ -53,11 +58,15 @@ class Retiring:
             entries = {
                 ref: entry
                 for ref, entry in (await self._entries()).items()
-                if ref not in suspended and (ref in wanted or self._abandoned(ref))
+                if ref not in suspended and ref not in busy and (ref in wanted or self._abandoned(ref))
             }
             retirement = self._retirement(entries)
-            retired = await self._retire_all(retirement, entries, wanted, served)
-            retired |= await self._retire_soon(retirement, retired, wanted, served)
+            done: dict[Ref, Retired] = {}
+            async with alongside(self._retire_all(retirement, entries, wanted, served, done)) as first:
+                # As in serving: what may go soon is not kept by whoever is slow now.
+                await asyncio.wait({first}, timeout=self.stop.remaining * PATIENCE)
+                soon = await self._retire_soon(retirement, dict(done), wanted, served)
+            retired = first.result() | soon
         except OutOfReach as error:
             # What was rotated is done and told; deleting is the next run's.
             ledger = Ref(self.ledger.namespace, "keyrotations")
@@ -97,7 +106,7 @@ class Retiring:
         if self.stop.reason is not None:
             return {}
         entries = {ref: entry for ref, entry in (await self._entries()).items() if ref in soon}
-        second = await self._retire_all(retirement, entries, wanted, served)
+        second = await self._retire_all(retirement, entries, wanted, served, {})
         return {ref: replace(item, deleted=first[ref].deleted + item.deleted) for ref, item in second.items()}
 
     async def _entries(self) -> dict[Ref, Entry]:
@@ -116,16 +125,26 @@ class Retiring:
         return ref in self.known and in_scope and not self.narrowed
 
     async def _retire_all(
-        self, retirement: Retirement, entries: dict[Ref, Entry], wanted: Collection[Ref], served: Collection[Ref]
+        self,
+        retirement: Retirement,
+        entries: dict[Ref, Entry],
+        wanted: Collection[Ref],
+        served: Collection[Ref],
+        done: dict[Ref, Retired],
     ) -> dict[Ref, Retired]:
+        """Retire for each entry; `done` gets each result at once."""
+
         async def one(entry: Entry) -> Retired:
             ref = entry.target
-            return await retirement.retire(entry, wanted=ref in wanted, served=ref in served)
+            done[ref] = await retirement.retire(entry, wanted=ref in wanted, served=ref in served)
+            return done[ref]
 
-        done = await for_each(entries.values(), one, slots=self.slots, stop=self.stop)
+        ended = await for_each(
+            entries.values(), one, slots=self.slots, stop=self.stop, tenant=lambda entry: entry.target.namespace
+        )
         return {
             item.item.target: Retired(item.item.target, Result.FAILED, item.value.reason, item.value.message)
             if isinstance(item.value, Crash)
             else item.value
-            for item in done
+            for item in ended
         }

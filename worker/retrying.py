@@ -18,6 +18,8 @@ T = TypeVar("T")
 ATTEMPTS = 4
 FIRST_DELAY = 0.5
 """Seconds; doubles with each attempt, plus up to as much again at random."""
+LONG = 45.0
+"""Seconds. What has taken longer than this is not tried a third time."""
 LONGEST_RETRY_AFTER = 20.0
 """Seconds. A server that asks for a longer pause is asked again by the next run."""
 
@@ -39,15 +41,20 @@ def delay_before_retry(error: RotatorError, attempt: int, *, repeatable: bool, r
     return None
 
 
-async def retrying(call: Callable[[], Awaitable[T]], *, repeatable: bool, random: Randomness) -> T:
-    """Make a call until it succeeds or fails for good, and raise its last error."""
+async def retrying(
+    call: Callable[[], Awaitable[T]], *, repeatable: bool, random: Randomness, throttled: bool = True
+) -> T:
+    """Make a call until it succeeds or fails for good, and raise its last error. `throttled`: also after a 429."""
     attempt = 1
+    begun = asyncio.get_running_loop().time()
     while True:
         try:
             return await call()
         except RotatorError as error:
             delay = delay_before_retry(error, attempt, repeatable=repeatable, random=random)
-            if delay is None:
+            if delay is None or (isinstance(error, Throttled) and not throttled):
+                raise
+            if attempt > 1 and asyncio.get_running_loop().time() - begun > LONG:
                 raise
         await asyncio.sleep(delay)
         attempt += 1

@@ -15,14 +15,14 @@ from datetime import datetime
 
 from worker import bookkeeping
 from worker.codec import SECRETS, key_patch
-from worker.errors import Conflict, NotFound, NotSent, Refused, RotatorError, Throttled, Unanswered
-from worker.formats import format_time
+from worker.errors import Conflict, Deferred, NotFound, NotSent, Refused, RotatorError, Throttled, Unanswered
 from worker.ledger import Ledger
 from worker.model import Account, Entry, Failures, Hidden, MintedKey, Outcome, Result, RunInfo, SecretView, Target
 from worker.observation import Observer
-from worker.planning import Observation, Rotate, decide
+from worker.planning import Observation, Rotate, decide, next_attempt
 from worker.ports import Clock, Cluster, OpenAIAdmin, Randomness
 from worker.projects import Projects
+from worker.restraint import Restraint
 
 FRESH = 5.0
 """Seconds for which an intent that was just written may be relied upon without asking again."""
@@ -44,43 +44,80 @@ class Abandoned(RotatorError):
 
 
 @dataclass(frozen=True, slots=True)
+class _Asked:
+    """An intent, when it was written by the monotonic clock, and what came of asking for its account."""
+
+    entry: Entry
+    account: Account
+    written_at: float
+    answer: MintedKey | RotatorError
+
+
+@dataclass(frozen=True, slots=True)
 class Rotation:
-    """`sleep` lends this target's place among the concurrent ones to others while it waits."""
+    """`sleep` lends the place of a tenant's work among the concurrent ones to others."""
 
     cluster: Cluster
     openai: OpenAIAdmin
     ledger: Ledger
     projects: Projects
+    restraint: Restraint
     observer: Observer
     clock: Clock
     random: Randomness
-    sleep: Callable[[float], Awaitable[None]]
+    sleep: Callable[[float, str], Awaitable[None]]
     run: RunInfo
 
     async def rotate(self, target: Target, seen: Observation, why: Rotate) -> Outcome:
-        """Rotate a target. Raises what writing the intent raised."""
-        account = Account(self._name(target), target.generator.access, data_key=target.data_key)
+        """Rotate a target. Raises what writing the intent raised, and Deferred where OpenAI is left alone."""
         if seen.entry.failures.count:
             refused = await self._rehearse(target, seen)
             if refused is not None:
                 entry = bookkeeping.postponed(seen.entry, refused.reason, refused.message, self.clock.now())
                 return self._failure(target, refused, await self.ledger.save(entry))
         try:
-            admin_key = await self.projects.admin_key(account.access.admin_key)
-            entry, written_at = await self._intend(target, seen.entry, account)
+            asked = await self._begin(target, seen.entry)
         except Conflict:
             return Outcome(target.ref, Result.KEPT, "InProgress", "another run has just begun to work on it")
-        known: Account | None = None
+        entry, minted = asked.entry, asked.answer
+        if isinstance(minted, RotatorError):
+            return await self._give_up(target, entry, asked.account.name, None, minted)
+        known = minted.account
         try:
-            minted = await self._mint(target, account, admin_key)
-            known = minted.account
-            await self._verify(minted, written_at)
-            at = await self._publish(target, seen, entry, minted, written_at)
+            await self._verify(target, minted, asked.written_at)
+            at = await self._publish(target, seen, entry, minted, asked.written_at)
         except RotatorError as error:
-            return await self._give_up(target, entry, account.name, known, error)
-        return await self._record(target, entry, minted.account, why, at)
+            return await self._give_up(target, entry, known.name, known, error)
+        return await self._record(target, entry, known, why, at)
 
     # --- the steps
+
+    async def _begin(self, target: Target, entry: Entry) -> _Asked:
+        """Write the intent and ask for its account.
+
+        Where OpenAI asks to slow down nothing was made: after the pause there is another intent, with another name.
+        """
+        admin_key = await self.projects.admin_key(target.generator.access.admin_key)
+        asked = await self._ask(target, entry, admin_key)
+        for _ in range(_ATTEMPTS - 1):
+            if not isinstance(asked.answer, Deferred):
+                break
+            entry = bookkeeping.given_up(asked.entry, asked.account.name, None, self.clock.now())
+            try:
+                asked = await self._ask(target, entry, admin_key)
+            except Deferred:
+                break
+        return asked
+
+    async def _ask(self, target: Target, entry: Entry, admin_key: Hidden) -> _Asked:
+        """Intent and request in one turn: all waiting comes first (I1). Raises Deferred where there is no turn."""
+        account = Account(self._name(target), target.generator.access, data_key=target.data_key)
+        async with self.restraint.turn(account.access, admin_key, kind="create"):
+            entry, written_at = await self._intend(target, entry, account)
+            try:
+                return _Asked(entry, account, written_at, await self._mint(target, account, admin_key))
+            except RotatorError as error:
+                return _Asked(entry, account, written_at, error)
 
     async def _intend(self, target: Target, entry: Entry, account: Account) -> tuple[Entry, float]:
         """Write the intent; when that was, by the monotonic clock. Written again while it takes too long (I1)."""
@@ -94,13 +131,18 @@ class Rotation:
 
     async def _mint(self, target: Target, account: Account, admin_key: Hidden) -> MintedKey:
         access, lifetime = account.access, target.key_lifetime
-        account_id, key_id, value = await self.openai.create_account(access.project, admin_key, account.name, lifetime)
+        account_id, key_id, value = await self.restraint.send(
+            access,
+            admin_key,
+            lambda: self.openai.create_account(access.project, admin_key, account.name, lifetime),
+            kind="create",
+        )
         expires = self.clock.now() + lifetime if lifetime is not None else None
         return MintedKey(
             replace(account, id=account_id, key_id=key_id, expires_at=expires, key_digest=value.digest()), value
         )
 
-    async def _verify(self, minted: MintedKey, written_at: float) -> None:
+    async def _verify(self, target: Target, minted: MintedKey, written_at: float) -> None:
         """Wait until OpenAI accepts the key; a place among the concurrent targets is not kept for it."""
         host, pause = minted.account.access.project.host, _FIRST_PAUSE
         give_up = self.clock.monotonic() + VERIFYING
@@ -111,9 +153,11 @@ class Rotation:
                     return
             except (Unanswered, Throttled) as error:
                 last = error.message
+                if isinstance(error, Throttled):
+                    pause = max(pause, error.retry_after or 0.0)
             if self.clock.monotonic() + pause > min(give_up, written_at + WORK):
                 raise Refused("KeyNotAccepted", f"OpenAI did not accept the new key within {VERIFYING:.0f} s: {last}")
-            await self.sleep(pause)
+            await self.sleep(pause, target.ref.namespace)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     async def _publish(
@@ -238,10 +282,11 @@ class Rotation:
         self, target: Target, entry: Entry, name: str, known: Account | None, error: RotatorError
     ) -> Outcome:
         """Note a failed attempt. After a definite answer the claim ends at once; otherwise it runs out by itself."""
-        definite = isinstance(error, Refused | Abandoned | NotSent)
+        definite = isinstance(error, Refused | Abandoned | NotSent | Deferred)
 
         def noted(entry: Entry) -> Entry:
             now = self.clock.now()
+            entry = bookkeeping.told(entry, error)
             return bookkeeping.failed(entry, name, known, error.reason, error.message, now, definite=definite)
 
         try:
@@ -253,7 +298,5 @@ class Rotation:
 
     def _failure(self, target: Target, error: RotatorError, entry: Entry) -> Outcome:
         later = entry.failures.next_attempt_at
-        message = (
-            f"{error.message}; next attempt {'with the next run' if later is None else 'at ' + format_time(later)}"
-        )
+        message = error.message + next_attempt(later)
         return Outcome(target.ref, Result.FAILED, error.reason, message, later, source=target.source)

@@ -8,21 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeVar
 
 from worker import bookkeeping
 from worker.announcing import Announcer
 from worker.concurrency import Crash, Done, Slots, Stop, for_each
-from worker.errors import Conflict, RotatorError
+from worker.errors import Conflict, Deferred, RotatorError
 from worker.ledger import Ledger, Unreadable
 from worker.model import Entry, Outcome, Ref, Rejected, Result, RunInfo, Target
 from worker.observation import Observer
-from worker.planning import Blocked, Decision, Keep, Observation, Rotate, Unable, decide
+from worker.planning import Blocked, Decision, Keep, Observation, Rotate, Unable, decide, next_attempt
 from worker.ports import Clock, Watcher
 from worker.reporting import WOULD_ROTATE
 from worker.rotation import Rotation
+
+SHARE = 2 / 3
+"""Of the run's time, for serving: a slow tenant must not keep the others' accounts from going."""
 
 Item = TypeVar("Item")
 
@@ -41,6 +44,8 @@ class Serving:
     clock: Clock
     slots: Slots
     stop: Stop
+    under_way: set[Ref] = field(default_factory=set)
+    """Targets that are being served at the moment."""
 
     async def refuse(self, rejected: Collection[Rejected]) -> list[Outcome]:
         """Say of every source that cannot be served why."""
@@ -58,8 +63,13 @@ class Serving:
         return await self._for_each(rejected, one, lambda item: item.subject)
 
     async def serve(self, targets: Collection[Target]) -> list[Outcome]:
-        """Observe, plan and rotate each target."""
-        return await self._for_each(targets, self._serve, lambda target: target.ref)
+        """Observe, plan and rotate each target; of each tenant's first the one whose last attempt is longest ago."""
+
+        def waited(target: Target) -> datetime:
+            entry = self._entry(target.ref)
+            return bookkeeping.last_tried(entry) if isinstance(entry, Entry) else self.run.started_at
+
+        return await self._for_each(sorted(targets, key=waited), self._serve, lambda target: target.ref)
 
     async def _for_each(
         self, items: Collection[Item], work: Callable[[Item], Awaitable[Outcome]], subject: Callable[[Item], Ref]
@@ -72,12 +82,24 @@ class Serving:
             return done.value
 
         finished = await for_each(
-            items, work, slots=self.slots, stop=self.stop, ended=lambda done: self.watcher.served(outcome(done))
+            items,
+            work,
+            slots=self.slots,
+            stop=self.stop.for_stage(SHARE),
+            tenant=lambda item: subject(item).namespace,
+            ended=lambda done: self.watcher.served(outcome(done)),
         )
         return [outcome(done) for done in finished]
 
     async def _serve(self, target: Target) -> Outcome:
         """What a target comes to, told to the cluster whatever it is."""
+        self.under_way.add(target.ref)
+        try:
+            return await self._told(target)
+        finally:
+            self.under_way.discard(target.ref)
+
+    async def _told(self, target: Target) -> Outcome:
         entry, created = self._entry(target.ref), False
         try:
             if isinstance(entry, Unreadable):
@@ -85,6 +107,9 @@ class Serving:
                 outcome = Outcome(target.ref, Result.BLOCKED, "LedgerUnreadable", message, source=target.source)
             else:
                 outcome, created = await self._rotate(target, entry)
+        except Deferred as error:
+            message = error.message + next_attempt(error.until)
+            outcome = Outcome(target.ref, Result.FAILED, error.reason, message, error.until, source=target.source)
         except RotatorError as error:
             outcome = Outcome(target.ref, Result.FAILED, error.reason, error.message, source=target.source)
             if isinstance(entry, Entry):
@@ -149,13 +174,18 @@ def _outcome(target: Target, decision: Decision) -> Outcome:
 
 def _noted(target: Target, seen: Observation, decision: Decision, now: datetime) -> Entry:
     """The entry with what a decision other than to rotate says about the target."""
-    entry = bookkeeping.scheduled(seen.entry, target)
+    entry = bookkeeping.scheduled(bookkeeping.told(seen.entry, seen.trouble), target)
+    if isinstance(seen.trouble, Deferred) and isinstance(decision, Unable):
+        asked = seen.trouble.told is not None
+        return bookkeeping.postponed(entry, decision.reason, decision.message, now) if asked else seen.entry
     if isinstance(decision, Unable) and decision.until is not None:
         return entry  # a pause: the condition is still that of the failure
     if isinstance(decision, Blocked | Unable):
         return entry.with_condition(False, decision.reason, decision.message, now)
     if decision.reason == "InProgress":
         return seen.entry
+    if seen.trouble is None:
+        entry = replace(entry, throttle=None)  # OpenAI has answered
     if decision.reason == "Suspended":
         ready = bookkeeping.current(entry) is not None
         return replace(entry, next_rotation_at=None).with_condition(ready, decision.reason, decision.message, now)
