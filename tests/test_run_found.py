@@ -127,7 +127,7 @@ def test_a_project_out_of_reach_that_was_left_behind_wedges_nothing(due: Scene) 
     assert due.outcome().result is Result.ROTATED
     assert due.named()["projectId"] == OTHER
     entry = due.stored_entry()
-    assert name in {item.account.name for item in (*entry.history, *entry.unpublished)}
+    assert name in {p.account.name for p in entry.history} | {i.account.name for i in entry.unpublished}
 
 
 def test_an_intent_says_under_which_data_key_it_is_published(due: Scene) -> None:
