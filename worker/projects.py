@@ -122,11 +122,19 @@ class Projects:
         except NotFound:
             return None
 
-    async def delete_account(self, access: ProjectAccess, account_id: str) -> bool:
-        """Delete an account. True: OpenAI confirms that it does not exist (any more) (invariant I4)."""
+    async def delete_account(
+        self, access: ProjectAccess, account_id: str, before: Callable[[], Awaitable[None]]
+    ) -> bool:
+        """Delete an account. True: OpenAI confirms that it does not exist (any more) (invariant I4).
+
+        `before` is awaited right before the request is sent, after all that is waited for; what it raises prevents it.
+        """
         try:
             await self._ask(
-                access, lambda key: self._openai.delete_account(access.project, key, account_id), kind="delete"
+                access,
+                lambda key: self._openai.delete_account(access.project, key, account_id),
+                kind="delete",
+                before=before,
             )
         except NotFound:
             if account_id not in (await self.listing(access)).accounts:
@@ -151,11 +159,16 @@ class Projects:
         return await self._ask(access, begin)
 
     async def _ask(
-        self, access: ProjectAccess, call: Callable[[Hidden], Awaitable[Value]], *, kind: Kind = "read"
+        self,
+        access: ProjectAccess,
+        call: Callable[[Hidden], Awaitable[Value]],
+        *,
+        kind: Kind = "read",
+        before: Callable[[], Awaitable[None]] | None = None,
     ) -> Value:
         """Make a request that may be repeated, unless OpenAI is left alone."""
         key = await self.retiring_key(access)
-        return await self._restraint.ask(access, key, lambda: call(key), kind=kind)
+        return await self._restraint.ask(access, key, lambda: call(key), kind=kind, before=before)
 
     async def _list_keys(self, access: ProjectAccess) -> Mapping[str, tuple[AccountKey, ...]]:
         found: dict[str, tuple[AccountKey, ...]] = {}

@@ -120,13 +120,24 @@ class Restraint:
         return value
 
     async def ask(
-        self, access: ProjectAccess, key: Hidden, call: Callable[[], Awaitable[Value]], *, kind: Kind
+        self,
+        access: ProjectAccess,
+        key: Hidden,
+        call: Callable[[], Awaitable[Value]],
+        *,
+        kind: Kind,
+        before: Callable[[], Awaitable[None]] | None = None,
     ) -> Value:
-        """Make a request that may be repeated, when it is its turn. Raises Deferred where there is none in this run."""
+        """Make a request that may be repeated, when it is its turn. Raises Deferred where there is none in this run.
+
+        `before` is awaited in its turn, right before it is sent.
+        """
         answered: Deferred | None = None
         while True:
             try:
                 async with self.turn(access, key, kind=kind):
+                    if before is not None:
+                        await before()
                     return await self.send(access, key, call, kind=kind)
             except Deferred as error:
                 if error.told is None:

@@ -36,6 +36,10 @@ FRESH = 5.0
 _UNKNOWN_KEY = f"{STUCK}: the Secret holds a key that the ledger does not know: it may be this one's"
 
 
+class _InPlace(RotatorError):
+    """An account is not to be deleted: it is in its Secret."""
+
+
 @dataclass(slots=True)
 class _Sight:
     """The Secret as it was seen last, and when, by the monotonic clock."""
@@ -160,16 +164,19 @@ class Retirement:
 
     async def _delete(self, account: Account, account_id: str | None, sight: _Sight, *, by_name: bool = True) -> bool:
         """Delete an account, unless the Secret names it or carries its key. True: OpenAI confirms that it is gone."""
-        while self.clock.monotonic() - sight.at > FRESH:  # again, where the look itself took that long
-            at = self.clock.monotonic()
-            sight.secret = await self.observer.secret(sight.target)
-            sight.at = at  # only now: a look that failed is none
-        if sight.secret is not None and account_id == account.id and sight.secret.carries(account):
+
+        async def look() -> None:
+            while self.clock.monotonic() - sight.at > FRESH:  # again, where the look itself took that long
+                at = self.clock.monotonic()
+                sight.secret = await self.observer.secret(sight.target)
+                sight.at = at  # only now: a look that failed is none
+            if sight.secret is not None and _is_in(sight.secret, account, account_id, by_name=by_name):
+                raise _InPlace("InPlace", "the Secret names this account, or carries its key")
+
+        try:
+            return account_id is not None and await self.projects.delete_account(account.access, account_id, look)
+        except _InPlace:
             return False
-        named = sight.secret.named if sight.secret is not None else None
-        if named is not None and (named.id == account_id or (by_name and named.name == account.name)):
-            return False
-        return account_id is not None and await self.projects.delete_account(account.access, account_id)
 
     async def _settle(self, entry: Entry, intent: Intent, sight: _Sight) -> Entry:
         """Delete every account that the intent made: by its id, and by its name in a list begun after its claim.
@@ -237,6 +244,13 @@ class Retirement:
                 await self.ledger.save(entry.with_condition(False, reason, message, self.clock.now()))
             except Conflict:
                 return  # another run is at it and says the same
+
+
+def _is_in(secret: SecretView, account: Account, account_id: str | None, *, by_name: bool) -> bool:
+    """Does the Secret carry the key of the account with this id, or name it?"""
+    named = secret.named
+    names = named is not None and (named.id == account_id or (by_name and named.name == account.name))
+    return names or (account_id == account.id and secret.carries(account))
 
 
 def stuck(error: RotatorError) -> str:

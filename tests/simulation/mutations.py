@@ -55,10 +55,10 @@ MUTATIONS = (
         "rotation",
         """
 +            minted = await self._mint(target, account, admin_key)
-             entry, written_at = await self._intend(target, seen.entry, account)
-@@
--            minted = await self._mint(target, account, admin_key)
-             known = minted.account
+             entry, written_at = await self._intend(target, entry, account)
+             try:
+-                return _Asked(entry, account, written_at, await self._mint(target, account, admin_key))
++                return _Asked(entry, account, written_at, minted)
 """,
     ),
     Mutation(
@@ -110,7 +110,7 @@ MUTATIONS = (
         "a key is published before OpenAI accepts it",
         "rotation",
         """
--            await self._verify(minted, written_at)
+-            await self._verify(target, minted, asked.written_at)
 """,
     ),
     Mutation(
