@@ -235,13 +235,14 @@ class Rotation:
         self, target: Target, entry: Entry, name: str, known: Account | None, error: RotatorError
     ) -> Outcome:
         """Note a failed attempt. After a definite answer the claim ends at once; otherwise it runs out by itself."""
+        intent = next(intent for intent in entry.unpublished if intent.account.name == name)
         definite = isinstance(error, Refused | Abandoned | NotSent)
 
         def noted(entry: Entry) -> Entry:
-            now = self.clock.now()
+            now, words = self.clock.now(), (error.reason, error.message)
             if definite:
-                return bookkeeping.failed(entry, name, known, error.reason, error.message, now)
-            return bookkeeping.postponed(entry, error.reason, error.message, now)
+                return bookkeeping.failed(entry, intent, known, *words, now)
+            return bookkeeping.unanswered(entry, intent, known, *words, now, now + timedelta(seconds=CLAIM))
 
         try:
             entry = await self.ledger.update(entry, noted)

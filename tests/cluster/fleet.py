@@ -42,6 +42,10 @@ SETTLED = timedelta(seconds=2)
 """Added to times of the ledger, which are whole seconds."""
 
 
+BUSY = threading.BoundedSemaphore(4)
+"""So many fleets have something to do at once; the others wait for their turn, or for their claims."""
+
+
 class Worker:
     """A process of `python run.py`; what it prints goes to files, so that it never waits for a reader."""
 
@@ -109,7 +113,8 @@ class Fleet:
         self.kills = 0
         self.looks = 0
         self._lock = threading.RLock()
-        self._looking = threading.Event()
+        self._enough = threading.Event()
+        self._idle = True
 
     # --- setting up
 
@@ -172,6 +177,16 @@ class Fleet:
         """One run, to its end."""
         return self.start(*arguments).ended()
 
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """Have something to do."""
+        with BUSY:
+            self._idle = False
+            try:
+                yield
+            finally:
+                self._idle = True
+
     def trap(self, trap: Trap) -> Trap:
         self.gate.trap = trap
         return trap
@@ -210,6 +225,11 @@ class Fleet:
         ends = [intent.claimed_until for entry in self.entries().values() for intent in entry.unpublished]
         return max(ends, default=None)
 
+    def sleep_until_claims_end(self) -> None:
+        ends = self.claimed_until()
+        if ends is not None:
+            sleep_until(ends + SETTLED)
+
     def look(self) -> None:
         """What must hold at every moment. OpenAI is read before the ledger, and a suspicion is looked at again: an
         account that lived before and after the ledger was read without it is an orphan, and a Secret that carries a
@@ -241,7 +261,7 @@ class Fleet:
         self.witness.violations += [text for text in words if text not in self.witness.violations]
 
     def keep_looking(self) -> None:
-        while not self._looking.wait(0.5):
+        while not self._enough.wait(5 if self._idle else 0.5):
             self.look()
 
     @contextmanager
@@ -251,7 +271,7 @@ class Fleet:
             try:
                 yield
             finally:
-                self._looking.set()
+                self._enough.set()
             looking.result()
 
     def check(self) -> None:
@@ -267,17 +287,17 @@ class Fleet:
     def settle(self) -> None:
         """Calm runs: past the last claim, then once more for the second of the two lists that let an intent go."""
         self.gate.trap, self.gate.weather = None, NoFaults()
-        ends = self.claimed_until()
-        if ends is not None:
-            sleep_until(ends + SETTLED)
-        self.due()
-        first = datetime.now(UTC)
-        self.run("--max-wait", "60s")
+        self.sleep_until_claims_end()
+        with self.busy():
+            self.due()
+            first = datetime.now(UTC)
+            self.run("--max-wait", "60s")
         sleep_until(datetime.now(UTC) + LISTS_APART + SETTLED)
-        last = self.run("--max-wait", "60s")
-        assert last.code == 0, f"{self}: {last.output}"
-        self.check()
-        self.check_at_rest(first)
+        with self.busy():
+            last = self.run("--max-wait", "60s")
+            assert last.code == 0, f"{self}: {last.output}"
+            self.check()
+            self.check_at_rest(first)
 
     def check_at_rest(self, since: datetime) -> None:
         """One account per target, made since then; its key works, and the ledger says the same."""
@@ -333,10 +353,12 @@ def fleet(
     made = Fleet(name, seed, endpoint, directory)
     with made.servers() as server:
         kubernetes_url, openai_url = server.urls
-        made.prepare(kubernetes_url, openai_url + "/v1", namespaces=namespaces, generators=generators, fed=fed)
         try:
+            with made.busy():
+                made.prepare(kubernetes_url, openai_url + "/v1", namespaces=namespaces, generators=generators, fed=fed)
             with made.watched():
-                first = made.run()
+                with made.busy():
+                    first = made.run()
                 assert first.code == 0, first.output
                 assert made.secrets().keys() == made.targets
                 yield made

@@ -15,7 +15,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,7 @@ import pytest
 from sandbox.faults import Fate, Latency, Rules, committed_late, delivered, request_lost
 from sandbox.wire import Request
 from tests.cluster.endpoint import Endpoint
-from tests.cluster.fleet import SETTLED, Fleet, Worker, fleet, sleep_until
+from tests.cluster.fleet import Fleet, Worker, fleet
 from tests.cluster.relay import Trap, rough
 from tests.cluster.rig import install_crds
 
@@ -33,8 +32,13 @@ KILLS = 14
 """Per round."""
 SHARE = 0.04
 """Of requests with a hard fate."""
+AT_ONCE = 24
+"""Fleets."""
 LONGEST = 60
 """Seconds that a moment is waited for; a run that has nothing more to do does not come to it."""
+
+
+Act = Callable[[Fleet], None]
 
 
 # --- moments of a rotation, told by the request that is about to be served
@@ -119,20 +123,19 @@ def wait_for(trap: Trap, worker: Worker) -> bool:
 def kill_again_and_again(fleet: Fleet) -> None:
     """`kill -9` at random moments, each followed at once by another run."""
     chance = fleet.chance
-    with fleet.weather(rough(random.Random(fleet.seed), SHARE)):
+    with fleet.busy(), fleet.weather(rough(random.Random(fleet.seed), SHARE)):
         while fleet.kills < KILLS:
             fleet.due()
             for _ in range(4):
                 worker = at_some_moment(fleet, "--concurrency", str(chance.choice((2, 3, 6))), "--max-wait", "5s")
                 fleet.kills += worker.tell(signal.SIGKILL)
                 worker.ended()
-    fleet.check()
 
 
 def kill_several_at_once(fleet: Fleet) -> None:
     """Two or three workers at once, all killed, in any order."""
     chance = fleet.chance
-    with fleet.weather(rough(random.Random(fleet.seed), SHARE)):
+    with fleet.busy(), fleet.weather(rough(random.Random(fleet.seed), SHARE)):
         while fleet.kills < KILLS / 2:
             fleet.due()
             others = [fleet.start("--concurrency", "4", "--max-wait", "5s") for _ in range(chance.choice((1, 2)))]
@@ -143,12 +146,11 @@ def kill_several_at_once(fleet: Fleet) -> None:
                 time.sleep(chance.choice((0.0, 0.0, 0.3)))
             for worker in workers:
                 worker.ended()
-    fleet.check()
 
 
 def terminate(fleet: Fleet) -> None:
     """SIGTERM at random moments, in rough weather: the run ends by itself, and says that it was stopped."""
-    with fleet.weather(rough(random.Random(fleet.seed), SHARE)):
+    with fleet.busy(), fleet.weather(rough(random.Random(fleet.seed), SHARE)):
         for _ in range(4):
             fleet.due()
             worker = at_some_moment(fleet, "--concurrency", "4")
@@ -158,77 +160,84 @@ def terminate(fleet: Fleet) -> None:
             assert done.code in (0, 1, 3, -signal.SIGTERM), f"{fleet}: {done.output}"
             for line in done.said("run.finished"):
                 assert line.get("stopped", "Stopped") == "Stopped", f"{fleet}: {done.output}"
-    fleet.check()
 
 
 def run_out_of_time(fleet: Fleet) -> None:
     """Runs that are cut in the middle by their deadline, one after the other."""
     slow = Rules(rough(random.Random(fleet.seed), SHARE).rules, fleet.chance, Latency(0.7))
-    with fleet.weather(slow):
+    with fleet.busy(), fleet.weather(slow):
         for _ in range(3):
             fleet.due()
             done = fleet.run("--deadline", "5s", "--concurrency", "3")
             assert done.code in (1, 3), f"{fleet}: {done.output}"
             for line in done.said("run.finished"):
                 assert line["stopped"] == "DeadlineExceeded"
-    fleet.check()
 
 
 def stop_for_a_while(fleet: Fleet) -> None:
     """SIGSTOP for longer than an intent is fresh, and shorter than it claims."""
-    with fleet.weather(rough(random.Random(fleet.seed), SHARE)):
+    with fleet.busy(), fleet.weather(rough(random.Random(fleet.seed), SHARE)):
         fleet.due()
         worker = at_some_moment(fleet, "--concurrency", "4", "--max-wait", "5s")
         worker.stop()
         time.sleep(fleet.chance.uniform(20, 40))
         worker.tell(signal.SIGCONT)
         worker.ended()
-    fleet.check()
 
 
-class StoppedTooLong:
-    """A worker that is stopped at one moment of its run, until another one has taken over after its claim."""
+def stop_for_too_long(moment: Callable[[Request], bool], fate: Fate | None, *, early: bool = False) -> Act:
+    """A worker is stopped at one moment of its run, until another one has taken over after its claim.
 
-    def __init__(self, fleet: Fleet, moment: Callable[[Request], bool], fate: Fate | None) -> None:
-        """`fate` of the request at which it is stopped; None: it is held until the other one is done."""
-        self._fleet = fleet
-        self._fate = fate
-        fleet.due()
-        self._trap = fleet.trap(Trap(nth(moment, fleet.chance.randint(1, 3))))
-        self._worker = fleet.start("--concurrency", "3", "--max-wait", "20s")
-        assert wait_for(self._trap, self._worker), f"{fleet}: {self._worker.ended().output}"
-        self._worker.stop()
-        if fate is not None:
-            self._trap.release(fate)
+    `fate`: of the request at which it is stopped; None: it is held until the other one is done. `early`: the other one
+    begins before the claim has ended, and waits for that.
+    """
 
-    def play(self) -> None:
-        fleet = self._fleet
-        ends = fleet.claimed_until()
-        if ends is not None:
-            sleep_until(ends + SETTLED)
-        fleet.due()
-        other = fleet.run("--max-wait", "20s")
+    def act(fleet: Fleet) -> None:
+        with fleet.busy():
+            fleet.due()
+            trap = fleet.trap(Trap(nth(moment, fleet.chance.randint(1, 3))))
+            worker = fleet.start("--concurrency", "3", "--max-wait", "20s")
+            assert wait_for(trap, worker), f"{fleet}: {worker.ended().output}"
+            worker.stop()
+            if fate is not None:
+                trap.release(fate)
+        if early:
+            other = fleet.run("--max-wait", "5m")
+        else:
+            fleet.sleep_until_claims_end()
+            with fleet.busy():
+                fleet.due()
+                other = fleet.run("--max-wait", "20s")
         assert other.code == 0, f"{fleet}: {other.output}"
         fleet.check()
-        if self._fate is None:
-            self._trap.release(delivered())
-        self._worker.tell(signal.SIGCONT)
-        self._worker.ended()
-        fleet.check()
+        with fleet.busy():
+            if fate is None:
+                trap.release(delivered())
+            worker.tell(signal.SIGCONT)
+            worker.ended()
+
+    return act
 
 
-STOPS: dict[str, tuple[Callable[[Request], bool], Fate | None]] = {
-    "its intent was written": (intent, delivered()),
-    "its create was answered": (create, delivered()),
-    "its create was lost": (create, request_lost(disconnected=True)),
-    "its key was verified": (verify, delivered()),
-    "its key was published": (publish, delivered()),
-    "its publication was lost": (publish, request_lost(disconnected=True)),
-    "its publication is held up": (publish, None),
-    "its record was written": (record, delivered()),
-    "its record was lost": (record, request_lost(disconnected=True)),
-    "its delete is held up": (delete, None),
+STOPS: dict[str, Act] = {
+    "stopped when its intent was written": stop_for_too_long(intent, delivered()),
+    "stopped when its create was answered": stop_for_too_long(create, delivered()),
+    "stopped when its create was lost": stop_for_too_long(create, request_lost(disconnected=True)),
+    "stopped when its key was verified": stop_for_too_long(verify, delivered()),
+    "stopped when its key was published": stop_for_too_long(publish, delivered()),
+    "stopped when its publication was lost": stop_for_too_long(publish, request_lost(disconnected=True)),
+    "stopped right before its publication": stop_for_too_long(publish, None),
+    "stopped right before its publication, while another waits": stop_for_too_long(publish, None, early=True),
+    "stopped when its record was written": stop_for_too_long(record, delivered()),
+    "stopped when its record was lost": stop_for_too_long(record, request_lost(disconnected=True)),
+    "stopped right before its delete": stop_for_too_long(delete, None),
 }
+ONCE: dict[str, Act] = {
+    "terminated": terminate,
+    "out of time": run_out_of_time,
+    "stopped for a while": stop_for_a_while,
+}
+EACH_ROUND: dict[str, Act] = {"killed": kill_again_and_again, "several killed": kill_several_at_once}
 
 
 @pytest.fixture(scope="module")
@@ -261,42 +270,26 @@ def test_sigterm_lets_the_step_under_way_end_and_starts_no_other(cluster: Endpoi
 
 
 def test_nothing_is_lost(cluster: Endpoint, tmp_path: Path) -> None:
-    """Whatever befalls the processes. All fleets are treated badly at the same time, so that they wait together for
-    their claims to end; at rest each has one account per target, and at no moment was anything lost.
+    """Whatever befalls the processes: at no moment is anything lost, and at rest each target has one account.
+
+    The fleets live at the same time, so that they wait together for their claims to end.
     """
     print(f"replay: PROCESS_SEED={SEED} PROCESS_ROUNDS={ROUNDS} pytest {__file__}")
-    acts: list[tuple[str, Callable[[Fleet], None], int]] = [
-        ("terminated", terminate, 2),
-        ("out of time", run_out_of_time, 2),
-        ("stopped for a while", stop_for_a_while, 2),
-    ]
-    for i in range(ROUNDS):
-        acts += [(f"killed, {i}", kill_again_and_again, 4), (f"several killed, {i}", kill_several_at_once, 3)]
-    began = time.monotonic()
-    with ExitStack() as stack, ThreadPoolExecutor(len(STOPS) + 1) as pool:
-        stopped = []
-        fleets = []
-        for number, (name, stop) in enumerate(STOPS.items()):
-            one = stack.enter_context(fleet(name, SEED + number, cluster, tmp_path, fed=1))
-            stopped.append(StoppedTooLong(one, *stop))
-            fleets.append(one)
-        print(f"stopped at {time.monotonic() - began:.0f} s")
-        woken = [pool.submit(one.play) for one in stopped]
-        with ThreadPoolExecutor(4) as rough_pool:
-            rough_ones = []
-            for number, (name, act, namespaces) in enumerate(acts):
-                one = stack.enter_context(fleet(name, SEED + 100 + number, cluster, tmp_path, namespaces=namespaces))
-                rough_ones.append(rough_pool.submit(act, one))
-                fleets.append(one)
-            for done in rough_ones:
-                done.result()
-        print(f"rough at {time.monotonic() - began:.0f} s")
-        for done in woken:
-            done.result()
-        print(f"woken at {time.monotonic() - began:.0f} s")
-        with ThreadPoolExecutor(len(fleets)) as calm_pool:
-            for done in [calm_pool.submit(one.settle) for one in fleets]:
-                done.result()
-        print(f"settled at {time.monotonic() - began:.0f} s")
-        total = sum((Counter(one.tally()) for one in fleets), Counter())
-        print(f"{len(fleets)} fleets: {dict(total)}")
+
+    def life(name: str, act: Act, seed: int, namespaces: int, fed: int) -> Counter[str]:
+        with fleet(name, seed, cluster, tmp_path, namespaces=namespaces, fed=fed) as one:
+            act(one)
+            one.check()
+            one.settle()
+        return Counter(one.tally())
+
+    lives = [(name, act, 1, 1) for name, act in STOPS.items()]
+    lives += [(name, act, 2, 2) for name, act in ONCE.items()]
+    lives += [(f"{name}, {i}", act, 4, 2) for i in range(ROUNDS) for name, act in EACH_ROUND.items()]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        waiting = [
+            pool.submit(life, name, act, SEED + number, namespaces, fed)
+            for number, (name, act, namespaces, fed) in enumerate(lives)
+        ]
+        tallies = [one.result() for one in waiting]
+    print(f"{len(tallies)} fleets: {dict(sum(tallies, Counter()))}")
