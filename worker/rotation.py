@@ -31,9 +31,11 @@ WORK = 135.0
 conflicts on the way."""
 WRITING = 30.0
 """Seconds for one write of the Secret with its retries."""
-CLAIM = WORK + WRITING + 45.0
-"""Seconds that an intent claims its target: the work, a last write, the 15 that the API server is given to end a
-request (its `timeout` parameter), and a margin for clocks."""
+LATE = 45.0
+"""Seconds for which a request that was given up may still take effect: the 15 that the API server is given to end one
+(its `timeout` parameter), and a margin for clocks."""
+CLAIM = WORK + WRITING + LATE
+"""Seconds that an intent claims its target: the work, and a last write, however late."""
 VERIFYING = 60.0
 """Seconds until a key that OpenAI does not accept is given up."""
 
@@ -242,7 +244,7 @@ class Rotation:
             now, words = self.clock.now(), (error.reason, error.message)
             if definite:
                 return bookkeeping.failed(entry, intent, known, *words, now)
-            return bookkeeping.unanswered(entry, intent, known, *words, now, now + timedelta(seconds=CLAIM))
+            return bookkeeping.unanswered(entry, intent, known, *words, now, now + timedelta(seconds=LATE))
 
         try:
             entry = await self.ledger.update(entry, noted)

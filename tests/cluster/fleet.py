@@ -36,7 +36,7 @@ from worker.model import Entry
 
 MERGE_PATCH = "application/merge-patch+json"
 PROJECTS = ("project-a", "project-b")
-PATIENCE = 180
+PATIENCE = 500
 """Seconds until a worker that should end by itself is taken to hang."""
 SETTLED = timedelta(seconds=2)
 """Added to times of the ledger, which are whole seconds."""

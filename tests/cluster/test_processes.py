@@ -35,7 +35,9 @@ SHARE = 0.04
 AT_ONCE = 24
 """Fleets."""
 LONGEST = 60
-"""Seconds that a moment is waited for; a run that has nothing more to do does not come to it."""
+"""Seconds that a moment is waited for."""
+IMPATIENT = 8
+"""The same where any other moment will do: a run that has little to do may not come to it."""
 
 
 Act = Callable[[Fleet], None]
@@ -105,15 +107,15 @@ def at_some_moment(fleet: Fleet, *arguments: str) -> Worker:
         return worker
     trap = fleet.trap(Trap(nth(kind, chance.randint(1, 90 if kind is anything else 6))))
     worker = fleet.start(*arguments)
-    wait_for(trap, worker)
+    wait_for(trap, worker, IMPATIENT)
     trap.release(chance.choice((request_lost(), committed_late(chance.uniform(0, 2)), delivered())))
     fleet.gate.trap = None
     return worker
 
 
-def wait_for(trap: Trap, worker: Worker) -> bool:
-    """Wait until the trap has sprung; False where the worker ends before."""
-    until = time.monotonic() + LONGEST
+def wait_for(trap: Trap, worker: Worker, seconds: float = LONGEST) -> bool:
+    """Wait until the trap has sprung; False where that takes longer, or the worker ends before."""
+    until = time.monotonic() + seconds
     while not trap.sprung.wait(0.02):
         if not worker.lives or time.monotonic() > until:
             return False
@@ -176,13 +178,15 @@ def run_out_of_time(fleet: Fleet) -> None:
 
 def stop_for_a_while(fleet: Fleet) -> None:
     """SIGSTOP for longer than an intent is fresh, and shorter than it claims."""
-    with fleet.busy(), fleet.weather(rough(random.Random(fleet.seed), SHARE)):
-        fleet.due()
-        worker = at_some_moment(fleet, "--concurrency", "4", "--max-wait", "5s")
-        worker.stop()
+    with fleet.weather(rough(random.Random(fleet.seed), SHARE)):
+        with fleet.busy():
+            fleet.due()
+            worker = at_some_moment(fleet, "--concurrency", "4", "--max-wait", "5s")
+            worker.stop()
         time.sleep(fleet.chance.uniform(20, 40))
-        worker.tell(signal.SIGCONT)
-        worker.ended()
+        with fleet.busy():
+            worker.tell(signal.SIGCONT)
+            worker.ended()
 
 
 def stop_for_too_long(moment: Callable[[Request], bool], fate: Fate | None, *, early: bool = False) -> Act:
@@ -276,16 +280,20 @@ def test_nothing_is_lost(cluster: Endpoint, tmp_path: Path) -> None:
     """
     print(f"replay: PROCESS_SEED={SEED} PROCESS_ROUNDS={ROUNDS} pytest {__file__}")
 
+    began = time.monotonic()
+
     def life(name: str, act: Act, seed: int, namespaces: int, fed: int) -> Counter[str]:
         with fleet(name, seed, cluster, tmp_path, namespaces=namespaces, fed=fed) as one:
             act(one)
             one.check()
+            print(f"{time.monotonic() - began:4.0f} s: {name}", flush=True)
             one.settle()
+        print(f"{time.monotonic() - began:4.0f} s: {name}: at rest", flush=True)
         return Counter(one.tally())
 
     lives = [(name, act, 1, 1) for name, act in STOPS.items()]
-    lives += [(name, act, 2, 2) for name, act in ONCE.items()]
     lives += [(f"{name}, {i}", act, 4, 2) for i in range(ROUNDS) for name, act in EACH_ROUND.items()]
+    lives += [(name, act, 2, 2) for name, act in ONCE.items()]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         waiting = [
             pool.submit(life, name, act, SEED + number, namespaces, fed)
