@@ -11,7 +11,7 @@ FIRST ?= 1
 REPLAY ?=
 PYTHONS = $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
 
-.PHONY: help venv demo test simulate kill-matrix mutations lint types manifests control-plane lock clean
+.PHONY: help venv demo test simulate kill-matrix mutations kill lint types manifests control-plane lock clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
@@ -23,6 +23,11 @@ demo: $(INSTALLED) ## Watch rotations happen: the real worker, embedded APIs, no
 
 test: $(INSTALLED) ## Run the tests; the last lines tell whether the real API server took part
 	@$(BIN)/python -m pytest --numprocesses auto --dist loadgroup $(ARGS)
+
+ROUNDS ?= 1
+kill: $(INSTALLED) ## Kill, stop and starve workers on the real API server (ROUNDS=16: 300 kills, half an hour)
+	@REQUIRE_CLUSTER=1 PROCESS_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest --capture=no \
+	  --override-ini faulthandler_timeout=0 tests/cluster/test_processes.py $(ARGS)
 
 lint: $(INSTALLED) ## Check style, layers and YAML
 	@$(BIN)/ruff check

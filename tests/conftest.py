@@ -13,6 +13,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import aiohttp
+import hypothesis
 import pytest
 
 from tests.cluster.control_plane import control_plane, find_binaries
@@ -25,6 +26,10 @@ HOW = "`make control-plane` builds it (needs Go, takes minutes the first time)"
 NEEDS = "needs the real API server"
 
 logging.getLogger("asyncio").setLevel(logging.INFO)  # at DEBUG it names its selector in every failing test's report
+
+# A busy machine is no failure: no test asserts a duration.
+hypothesis.settings.register_profile("busy", deadline=None)
+hypothesis.settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session")

@@ -153,30 +153,40 @@ def healthy(entry: Entry, now: datetime) -> Entry:
     return entry.with_condition(True, READY, message, now)
 
 
-def failed(
-    entry: Entry, name: str, account: Account | None, reason: str, message: str, now: datetime, *, definite: bool = True
-) -> Entry:
-    """An attempt failed, and the next one is put off."""
-    return postponed(given_up(entry, name, account, now, definite=definite), reason, message, now)
+def failed(entry: Entry, intent: Intent, account: Account | None, reason: str, message: str, now: datetime) -> Entry:
+    """An attempt came to a definite end without publishing: its claim ends now, and the next attempt is put off.
 
-
-def given_up(entry: Entry, name: str, account: Account | None, now: datetime, *, definite: bool = True) -> Entry:
-    """An intent that came to nothing, or to an account that was not published: where that is definite, its claim ends.
-
-    `account`: what is known of the account that was made, None where nothing is: then nothing was published either.
+    `account`: what is known of the account that was made, None where nothing is.
     """
-    unpublished = tuple(
-        replace(
-            intent,
-            account=account or intent.account,
-            claimed_until=now if definite else intent.claimed_until,
-            refused=definite or account is None,
-        )
-        if intent.account.name == name
-        else intent
-        for intent in entry.unpublished
-    )
-    return replace(entry, unpublished=unpublished)
+    return postponed(given_up(entry, intent, account, now), reason, message, now)
+
+
+def given_up(entry: Entry, intent: Intent, account: Account | None, now: datetime) -> Entry:
+    """An intent that came to nothing, or to an account that is never published: its claim ends now."""
+    ended = replace(intent, account=account or intent.account, claimed_until=now, refused=True)
+    return _with_intent(entry, ended)
+
+
+def unanswered(
+    entry: Entry, intent: Intent, account: Account | None, reason: str, message: str, now: datetime, until: datetime
+) -> Entry:
+    """Nobody knows what became of an attempt: its claim runs on, to `until` where it has ended already.
+
+    Without an account it is the create that was not answered: then nobody has its key, and it is never published.
+    """
+    claimed = intent.claimed_until if intent.claimed_until > now else until
+    known = replace(intent, account=account or intent.account, claimed_until=claimed, refused=account is None)
+    return postponed(_with_intent(entry, known), reason, message, now)
+
+
+def _with_intent(entry: Entry, intent: Intent) -> Entry:
+    """The entry with this intent as its own run knows it, also where another run has let it go: a run that was stopped
+    for longer than its claim may have asked for the account only then. One that is published or was stays so.
+    """
+    if any(publication.account.name == intent.account.name for publication in entry.history):
+        return entry
+    others = tuple(other for other in entry.unpublished if other.account.name != intent.account.name)
+    return replace(entry, unpublished=(*others, intent))
 
 
 def postponed(entry: Entry, reason: str, message: str, now: datetime) -> Entry:

@@ -11,13 +11,25 @@ import asyncio
 import string
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from worker import bookkeeping
 from worker.codec import SECRETS, key_patch
 from worker.errors import Conflict, Deferred, NotFound, NotSent, Refused, RotatorError, Throttled, Unanswered
 from worker.ledger import Ledger
-from worker.model import Account, Entry, Failures, Hidden, MintedKey, Outcome, Result, RunInfo, SecretView, Target
+from worker.model import (
+    Account,
+    Entry,
+    Failures,
+    Hidden,
+    Intent,
+    MintedKey,
+    Outcome,
+    Result,
+    RunInfo,
+    SecretView,
+    Target,
+)
 from worker.observation import Observer
 from worker.planning import Observation, Rotate, decide, next_attempt
 from worker.ports import Clock, Cluster, OpenAIAdmin, Randomness
@@ -30,7 +42,10 @@ WORK = 135.0
 """Seconds after the intent within which the key must be on its way into the Secret: create (30), verify (60), and
 conflicts on the way."""
 WRITING = 30.0
-"""Seconds for one write of the Secret with its retries. Work and writing end well within `bookkeeping.CLAIM`."""
+"""Seconds for one write of the Secret with its retries. Work, writing and what is late end in `bookkeeping.CLAIM`."""
+LATE = 45.0
+"""Seconds for which a request that was given up may still take effect: the 15 that the API server is given to end one
+(its `timeout` parameter), and a margin for clocks."""
 VERIFYING = 60.0
 """Seconds until a key that OpenAI does not accept is given up."""
 
@@ -102,7 +117,7 @@ class Rotation:
         for _ in range(_ATTEMPTS - 1):
             if not isinstance(asked.answer, Deferred):
                 break
-            entry = bookkeeping.given_up(asked.entry, asked.account.name, None, self.clock.now())
+            entry = bookkeeping.given_up(asked.entry, _intent(asked.entry, asked.account.name), None, self.clock.now())
             try:
                 asked = await self._ask(target, entry, admin_key)
             except Deferred:
@@ -282,12 +297,15 @@ class Rotation:
         self, target: Target, entry: Entry, name: str, known: Account | None, error: RotatorError
     ) -> Outcome:
         """Note a failed attempt. After a definite answer the claim ends at once; otherwise it runs out by itself."""
+        intent = _intent(entry, name)
         definite = isinstance(error, Refused | Abandoned | NotSent | Deferred)
 
         def noted(entry: Entry) -> Entry:
-            now = self.clock.now()
+            now, words = self.clock.now(), (error.reason, error.message)
             entry = bookkeeping.told(entry, error)
-            return bookkeeping.failed(entry, name, known, error.reason, error.message, now, definite=definite)
+            if definite:
+                return bookkeeping.failed(entry, intent, known, *words, now)
+            return bookkeeping.unanswered(entry, intent, known, *words, now, now + timedelta(seconds=LATE))
 
         try:
             entry = await self.ledger.update(entry, noted)
@@ -300,3 +318,8 @@ class Rotation:
         later = entry.failures.next_attempt_at
         message = error.message + next_attempt(later)
         return Outcome(target.ref, Result.FAILED, error.reason, message, later, source=target.source)
+
+
+def _intent(entry: Entry, name: str) -> Intent:
+    """The intent that this run has just written."""
+    return next(intent for intent in entry.unpublished if intent.account.name == name)
