@@ -22,6 +22,7 @@ from worker.errors import (
     NotFound,
     Refused,
     RotatorError,
+    Unanswered,
 )
 from worker.ledger import Ledger
 from worker.model import Account, Entry, Intent, Publication, Ref, Result, Retired, SecretView
@@ -43,6 +44,8 @@ from worker.projects import Projects
 
 FRESH = 5.0
 """Seconds for which a look at the Secret counts as "right before" a delete."""
+_LOOKS = 3
+"""How often it is looked again where the look itself took longer than that."""
 _UNKNOWN_KEY = f"{STUCK}: the Secret holds a key that the ledger does not know: it may be this one's"
 
 
@@ -179,10 +182,14 @@ class Retirement:
         """Delete an account, unless the Secret names it or carries its key. True: OpenAI confirms that it is gone."""
 
         async def look() -> None:
-            while self.clock.monotonic() - sight.at > FRESH:  # again, where the look itself took that long
+            for _ in range(_LOOKS):
+                if self.clock.monotonic() - sight.at <= FRESH:
+                    break
                 at = self.clock.monotonic()
                 sight.secret = await self.observer.secret(sight.target)
                 sight.at = at  # only now: a look that failed is none
+            else:
+                raise Unanswered("ClusterSlow", f"Secret {sight.target} could not be read in {FRESH:.0f} s")
             if sight.secret is not None and _is_in(sight.secret, account, account_id, by_name=by_name):
                 raise _InPlace("InPlace", "the Secret names this account, or carries its key")
 
