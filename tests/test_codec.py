@@ -86,7 +86,7 @@ def accounts(name: str) -> st.SearchStrategy[Account]:
 @st.composite
 def entries(draw: st.DrawFn) -> Entry:
     """Any entry that the stages could make, in the order in which it would be read again."""
-    names = draw(st.lists(TEXTS, unique=True, max_size=6))
+    names = draw(st.lists(TEXTS, unique=True, max_size=4))
     cut = draw(st.integers(0, len(names)))
     history = [
         draw(st.builds(Publication, accounts(name), TIMES, MAYBE_TIME, MAYBE_TIME, st.none() | TEXTS))
@@ -109,7 +109,7 @@ def entries(draw: st.DrawFn) -> Entry:
         next_rotation_at=draw(MAYBE_TIME),
         honoured=draw(st.dictionaries(TEXTS, st.text())),
         failures=failures,
-        throttle=draw(st.none() | st.builds(Throttle, TEXTS, IDS, TIMES, st.integers(0, 99))),
+        throttle=draw(st.none() | TIMES.map(lambda until: Throttle("https://host", "0123", until, 3))),
         condition=draw(st.none() | st.builds(Condition, st.booleans(), st.text(), st.text(), TIMES)),
     )
 

@@ -313,6 +313,24 @@ def test_one_tenant_alone_has_all_places() -> None:
     assert (times.count(0), times.count(0.5), times.count(1)) == (25, 25, 25)
 
 
+def test_room_is_kept_for_those_who_will_come_back() -> None:
+    """Between its two rounds a tenant has no work; what another one begins meanwhile may take long."""
+
+    async def whole() -> None:
+        slots = Slots(4)
+        with slots.room_for(["a", "b"]):
+            for _ in range(2):
+                await slots.take(["a"])
+            third = asyncio.ensure_future(slots.take(["a"]))
+            await asyncio.sleep(1)
+            assert not third.done()
+            assert await slots.take(["b"]) == "b"
+            slots.give_back("b")
+        assert await third == "a"
+
+    run(whole())
+
+
 def test_a_crowd_that_wakes_up_does_not_starve_others() -> None:
     """It comes back before new work, but within its tenant's share."""
     slots, ended = Slots(4), dict[str, float]()

@@ -241,6 +241,24 @@ def test_who_waits_keeps_no_place() -> None:
     assert openai.whole(whole) == 1
 
 
+def test_what_has_to_be_right_before_a_request_is_done_when_all_waiting_is_over() -> None:
+    """Each time; and it may end the attempt, which then costs no request."""
+    openai, ready_at = OpenAI(slow_down(5), slow_down(5)), list[float]()
+
+    async def whole(restraint: Restraint) -> None:
+        async def ready() -> None:
+            ready_at.append(asyncio.get_running_loop().time())
+            if len(ready_at) == 3:
+                raise NotFound("R", "w")
+
+        with pytest.raises(NotFound):
+            await restraint.ask(ACCESS, KEY, openai.call, kind="delete", ready=ready)
+
+    openai.whole(whole)
+    assert openai.asked == ready_at[:2]
+    assert ready_at == pytest.approx([0, 5.1, 10.2])
+
+
 def test_nothing_is_sent_in_ones_turn_once_the_key_is_to_rest() -> None:
     """A create whose intent was being written meanwhile is not sent."""
     openai = OpenAI(slow_down(5))

@@ -209,6 +209,22 @@ def test_an_api_server_that_asks_to_slow_down_is_not_spun_at(scene: Scene, retry
     assert tenants.run().results == {"rotated Due": 20}
 
 
+@pytest.mark.parametrize("method", ["PATCH", "GET"])
+def test_an_api_server_that_is_too_slow_ends_in_words(scene: Scene, method: str) -> None:
+    """Neither a write of the ledger that can be relied upon nor a look right before a delete is tried for ever."""
+    tenants = Tenants(scene, crowd=2, others=0)
+    what = f"{SECRETS}/secret-.*" if method == "GET" else ".*/keyrotations/.*"
+    found = tenants.run(cluster=[Rule(delivered(3, 3), method, what)], max_wait=timedelta(0))
+    assert found.seconds < 120
+    told = {outcome.reason for outcome in scene.watcher.outcomes} | {item.reason for item in scene.watcher.retirements}
+    assert "TooSlow" in told
+    scene.advance(minutes=10)
+    tenants.run()
+    scene.advance(minutes=10)
+    tenants.run()
+    assert len(scene.accounts(f"project-{TROUBLED}")) == 2
+
+
 def test_a_failing_project_is_seen_in_the_exit_code(scene: Scene) -> None:
     """Also in that of a run that left all of it to the next."""
     tenants = Tenants(scene, crowd=3, others=1)

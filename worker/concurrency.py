@@ -12,8 +12,8 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import Generic, TypeVar
@@ -45,6 +45,7 @@ class Slots:
         """Work that has begun and holds no place: it sleeps, or waits to come back."""
         self._back: dict[str, deque[asyncio.Future[str]]] = {}
         self._new: deque[tuple[Collection[str], asyncio.Future[str]]] = deque()
+        self._expected: Collection[str] = ()
 
     async def take(self, tenants: Collection[str]) -> str:
         """A place for new work of one of these tenants, the first among equals; which one it is for."""
@@ -93,6 +94,16 @@ class Slots:
         finally:
             if acquired:
                 lock.release()
+
+    @contextmanager
+    def room_for(self, tenants: Collection[str]) -> Iterator[None]:
+        """Meanwhile these count as tenants with work: they will come back, and want to find a place."""
+        self._expected = tenants
+        try:
+            yield
+        finally:
+            self._expected = ()
+            self._grant()
 
     async def _lend(self, tenant: str, wait: Callable[[], Awaitable[None]]) -> None:
         """Wait while others have the place, and come back before new work begins."""
@@ -158,7 +169,7 @@ class Slots:
 
     def _are_several(self) -> bool:
         """Is there more than one tenant with work?"""
-        present = chain(self._held, self._away, *(tenants for tenants, _ in self._new))
+        present = chain(self._held, self._away, self._expected, *(tenants for tenants, _ in self._new))
         first = next(present, None)
         return any(tenant != first for tenant in present)
 

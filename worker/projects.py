@@ -21,7 +21,7 @@ from worker.errors import AdminKeyUnusable, ConfigurationError, Deferred, NotFou
 from worker.hosts import Origin, is_allowed
 from worker.model import AccountKey, AdminKeyRef, Hidden, Listing, ProjectAccess
 from worker.ports import Clock, Cluster, OpenAIAdmin
-from worker.restraint import Kind, Restraint
+from worker.restraint import Restraint
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -123,18 +123,20 @@ class Projects:
             return None
 
     async def delete_account(
-        self, access: ProjectAccess, account_id: str, before: Callable[[], Awaitable[None]]
+        self, access: ProjectAccess, account_id: str, *, ready: Callable[[], Awaitable[None]]
     ) -> bool:
         """Delete an account. True: OpenAI confirms that it does not exist (any more) (invariant I4).
 
-        `before` is awaited right before the request is sent, after all that is waited for; what it raises prevents it.
+        `ready`: is called right before, and raises where the account must stay.
         """
+        key = await self.retiring_key(access)
         try:
-            await self._ask(
+            await self._restraint.ask(
                 access,
-                lambda key: self._openai.delete_account(access.project, key, account_id),
+                key,
+                lambda: self._openai.delete_account(access.project, key, account_id),
                 kind="delete",
-                before=before,
+                ready=ready,
             )
         except NotFound:
             if account_id not in (await self.listing(access)).accounts:
@@ -158,17 +160,10 @@ class Projects:
 
         return await self._ask(access, begin)
 
-    async def _ask(
-        self,
-        access: ProjectAccess,
-        call: Callable[[Hidden], Awaitable[Value]],
-        *,
-        kind: Kind = "read",
-        before: Callable[[], Awaitable[None]] | None = None,
-    ) -> Value:
-        """Make a request that may be repeated, unless OpenAI is left alone."""
+    async def _ask(self, access: ProjectAccess, call: Callable[[Hidden], Awaitable[Value]]) -> Value:
+        """Read, unless OpenAI is left alone."""
         key = await self.retiring_key(access)
-        return await self._restraint.ask(access, key, lambda: call(key), kind=kind, before=before)
+        return await self._restraint.ask(access, key, lambda: call(key), kind="read")
 
     async def _list_keys(self, access: ProjectAccess) -> Mapping[str, tuple[AccountKey, ...]]:
         found: dict[str, tuple[AccountKey, ...]] = {}

@@ -126,18 +126,18 @@ class Restraint:
         call: Callable[[], Awaitable[Value]],
         *,
         kind: Kind,
-        before: Callable[[], Awaitable[None]] | None = None,
+        ready: Callable[[], Awaitable[None]] | None = None,
     ) -> Value:
         """Make a request that may be repeated, when it is its turn. Raises Deferred where there is none in this run.
 
-        `before` is awaited in its turn, right before it is sent.
+        `ready`: done right before it, each time, when all waiting is over; what it raises ends the attempt.
         """
         answered: Deferred | None = None
         while True:
             try:
                 async with self.turn(access, key, kind=kind):
-                    if before is not None:
-                        await before()
+                    if ready is not None:
+                        await ready()
                     return await self.send(access, key, call, kind=kind)
             except Deferred as error:
                 if error.told is None:

@@ -49,10 +49,6 @@ _LOOKS = 3
 _UNKNOWN_KEY = f"{STUCK}: the Secret holds a key that the ledger does not know: it may be this one's"
 
 
-class _InPlace(RotatorError):
-    """An account is not to be deleted: it is in its Secret."""
-
-
 @dataclass(slots=True)
 class _Sight:
     """The Secret as it was seen last, and when, by the monotonic clock."""
@@ -60,6 +56,10 @@ class _Sight:
     target: Ref
     secret: SecretView | None
     at: float
+
+
+class _InTheSecret(RotatorError):
+    """The Secret names the account, or carries its key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Retirement:
             words = f"the entry is another installation's; see `openai-key-rotator adopt {entry.target}`"
             return Retired(entry.target, Result.BLOCKED, "ForeignLedger", words)
         if claim is not None:
-            return Retired(entry.target, waiting=_leaving(entry), next_at=claim)
+            return Retired(entry.target, waiting=leaving(entry), next_at=claim)
         if served and not _ripe(entry, now) and not ended_claims(entry, now) and not self._twins(entry):
             return _waiting(entry, now)
         try:
@@ -92,13 +92,13 @@ class Retirement:
             # Nobody can delete these accounts until a human has given a key, say: told, and kept.
             message = _words(error, entry)
             await self._note(entry, wanted, error.reason, message)
-            return Retired(entry.target, Result.BLOCKED, error.reason, message, waiting=_leaving(entry))
+            return Retired(entry.target, Result.BLOCKED, error.reason, message, waiting=leaving(entry))
         except ConsumersUnseen as error:
-            return Retired(entry.target, Result.BLOCKED, error.reason, error.message, waiting=_leaving(entry))
+            return Retired(entry.target, Result.BLOCKED, error.reason, error.message, waiting=leaving(entry))
         except RotatorError as error:
             later = error.until if isinstance(error, Deferred) else None
             message = error.message + next_attempt(later)
-            return Retired(entry.target, Result.FAILED, error.reason, message, waiting=_leaving(entry), next_at=later)
+            return Retired(entry.target, Result.FAILED, error.reason, message, waiting=leaving(entry), next_at=later)
 
     async def _retire(self, entry: Entry, wanted: bool) -> Retired:
         seen, sight = await self._look(entry)
@@ -180,23 +180,33 @@ class Retirement:
 
     async def _delete(self, account: Account, account_id: str | None, sight: _Sight, *, by_name: bool = True) -> bool:
         """Delete an account, unless the Secret names it or carries its key. True: OpenAI confirms that it is gone."""
+        if account_id is None:
+            return False
 
-        async def look() -> None:
-            for _ in range(_LOOKS):
-                if self.clock.monotonic() - sight.at <= FRESH:
-                    break
-                at = self.clock.monotonic()
-                sight.secret = await self.observer.secret(sight.target)
-                sight.at = at  # only now: a look that failed is none
-            else:
-                raise Unanswered("ClusterSlow", f"Secret {sight.target} could not be read in {FRESH:.0f} s")
-            if sight.secret is not None and _is_in(sight.secret, account, account_id, by_name=by_name):
-                raise _InPlace("InPlace", "the Secret names this account, or carries its key")
+        async def ready() -> None:
+            await self._look_again(sight)
+            carried = sight.secret is not None and account_id == account.id and sight.secret.carries(account)
+            named = sight.secret.named if sight.secret is not None else None
+            if carried or (named is not None and (named.id == account_id or (by_name and named.name == account.name))):
+                raise _InTheSecret("InTheSecret", f"account {account.name} is in its Secret")
 
         try:
-            return account_id is not None and await self.projects.delete_account(account.access, account_id, look)
-        except _InPlace:
+            return await self.projects.delete_account(account.access, account_id, ready=ready)
+        except _InTheSecret:
             return False
+
+    async def _look_again(self, sight: _Sight) -> None:
+        """See to it that the Secret was looked at right before; again, where the look itself took too long."""
+        for _ in range(_LOOKS):
+            if self.clock.monotonic() - sight.at <= FRESH:
+                return
+            at = self.clock.monotonic()
+            sight.secret = await self.observer.secret(sight.target)
+            sight.at = at  # only now: a look that failed is none
+        if self.clock.monotonic() - sight.at > FRESH:
+            raise Unanswered(
+                "TooSlow", f"nothing is deleted while reading Secret {sight.target} takes over {FRESH:.0f} s"
+            )
 
     async def _settle(self, entry: Entry, intent: Intent, sight: _Sight) -> Entry:
         """Delete every account that the intent made: by its id, and by its name in a list begun after its claim.
@@ -266,13 +276,6 @@ class Retirement:
                 return  # another run is at it and says the same
 
 
-def _is_in(secret: SecretView, account: Account, account_id: str | None, *, by_name: bool) -> bool:
-    """Does the Secret carry the key of the account with this id, or name it?"""
-    named = secret.named
-    names = named is not None and (named.id == account_id or (by_name and named.name == account.name))
-    return names or (account_id == account.id and secret.carries(account))
-
-
 def stuck(error: RotatorError) -> str:
     """For the ledger, so the same in every run: what only waiting can mend is told by its reason alone."""
     lasting = isinstance(error, ConfigurationError | ConsumersUnseen)
@@ -294,7 +297,8 @@ def _ripe(entry: Entry, now: datetime) -> list[Publication]:
     return [publication for time, publication in times if time is not None and time <= now]
 
 
-def _leaving(entry: Entry) -> int:
+def leaving(entry: Entry) -> int:
+    """How many accounts are to go, now or later."""
     return len(entry.unpublished) + sum(p.superseded_at is not None for p in entry.history)
 
 
@@ -304,7 +308,7 @@ def _words(trouble: RotatorError, entry: Entry) -> str:
         return trouble.message
     absent = isinstance(trouble, AdminKeyUnusable) and trouble.absent
     note = " (--fallback-admin-key can serve them)" if absent else ""
-    return f"{_leaving(entry)} accounts cannot be deleted: {trouble.message}{note}"
+    return f"{leaving(entry)} accounts cannot be deleted: {trouble.message}{note}"
 
 
 def _waiting(entry: Entry, now: datetime) -> Retired:
@@ -312,6 +316,6 @@ def _waiting(entry: Entry, now: datetime) -> Retired:
     times = [ripe_at(publication, entry.generator.cleanup) for publication in entry.history]
     return Retired(
         entry.target,
-        waiting=_leaving(entry),
+        waiting=leaving(entry),
         next_at=min((t for t in times if t is not None and t > now), default=None),
     )

@@ -22,7 +22,7 @@ from worker.planning import ended_claims, ripe_at
 from worker.pods import Pods
 from worker.ports import Clock, Cluster, Watcher
 from worker.projects import Projects
-from worker.retirement import Retirement
+from worker.retirement import Retirement, leaving
 
 PATIENCE = 1 / 3
 """Of the time that is left: for so long all of the first round is waited for."""
@@ -62,10 +62,11 @@ class Retiring:
             }
             retirement = self._retirement(entries)
             done: dict[Ref, Retired] = {}
-            async with alongside(self._retire_all(retirement, entries, wanted, served, done)) as first:
-                # As in serving: what may go soon is not kept by whoever is slow now.
-                await asyncio.wait({first}, timeout=self.stop.remaining * PATIENCE)
-                soon = await self._retire_soon(retirement, dict(done), wanted, served)
+            with self.slots.room_for({ref.namespace for ref, entry in entries.items() if leaving(entry)}):
+                async with alongside(self._retire_all(retirement, entries, wanted, served, done)) as first:
+                    # As in serving: what may go soon is not kept by whoever is slow now.
+                    await asyncio.wait({first}, timeout=self.stop.remaining * PATIENCE)
+                    soon = await self._retire_soon(retirement, dict(done), wanted, served)
             retired = first.result() | soon
         except OutOfReach as error:
             # What was rotated is done and told; deleting is the next run's.

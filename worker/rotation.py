@@ -136,13 +136,14 @@ class Rotation:
 
     async def _intend(self, target: Target, entry: Entry, account: Account) -> tuple[Entry, float]:
         """Write the intent; when that was, by the monotonic clock. Written again while it takes too long (I1)."""
-        while True:
+        for _ in range(_ATTEMPTS):
             begun = self.clock.monotonic()
             now = self.clock.now()
             intended = bookkeeping.intended(entry, target, account, self.run, now, now + bookkeeping.CLAIM)
             entry = await self.ledger.save(intended)
             if self.clock.monotonic() - begun <= FRESH:
                 return entry, begun
+        raise Unanswered("TooSlow", f"nothing is asked for while writing the ledger takes over {FRESH:.0f} s")
 
     async def _mint(self, target: Target, account: Account, admin_key: Hidden) -> MintedKey:
         access, lifetime = account.access, target.key_lifetime

@@ -130,8 +130,7 @@ MUTATIONS = (
         "a look at the Secret counts however long ago it was",
         "retirement",
         """
--        while self.clock.monotonic() - sight.at > FRESH:
-+        while False:
+-            await self._look_again(sight)
 """,
     ),
     Mutation(
