@@ -5,6 +5,7 @@ Guarantee: everything goes through `handle`, so nothing is set up that a real AP
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -51,11 +52,14 @@ def apply(kubernetes: Kubernetes, what: Objects) -> list[dict[str, Any]]:
 
 def install_crds(kubernetes: Kubernetes, directory: Path = CRDS) -> list[str]:
     """Install every CustomResourceDefinition below the directory; the answer is their names."""
-    names = []
-    for path in sorted(directory.rglob("*.yaml")):
-        crds = [item for item in _read(path) if item.get("kind") == "CustomResourceDefinition"]
-        names += [item["metadata"]["name"] for item in apply(kubernetes, crds)]
-    return names
+    return [item["metadata"]["name"] for item in apply(kubernetes, _crds(directory))]
+
+
+@functools.cache
+def _crds(directory: Path) -> tuple[Mapping[str, Any], ...]:
+    """Parsed once: a simulation sets up thousands of clusters."""
+    items = (item for path in sorted(directory.rglob("*.yaml")) for item in _read(path))
+    return tuple(item for item in items if item.get("kind") == "CustomResourceDefinition")
 
 
 def _apply_one(kubernetes: Kubernetes, item: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from sandbox.openai_errors import OpenAIError, forbidden, invalid, missing, not_served, unauthorized
@@ -39,12 +39,14 @@ class OpenAI:
     `acceptance_delay`: for so long, in seconds, a new key answers 401.
     `listing_delay`: for so long lists do not show a new account.
     `usage_delay`: for so long a key's `last_used_at` does not show a use.
+    `shows_uses`: whether `last_used_at` shows any use at all.
     """
 
     def __init__(self, now: Callable[[], datetime], random: random.Random) -> None:
         self.acceptance_delay = 0.0
         self.listing_delay = 0.0
         self.usage_delay = 0.0
+        self.shows_uses = True
         self.mints = 0
         self.log: list[Exchange] = []
         self._now = now
@@ -305,6 +307,8 @@ class OpenAI:
         return key
 
     def _uses_shown_until(self) -> datetime:
+        if not self.shows_uses:
+            return datetime.min.replace(tzinfo=UTC)
         return self._now() - timedelta(seconds=self.usage_delay)
 
     def _view(self, project: ProjectRecord, account: AccountRecord) -> Account:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import copy
+import functools
 import json
 import random
 import re
-from collections.abc import Callable, Collection, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,6 +24,7 @@ from sandbox.kubernetes import Kubernetes
 from sandbox.openai import CANARY, KeyStatus, OpenAI
 from sandbox.wire import Request
 from tests.virtual_time import run_virtually
+from worker.adopting import Adopted, Wanted, adopt
 from worker.codec import CURRENT, decode_entry, entry_name
 from worker.concurrency import Stop
 from worker.hosts import named_origin
@@ -141,14 +144,19 @@ class Scene:
         `options`: the worker's, and `cluster_faults`, `openai_faults`, `skew` (this machine's clock), `deadline`
         (seconds), `stop_after` (seconds until SIGTERM).
         """
-        return self._play(self._whole(**options))
+        return self._play(self._whole(run, **options))
+
+    def adopt(self, *targets: Ref, yes: bool = False, accounts: tuple[str, ...] = (), **options: Any) -> Adopted:
+        """`openai-key-rotator adopt`; with the same options as a run."""
+        wanted = Wanted(targets, accounts, yes)
+        return self._play(self._whole(lambda asked, world, stop, _: adopt(asked, wanted, world, stop), **options))
 
     def run_together(self, *runs: dict[str, Any], apart: float = 0.0) -> list[Report]:
         """Several runs at once, so many seconds apart; `watchers[-len(runs):]` are theirs."""
 
         async def later(seconds: float, options: dict[str, Any]) -> Report:
             await asyncio.sleep(seconds)
-            return await self._whole(**options)
+            return await self._whole(run, **options)
 
         async def all_of_them() -> list[Report]:
             return list(await asyncio.gather(*(later(i * apart, options) for i, options in enumerate(runs))))
@@ -157,6 +165,7 @@ class Scene:
 
     async def _whole(
         self,
+        command: Callable[[Options, World, Stop, RecordingWatcher], Awaitable[T]],
         *,
         cluster_faults: Faults | None = None,
         openai_faults: Faults | None = None,
@@ -164,7 +173,7 @@ class Scene:
         deadline: float = 900,
         stop_after: float | None = None,
         **options: Any,
-    ) -> Report:
+    ) -> T:
         asked = replace(
             Options(ledger_namespace=LEDGER, allowed_hosts=frozenset({named_origin(HOST)})),
             **options,
@@ -184,7 +193,7 @@ class Scene:
         if stop_after is not None:
             asyncio.get_running_loop().call_later(stop_after, stop.ask)
         try:
-            return await run(asked, world, stop, watcher)
+            return await command(asked, world, stop, watcher)
         finally:
             await client.close()  # type: ignore[no-untyped-call]
 
@@ -310,10 +319,15 @@ def checked_scene() -> Iterator[Scene]:
 
 def documented(admin_key: str, host: str) -> list[dict[str, Any]]:
     """The documentation's objects with another host and admin key."""
-    objects: list[dict[str, Any]] = [obj for obj in yaml.safe_load_all(DOCUMENTED.read_text()) if obj]
+    objects = copy.deepcopy(_documented())
     for obj in objects:
         if obj["kind"] == "Secret":
             obj["stringData"]["api-key"] = admin_key
         if obj["kind"] == "OpenAI":
             obj["spec"]["host"] = host
     return objects
+
+
+@functools.cache
+def _documented() -> list[dict[str, Any]]:
+    return [obj for obj in yaml.safe_load_all(DOCUMENTED.read_text()) if obj]

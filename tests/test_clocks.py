@@ -34,6 +34,16 @@ def test_a_clock_stays_as_it_is_without_the_servers_time() -> None:
     assert corrected(StoppedClock(), None).now() == NOW
 
 
+@pytest.mark.parametrize(
+    ("difference", "offset"),
+    [(-400, 0), (0, 0), (-200, 0), (-410, -10), (60, 60), (-402, 0)],
+)
+def test_a_slow_answer_says_less_about_the_time(difference: int, offset: int) -> None:
+    """A process that stood still for 400 s after the server's answer must not take its own clock for 400 s fast."""
+    clock = corrected(StoppedClock(), NOW + timedelta(seconds=difference), taken=timedelta(seconds=400))
+    assert clock.now() == NOW + timedelta(seconds=offset)
+
+
 def test_the_systems_clock_is_aware_and_never_steps_back() -> None:
     """Times are compared with those of Kubernetes, which are in UTC."""
     clock = SystemClock()

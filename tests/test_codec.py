@@ -308,7 +308,7 @@ def test_a_secret_is_read_without_its_values() -> None:
     obj = secret_object(json.dumps(ANNOTATION), data={"api_key": base64.b64encode(KEY.encode()).decode(), "empty": ""})
     view = codec.secret_view(obj)
     assert view.filled == {"api_key"}
-    assert view.named == named(account(), id="user-1", key_id="key_1")
+    assert view.named == named(account(), id="user-1", key_id="key_1", published_at=NOW)
     assert obj["data"]["api_key"] not in repr(view)
     assert (view.version, view.immutable) == (Version("u", "7"), False)
 
@@ -420,7 +420,7 @@ def test_the_annotation_names_the_account_and_can_be_read_again() -> None:
     annotations = body["metadata"]["annotations"]
     assert json.loads(annotations[PREVIOUS]) == [{"id": "user-app_1", "name": "app_1"}]
     assert codec.secret_view(secret_object(annotations[CURRENT])).named == named(
-        account("app_9"), expires_at=EXPIRY, data_key="api_key"
+        account("app_9"), expires_at=EXPIRY, data_key="api_key", published_at=NOW
     )
     assert KEY not in annotations[CURRENT] + annotations[PREVIOUS]
 

@@ -23,7 +23,7 @@ from worker.errors import (
     Unanswered,
     Unintelligible,
 )
-from worker.model import JSON, Hidden, Project
+from worker.model import JSON, AccountKey, Hidden, Project
 from worker.openai_admin import OpenAIAdminApi
 from worker.retrying import ATTEMPTS
 
@@ -53,6 +53,10 @@ def read(api: OpenAIAdminApi) -> Awaitable[Any]:
     return api.account_name(PROJECT, ADMIN, "user-1")
 
 
+def list_keys(api: OpenAIAdminApi) -> Awaitable[Any]:
+    return api.list_keys(PROJECT, ADMIN)
+
+
 def last_used(api: OpenAIAdminApi) -> Awaitable[Any]:
     return api.key_last_used(PROJECT, ADMIN, "key_1")
 
@@ -69,8 +73,8 @@ def verify(api: OpenAIAdminApi) -> Awaitable[Any]:
     return api.key_accepted(HOST, Hidden(KEY))
 
 
-ALL = [list_accounts, create, read, last_used, delete, archived]
-READS = [list_accounts, read, last_used, archived]
+ALL = [list_accounts, list_keys, create, read, last_used, delete, archived]
+READS = [list_accounts, list_keys, read, last_used, archived]
 REPEATED = [*READS, delete]
 
 # --- errors ------------------------------------------------------------------------------------------------------
@@ -323,6 +327,36 @@ def test_a_list_that_is_not_known_to_be_complete_is_no_list(answers: list[Answer
 def test_a_list_that_breaks_off_is_no_list() -> None:
     """Whatever was read before."""
     assert type(ask(Web([page("a", more=True), {"status": 404, "body": "{}"}]), list_accounts)) is NotFound
+
+
+def key(**changes: Any) -> JSON:
+    owner = {"type": "service_account", "service_account": {"id": "user-1"}}
+    return {"id": "key_1", "created_at": 1_795_500_000, "owner": owner} | changes
+
+
+def test_keys_are_listed_with_their_accounts() -> None:
+    """A person's keys are left out."""
+    person = key(id="key_2", owner={"type": "user", "user": {"id": "user-9"}})
+    (found,) = ask(Web([js({"data": [person, key()], "has_more": False})]), list_keys)
+    assert found == AccountKey("key_1", "user-1", datetime.fromtimestamp(1_795_500_000, UTC))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"id": "../x"},
+        {"owner": None},
+        {"owner": {"type": "service_account"}},
+        {"owner": {"type": "service_account", "service_account": {"id": 5}}},
+        {"created_at": None},
+        {"created_at": True},
+        {"created_at": 1e30},
+    ],
+)
+def test_a_key_of_another_shape_is_not_believed(changes: JSON) -> None:
+    """A key without owner or age could make somebody else's account look unused."""
+    error = ask(Web([js({"data": [key(**changes)], "has_more": False})]), list_keys)
+    assert type(error) is Unintelligible
 
 
 @pytest.mark.parametrize(("name", "expected"), [("app_1", "app_1"), (None, ""), (5, ""), (..., "")])

@@ -108,6 +108,10 @@ WELL: list[tuple[str, Target, Observation, tuple[str, str]]] = [
     ("put back to an account that is gone and released", target(),
      seen(secret=secret_view(named=named(account("released"))), named_at_openai=None), ("Rotate", "AccountGone")),
     ("lost ledger, account gone", target(), seen(empty_entry(), named_at_openai=None), ("Rotate", "AccountGone")),
+    ("annotation of another installation, account adopted", target(),
+     seen(secret=secret_view(named=named(ledger="another"))), ("Keep", "NotDue")),
+    ("annotation of another installation, account gone", target(),
+     seen(empty_entry(), secret_view(named=named(ledger="another")), named_at_openai=None), ("Rotate", "AccountGone")),
     ("requested", target(requests={"rotate": "2"}), seen(), ("Rotate", "Requested")),
     ("requested before", target(requests={"rotate": "2"}), seen(entry(honoured={"rotate": "2"})), ("Keep", "NotDue")),
     ("another value", target(requests={"rotate": "3"}), seen(entry(honoured={"rotate": "2"})), ("Rotate", "Requested")),
@@ -154,8 +158,21 @@ def test_each_state_has_its_decision(wanted: Target, what: Observation, expected
 EXTERNAL_SECRET = {"apiVersion": "external-secrets.io/v1", "kind": "ExternalSecret", "name": "another", "uid": "x"}
 BLOCKED: list[tuple[str, Target, Observation, str]] = [
     ("entry of another installation", target(), seen(entry(ledger="another")), "ForeignLedger"),
-    ("annotation of another installation", target(), seen(secret=secret_view(named=named(ledger="another"))),
+    ("annotation of another installation", target(),
+     seen(empty_entry(), secret_view(named=named(ledger="another"))), "ForeignLedger"),
+    ("annotation of another installation, OpenAI away", target(),
+     seen(empty_entry(), secret_view(named=named(ledger="another")), named_at_openai=None, trouble=PASSING[0]),
      "ForeignLedger"),
+    ("annotation of another installation, account out of sight", target(),
+     seen(empty_entry(), secret_view(named=named(ledger="another")), named_at_openai=None, asked=False),
+     "ForeignLedger"),
+    ("annotation of another installation beside our account", target(),
+     seen(secret=secret_view(named=named(account("theirs"), ledger="another")), named_at_openai="theirs"),
+     "ForeignLedger"),
+    ("adopted account under another id", target(),
+     seen(secret=secret_view(named=named(id="user-theirs", ledger="another"))), "ForeignLedger"),
+    ("copied, though its account is ours", target(),
+     seen(secret=secret_view(named=named(target="other/creds", ledger="another"))), "CopiedSecret"),
     ("copied from another name", target(), seen(secret=secret_view(named=named(target="default/another"))),
      "CopiedSecret"),
     ("copied from another namespace", target(), seen(secret=secret_view(named=named(target="other/creds"))),
@@ -323,7 +340,9 @@ def states(draw: st.DrawFn) -> tuple[Target, Observation, bool]:
 @settings(max_examples=400)
 @given(states())
 def test_what_always_holds(state: tuple[Target, Observation, bool]) -> None:
-    """Whatever is seen: no rotation under a claim, for another ledger, while suspended, or into a foreign Secret."""
+    """Whatever is seen: no rotation under a claim, for another ledger, while suspended, or into a foreign Secret
+    whose account lives and is not recorded as ours.
+    """
     wanted, what, force = state
     decision = decided(wanted, what, force=force)
     assert decision.reason.isalnum()
@@ -341,8 +360,10 @@ def test_what_always_holds(state: tuple[Target, Observation, bool]) -> None:
     assert what.secret.type == "Opaque"
     assert not what.secret.immutable
     if what.secret.named is not None:
-        assert what.secret.named.target == str(wanted.ref)
-        assert what.secret.named.ledger == LEDGER
+        annotation = what.secret.named
+        assert annotation.target == str(wanted.ref)
+        recorded = (annotation.name, annotation.id) in {(p.account.name, p.account.id) for p in what.entry.history}
+        assert annotation.ledger == LEDGER or recorded or what.named_at_openai is None
 
 
 @given(st.dictionaries(TEXT, TEXT), st.dictionaries(TEXT, TEXT), st.dictionaries(TEXT, TEXT))

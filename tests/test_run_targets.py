@@ -872,6 +872,7 @@ def test_the_annotation_of_a_restored_namespace_blocks(scene: Scene) -> None:
     secret = scene.secret()
     assert secret is not None
     other = Scene(seed=2)
+    other.openai, other.admin_key = scene.openai, scene.admin_key
     other.apply_documented()
     metadata = {key: secret["metadata"][key] for key in ("name", "namespace", "labels", "annotations")}
     other.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": secret["data"]})

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from tests.builders import KEY
+from worker.adopting import Wanted
 from worker.hosts import Origin
 from worker.job import Options
 from worker.model import AdminKeyRef, Ref
@@ -41,6 +42,7 @@ def test_without_any_option_a_run_has_the_documented_defaults() -> None:
             force=False,
             dry_run=False,
         ),
+        wanted=Wanted(),
         output=None,
         deadline=timedelta(minutes=15),
         strict=False,
@@ -168,7 +170,18 @@ def test_an_unknown_variable_is_a_mistake_and_its_value_is_not_told() -> None:
     assert mistakes(ROTATOR_ADMIN_KEY=KEY) == ("unknown variable ROTATOR_ADMIN_KEY",)
 
 
-@pytest.mark.parametrize("argv", [["--admin-key", KEY], [f"--admin-key={KEY}"], ["run", KEY], ["status", "--x", KEY]])
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--admin-key", KEY],
+        [f"--admin-key={KEY}"],
+        ["run", KEY],
+        ["status", "--x", KEY],
+        ["adopt", KEY],
+        ["adopt", "a/b", "--x", KEY],
+        ["adopt", f"--account=x {KEY}", "a/b"],
+    ],
+)
 def test_the_value_of_an_unknown_option_is_not_told(argv: list[str]) -> None:
     """Nor that of a stray argument."""
     told = mistakes(*argv)
@@ -192,7 +205,39 @@ def test_an_unknown_command_or_option_is_a_mistake_with_usage(argv: list[str]) -
     assert caught.value.usage.startswith("usage: openai-key-rotator")
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["-h"], ["run", "--help"], ["status", "-h"]])
+def test_adopt_takes_targets_anywhere_and_accounts_of_one_of_them() -> None:
+    """Without any: all targets."""
+    assert read("adopt").wanted == Wanted()
+    creds, other = Ref("default", "creds"), Ref("team", "a.b")
+    assert read("adopt", "default/creds", "--yes", "team/a.b", "default/creds").wanted == Wanted(
+        (creds, other), yes=True
+    )
+    settings = read("adopt", "--account", "user-1", "default/creds", "--account=user-2", "--namespace", "default")
+    assert settings.wanted == Wanted((creds,), ("user-1", "user-2"))
+    assert settings.options.namespaces == ("default",)
+    assert read(ROTATOR_YES="true", ROTATOR_ACCOUNT="user-1").command == "run"
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["creds"],
+        ["/creds"],
+        ["default/"],
+        ["Default/creds"],
+        ["default/a/b"],
+        ["default/../x"],
+        ["--account", "user-1"],
+        ["--account", "user-1", "a/b", "a/c"],
+        ["--account", "a/b", "a/b"],
+        ["--force"],
+    ],
+)
+def test_adopt_refuses_what_is_no_target_or_account(argv: list[str]) -> None:
+    assert len(mistakes("adopt", *argv)) == 1
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["-h"], ["adopt", "--help"], ["run", "--help"], ["status", "-h"]])
 def test_help_is_no_mistake(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """It goes to standard output."""
     with pytest.raises(SystemExit) as caught:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from datetime import timedelta
 
-from tests.builders import NOW, SECRET, account, empty_entry, entry, intent, minutes, publication
+from tests.builders import LEDGER, NOW, SECRET, account, empty_entry, entry, intent, minutes, publication
 from worker.ledger import Unreadable
 from worker.model import Condition, Entry, Failures, Ref
 from worker.status import as_json, as_text
@@ -16,7 +16,7 @@ WELL = Condition(True, "Rotated", "well", NOW)
 
 
 def text_of(*entries: Entry | Unreadable) -> list[str]:
-    return as_text(ledger(*entries), NOW).splitlines()
+    return as_text(ledger(*entries), NOW, LEDGER).splitlines()
 
 
 def ledger(*entries: Entry | Unreadable) -> Mapping[Ref, Entry | Unreadable]:
@@ -79,14 +79,14 @@ def test_an_unreadable_entry_is_shown_and_hides_no_other() -> None:
 
 def test_an_empty_ledger_is_said_to_be_empty() -> None:
     """And not shown as an empty table."""
-    assert as_text({}, NOW) == "no targets: the ledger is empty"
-    assert as_json({}) == []
+    assert as_text({}, NOW, LEDGER) == "no targets: the ledger is empty"
+    assert as_json({}, LEDGER) == []
 
 
 def test_json_has_each_account_with_its_state() -> None:
     """For scripts; it can be written out, and holds no key."""
     state = entry(publication("old", superseded_at=NOW), publication("now", NOW), condition=WELL)
-    (found, broken) = sorted(json.loads(json.dumps(as_json(ledger(state, BROKEN)))), key=len, reverse=True)
+    (found, broken) = sorted(json.loads(json.dumps(as_json(ledger(state, BROKEN), LEDGER))), key=len, reverse=True)
     assert (found["namespace"], found["secret"], found["ready"], found["reason"]) == (
         "default",
         "creds",
@@ -103,6 +103,19 @@ def test_json_has_each_account_with_its_state() -> None:
 
 def test_json_of_a_target_that_was_never_served_has_no_condition() -> None:
     """Null, not false."""
-    (found,) = as_json(ledger(empty_entry()))
+    (found,) = as_json(ledger(empty_entry()), LEDGER)
     assert (found["ready"], found["accounts"]) == (None, [])
     assert found["secret"] == SECRET.name
+
+
+def test_another_ledgers_entry_is_shown_as_such() -> None:
+    """With the way out; where the own ledger's uid may not be read, that there are several."""
+    theirs = entry(target=Ref("default", "theirs"), ledger="another", condition=WELL)
+    lines = text_of(entry(condition=WELL), theirs)
+    assert cells(lines[2])[:4] == ["default", "theirs", "Unknown", "ForeignLedger"]
+    assert "`openai-key-rotator adopt default/theirs`" in lines[-1]
+    assert [item["foreign"] for item in as_json(ledger(entry(), theirs), LEDGER)] == [False, True]
+    unread = as_text(ledger(entry(), theirs), NOW, None)
+    assert "2 ledgers" in unread
+    assert "ForeignLedger" not in unread
+    assert [item["foreign"] for item in as_json(ledger(theirs), None)] == [None]

@@ -24,6 +24,12 @@ from worker.model import (
 )
 
 READY = "Rotated"
+CLAIM = timedelta(seconds=210)
+"""How long an intent claims its target: rotation's work and last write (165 s), the 15 that the API server is given to
+end a request (its `timeout` parameter), and a margin for clocks. What was asked for at OpenAI has appeared by then."""
+LATE = timedelta(seconds=45)
+"""For so long, at least, a target is left alone after a request of which nobody knows whether it takes effect. A claim
+is longer; it may have ended before the request was sent, by a run that was stopped."""
 LISTS_APART = timedelta(minutes=1)
 """How far apart the two lists must begin that let an intent go for which no account was found."""
 
@@ -51,6 +57,10 @@ def reconcile(entry: Entry, secret: SecretView | None, named_at_openai: str | No
     if carried:
         chosen = next((publication for publication in carried if publication.superseded_at is None), carried[-1])
         return entry if chosen.superseded_at is None else _promoted(entry, chosen, now)
+    ended = [intent for intent in entry.unpublished if intent.claimed_until <= now]  # of others their runs will note it
+    for intent in ended:
+        if secret.carries(intent.account):
+            return published(entry, intent.account, intent.requested_at, now)
     named = secret.named
     if named is None or named.ledger != entry.ledger or named.target != str(entry.target):
         return entry
@@ -58,9 +68,7 @@ def reconcile(entry: Entry, secret: SecretView | None, named_at_openai: str | No
         if publication.account.name == named.name and publication.account.id == named.id:
             known = publication.account.key_digest is not None
             return entry if known or publication.superseded_at is None else _promoted(entry, publication, now)
-    for intent in entry.unpublished:
-        if intent.claimed_until > now:
-            continue  # its run is at it and will note it
+    for intent in ended:
         if intent.account.name == named.name and named.id == (intent.account.id or named.id):
             if intent.account.id is None and named_at_openai != named.name:
                 continue
@@ -146,25 +154,32 @@ def healthy(entry: Entry, now: datetime) -> Entry:
     return entry.with_condition(True, READY, message, now)
 
 
-def failed(entry: Entry, intent: Intent, account: Account | None, reason: str, message: str, now: datetime) -> Entry:
-    """An attempt came to a definite end without publishing: its claim ends now, and the next attempt is put off.
-
-    `account`: what is known of the account that was made, None where nothing is.
-    """
-    ended = replace(intent, account=account or intent.account, claimed_until=now, refused=True)
-    return postponed(_with_intent(entry, ended), reason, message, now)
-
-
-def unanswered(
-    entry: Entry, intent: Intent, account: Account | None, reason: str, message: str, now: datetime, until: datetime
+def failed(
+    entry: Entry,
+    intent: Intent,
+    account: Account | None,
+    reason: str,
+    message: str,
+    now: datetime,
+    *,
+    definite: bool = True,
 ) -> Entry:
-    """Nobody knows what became of an attempt: its claim runs on, to `until` where it has ended already.
+    """An attempt failed, and the next one is put off, unless another run has published since. Where its end is definite
+    its claim ends now; otherwise it runs on, and for `LATE` at least.
 
-    Without an account it is the create that was not answered: then nobody has its key, and it is never published.
+    `account`: what is known of the account that was made, None where nothing is: then nothing was published either.
     """
-    claimed = intent.claimed_until if intent.claimed_until > now else until
-    known = replace(intent, account=account or intent.account, claimed_until=claimed, refused=account is None)
-    return postponed(_with_intent(entry, known), reason, message, now)
+    known = replace(
+        intent,
+        account=account or intent.account,
+        claimed_until=now if definite else max(intent.claimed_until, now + LATE),
+        refused=definite or account is None,
+    )
+    entry = _with_intent(entry, known)
+    last = current(entry)
+    if last is not None and last.at > intent.requested_at:
+        return entry
+    return postponed(entry, reason, message, now)
 
 
 def _with_intent(entry: Entry, intent: Intent) -> Entry:
@@ -208,6 +223,56 @@ def presumed(entry: Entry, intent: Intent, account_id: str, now: datetime) -> En
     publication = Publication(replace(intent.account, id=account_id), intent.requested_at, now, intent.requested_at)
     rest = tuple(other for other in entry.unpublished if other.account.name != intent.account.name)
     return replace(entry, history=(*entry.history, publication), unpublished=rest)
+
+
+def adopted(
+    entry: Entry,
+    ledger: str,
+    current_one: Publication | None,
+    previous: Collection[Publication],
+    target: Target | None,
+    now: datetime,
+) -> Entry:
+    """An entry with accounts that a human has asked to record, as this ledger's.
+
+    `current_one` is in the Secret now, in place of what the entry took for it; `previous` are superseded. What is
+    asked for at the target at this moment counts as honoured: it may have been served before the ledger was lost, and
+    one rotation too few is mended by asking again. `target`: None where nothing asks for it any more.
+    """
+    new = (*previous, *((current_one,) if current_one is not None else ()))
+    names = {publication.account.name for publication in new}
+    kept = entry.history
+    if current_one is not None:
+        kept = tuple(_superseded(publication, now) for publication in kept)
+    first = min((p.requested_at or p.at for p in new), default=now)
+    entry = replace(
+        entry,
+        ledger=ledger,
+        history=tuple(sorted((*kept, *new), key=lambda p: (p.at, p.account.name))),
+        unpublished=tuple(intent for intent in entry.unpublished if intent.account.name not in names),
+        since=min(entry.since or first, first),
+        last_rotated_at=current_one.at if current_one is not None else entry.last_rotated_at,
+    )
+    if target is not None:
+        entry = scheduled(replace(entry, honoured={**entry.honoured, **target.requests}), target)
+    if current(entry) is None:
+        message = "taken into the ledger by adopt; no account is known to be in the Secret"
+        return entry.with_condition(False, "Adopted", message, now)
+    return healthy(entry, now)
+
+
+def unaccounted(entry: Entry, item: Publication | Intent, secret: SecretView | None) -> bool:
+    """May the Secret carry the key of this intent, or publication without a known key, whatever its annotation says?
+
+    It may where a key is in the place that it was for, and the ledger knows no account whose key that is.
+    """
+    if isinstance(item, Publication) and item.account.key_digest is not None:
+        return False
+    place = item.account.data_key
+    digest = secret.digests.get(place) if secret is not None and place is not None else None
+    known = {publication.account.key_digest for publication in entry.history}
+    known |= {other.account.key_digest for other in entry.unpublished}
+    return digest is not None and digest not in known
 
 
 def is_empty(entry: Entry) -> bool:

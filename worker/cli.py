@@ -12,7 +12,8 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from worker.ports import Clock, Cluster, Randomness
 from worker.settings import POD_NAMESPACE_FILE, Settings, UsageError, parse
 
 if TYPE_CHECKING:
+    from worker.job import World
     from worker.logs import Log
     from worker.reporting import Report
 
@@ -59,7 +61,7 @@ async def _command(settings: Settings, clock: Clock, chance: Randomness) -> int:
     from worker.kubernetes_api import KubernetesApi, connect
 
     # Before the first library is used: what one warns of is routed, not printed as it comes.
-    log = logs.configure(sys.stderr if settings.command == "status" or _as_table(settings) else sys.stdout)
+    log = logs.configure(sys.stdout if settings.command == "run" and not _as_table(settings) else sys.stderr)
     client = await connect(
         kubeconfig=settings.kubeconfig,
         context=settings.context,
@@ -70,6 +72,8 @@ async def _command(settings: Settings, clock: Clock, chance: Randomness) -> int:
         cluster = KubernetesApi(client, chance)
         if settings.command == "status":
             return await _status(settings, cluster, clock)
+        if settings.command == "adopt":
+            return await _adopt(settings, cluster, clock, chance)
         return await _run(settings, cluster, clock, chance, log)
 
 
@@ -78,30 +82,64 @@ async def _status(settings: Settings, cluster: Cluster, clock: Clock) -> int:
     from worker.status import as_json, as_text
 
     ledger = Ledger(cluster, settings.options.ledger_namespace, "")
+    uid = None
+    with suppress(OutOfReach):  # to look at the ledger is enough; whose it is, is told where that may be read as well
+        uid = (await Ledger.open(cluster, ledger.namespace))[0].uid
     entries = await ledger.read_all()
     if _as_table(settings):
-        print(as_text(entries, clock.now()))
+        print(as_text(entries, clock.now(), uid))
     else:
-        print(json.dumps(as_json(entries), indent=2))
+        print(json.dumps(as_json(entries, uid), indent=2))
     return 0
 
 
-async def _run(settings: Settings, cluster: Cluster, clock: Clock, chance: Randomness, log: Log) -> int:
-    import aiohttp
-
+async def _adopt(settings: Settings, cluster: Cluster, clock: Clock, chance: Randomness) -> int:
     from worker import logs
-    from worker.job import World, run
-    from worker.openai_admin import OpenAIAdminApi
+    from worker.adopting import adopt
+    from worker.adoption_words import as_json, as_text
+
+    stop = _stop(settings)
+    async with _asking_openai(settings, cluster, clock, chance, stop) as world:
+        adopted = await adopt(settings.options, settings.wanted, world, stop)
+    print(logs.redacted(as_text(adopted) if _as_table(settings) else json.dumps(as_json(adopted), indent=2)))
+    return 1 if adopted.refused else 0
+
+
+async def _run(settings: Settings, cluster: Cluster, clock: Clock, chance: Randomness, log: Log) -> int:
+    from worker import logs
+    from worker.job import run
     from worker.reporting import exit_code
     from worker.terminal import TerminalWatcher
 
     watcher = TerminalWatcher(clock) if _as_table(settings) else logs.LogWatcher(log)
+    stop = _stop(settings)
+    async with _asking_openai(settings, cluster, clock, chance, stop) as world:
+        report: Report = await run(settings.options, world, stop, watcher)
+    watcher.finished(report)
+    return exit_code(report, strict=settings.strict)
+
+
+def _stop(settings: Settings) -> Stop:
+    """Ends the command in time, or when it is asked to."""
     loop = asyncio.get_running_loop()
     seconds = settings.deadline.total_seconds()
     kept = min(LONGEST_KEPT, seconds * HARD_STOP_AFTER)
     stop = Stop(last_start=loop.time() + seconds - kept, deadline=loop.time() + seconds)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.ask)
+    return stop
+
+
+@asynccontextmanager
+async def _asking_openai(
+    settings: Settings, cluster: Cluster, clock: Clock, chance: Randomness, stop: Stop
+) -> AsyncIterator[World]:
+    """All that is outside, until the deadline."""
+    import aiohttp
+
+    from worker.job import World
+    from worker.openai_admin import OpenAIAdminApi
+
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=settings.options.concurrency),
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -110,12 +148,9 @@ async def _run(settings: Settings, cluster: Cluster, clock: Clock, chance: Rando
     )
     try:
         async with session, asyncio.timeout_at(stop.deadline + DISCOVERY_OVERTIME):
-            world = World(cluster, OpenAIAdminApi(session, chance), clock, chance)
-            report: Report = await run(settings.options, world, stop, watcher)
+            yield World(cluster, OpenAIAdminApi(session, chance), clock, chance)
     except TimeoutError:
         raise OutOfReach("DeadlineExceeded", "the cluster's objects could not be listed within the deadline") from None
-    watcher.finished(report)
-    return exit_code(report, strict=settings.strict)
 
 
 def _as_table(settings: Settings) -> bool:
@@ -126,7 +161,7 @@ def _fail(settings: Settings, error: RotatorError, code: int) -> int:
     """Say why nothing could be done: as a log line, or in words on a terminal."""
     from worker import logs
 
-    if _as_table(settings) or settings.command == "status":
+    if _as_table(settings) or settings.command != "run":
         print(f"error: {logs.redacted(error.message)}", file=sys.stderr)
     else:
         logs.configure().error("run.failed", reason=error.reason, message=error.message)

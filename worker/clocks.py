@@ -36,7 +36,14 @@ class CorrectedClock:
         return self.base.monotonic()
 
 
-def corrected(clock: Clock, server_time: datetime | None) -> CorrectedClock:
-    """The clock, moved by its difference to the server's time where that is more than is tolerated."""
-    offset = server_time - clock.now() if server_time is not None else timedelta(0)
+def corrected(clock: Clock, server_time: datetime | None, *, taken: timedelta = timedelta(0)) -> CorrectedClock:
+    """The clock, moved by its difference to the server's time where that is more than is tolerated.
+
+    `taken`: how long ago the server may have looked at its clock at most, because the request took so long, or this
+    process stood still after it. Of all differences that are possible then the smallest is taken.
+    """
+    if server_time is None:
+        return CorrectedClock(clock, timedelta(0))
+    smallest = server_time - clock.now()
+    offset = min(max(timedelta(0), smallest), smallest + taken)
     return CorrectedClock(clock, offset if abs(offset) > TOLERATED else timedelta(0))

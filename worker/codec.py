@@ -205,6 +205,7 @@ def _account_object(account: Account) -> JSON:
         adminKey={"name": access.admin_key.secret.name, "key": access.admin_key.key},
         expiresAt=account.expires_at,
         keyDigest=account.key_digest,
+        dataKey=account.data_key,
     )
 
 
@@ -223,6 +224,7 @@ def _account(name: str, stored: Mapping[str, Any], namespace: str) -> Account:
         key_id=stored.get("keyId"),
         expires_at=_time(stored, "expiresAt"),
         key_digest=stored.get("keyDigest"),
+        data_key=_text(stored, "dataKey") if "dataKey" in stored else None,
     )
 
 
@@ -324,10 +326,6 @@ def _named_account(text: object) -> NamedAccount | None:
     if not all(isinstance(value, str) and value for value in texts.values()) or not ID.match(stored["id"]):
         return None
     key_id, host, project = stored.get("keyId"), stored.get("host"), stored.get("projectId")
-    try:
-        expires_at = _time(stored, "expiresAt")
-    except Malformed:
-        expires_at = None
     return NamedAccount(
         id=stored["id"],
         name=stored["name"],
@@ -336,8 +334,32 @@ def _named_account(text: object) -> NamedAccount | None:
         target=stored["target"],
         ledger=stored["ledger"],
         data_key=stored["dataKey"] if isinstance(stored.get("dataKey"), str) else None,
-        expires_at=expires_at,
+        expires_at=_time_if_any(stored, "expiresAt"),
+        published_at=_time_if_any(stored, "publishedAt"),
     )
+
+
+def _time_if_any(stored: Mapping[str, Any], field: str) -> datetime | None:
+    try:
+        return _time(stored, field)
+    except Malformed:
+        return None
+
+
+def previous_accounts(secret: SecretView) -> tuple[tuple[str, str], ...] | None:
+    """Id and name of the accounts that the Secret's annotation lists as previous ones; None where it is unreadable."""
+    text = secret.annotations.get(PREVIOUS, "[]")
+    try:
+        stored = json.loads(text)
+    except (ValueError, RecursionError, TypeError):
+        return None
+    found = []
+    for item in stored if isinstance(stored, list) else [None]:
+        pair = [str(item.get(field, "")) for field in ("id", "name")] if isinstance(item, dict) else [""]
+        if not all(ID.match(value) for value in pair):
+            return None
+        found.append((pair[0], pair[1]))
+    return tuple(found)
 
 
 def key_patch(

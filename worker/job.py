@@ -18,16 +18,11 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from worker.announcing import Announcer
-from worker.clocks import corrected
+from worker.clocks import TOLERATED, corrected
 from worker.concurrency import Slots, Stop
-from worker.discovery import Discovered, discover
-from worker.errors import ConfigurationError, NotFound, OutOfReach, Refused, RotatorError
-from worker.external_secrets import EXTERNAL_SECRETS
-from worker.fields import RawObject, raw_object
-from worker.generators import GENERATORS
 from worker.hosts import Origin
 from worker.ledger import Ledger, Unreadable
-from worker.model import AdminKeyRef, Entry, Ref, Resource, RunInfo
+from worker.model import AdminKeyRef, Entry, Ref, RunInfo
 from worker.observation import Observer
 from worker.ports import Clock, Cluster, OpenAIAdmin, Randomness, Watcher
 from worker.projects import Projects
@@ -35,6 +30,9 @@ from worker.reporting import Report
 from worker.retiring import Retiring
 from worker.rotation import Rotation
 from worker.serving import Serving
+from worker.survey import survey
+
+_LOOKS_AT_THE_TIME = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +64,18 @@ class World:
 async def run(options: Options, world: World, stop: Stop, watcher: Watcher) -> Report:
     """Do one run. Raises OutOfReach where the cluster or the ledger cannot be used at all."""
     begun = world.clock.monotonic()
-    ledger, server_time = await Ledger.open(world.cluster, options.ledger_namespace)
-    world = replace(world, clock=corrected(world.clock, server_time))
+    ledger, clock = await opened(options, world)
+    world = replace(world, clock=clock)
     info = RunInfo(world.clock.now(), ledger.uid, options.force, options.dry_run)
 
     entries = await ledger.read_all()
-    discovered = await _discover(options, world.cluster)
+    discovered = await survey(
+        world.cluster,
+        namespaces=options.namespaces,
+        selector=options.selector,
+        allowed_hosts=options.allowed_hosts,
+        fallback=options.fallback_admin_key,
+    )
     watcher.found(len(discovered.targets) + len(discovered.rejected), discovered.unused)
 
     serving, retiring = _wired(options, world, info, ledger, entries, stop, watcher)
@@ -81,6 +85,17 @@ async def run(options: Options, world: World, stop: Stop, watcher: Watcher) -> R
 
     seconds = world.clock.monotonic() - begun
     return Report(info, (*refused, *served), tuple(retired), discovered.unused, seconds, stop.reason)
+
+
+async def opened(options: Options, world: World) -> tuple[Ledger, Clock]:
+    """The ledger, and the clock put right by the API server's, which is asked again where its answer was slow."""
+    for _ in range(_LOOKS_AT_THE_TIME):
+        asked = world.clock.monotonic()
+        ledger, server_time = await Ledger.open(world.cluster, options.ledger_namespace)
+        taken = timedelta(seconds=world.clock.monotonic() - asked)
+        if taken <= TOLERATED:
+            break
+    return ledger, corrected(world.clock, server_time, taken=taken)
 
 
 def _wired(
@@ -116,57 +131,3 @@ def _wired(
         stop=stop,
     )
     return serving, retiring
-
-
-async def _discover(options: Options, cluster: Cluster) -> Discovered:
-    try:
-        generators = await _list(options, cluster, GENERATORS)
-        selected = None
-        if options.selector:
-            selected = await _selected(options, cluster)
-        resource, external_secrets = await _external_secrets(options, cluster)
-    except NotFound:
-        message = f"the cluster does not know {GENERATORS}: kubectl apply -k manifests/crds"
-        raise OutOfReach("CRDMissing", message) from None
-    except ConfigurationError:
-        raise
-    except RotatorError as error:
-        raise OutOfReach(error.reason, error.message) from None
-    return discover(
-        generators,
-        external_secrets,
-        resource=resource,
-        allowed_hosts=options.allowed_hosts,
-        selected=selected,
-        protected=[options.fallback_admin_key.secret] if options.fallback_admin_key is not None else [],
-    )
-
-
-async def _selected(options: Options, cluster: Cluster) -> set[Ref]:
-    try:
-        return {raw.ref for raw in await _list(options, cluster, GENERATORS, options.selector)}
-    except Refused as error:
-        if error.status != 400:
-            raise
-        raise ConfigurationError(
-            "InvalidSelector", "--selector is not a label selector such as app=x,tier!=y"
-        ) from None
-
-
-async def _external_secrets(options: Options, cluster: Cluster) -> tuple[Resource | None, list[RawObject]]:
-    """In the first version that the cluster serves; a cluster without ExternalSecrets has standalone targets only."""
-    for resource in EXTERNAL_SECRETS:
-        try:
-            return resource, await _list(options, cluster, resource)
-        except NotFound:
-            continue
-    return None, []
-
-
-async def _list(options: Options, cluster: Cluster, resource: Resource, selector: str = "") -> list[RawObject]:
-    places: tuple[str | None, ...] = options.namespaces or (None,)
-    return [
-        raw
-        for place in places
-        for raw in await cluster.list_all(resource, raw_object, namespace=place, selector=selector)
-    ]

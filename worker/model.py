@@ -225,6 +225,8 @@ class Account:
     expires_at: datetime | None = None
     key_digest: str | None = None
     """Tells whether a Secret carries this account's key, whatever the Secret's annotation says."""
+    data_key: str | None = None
+    """Under which of the Secret's data keys its key is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,6 +336,7 @@ class NamedAccount:
     ledger: str
     data_key: str | None = None
     expires_at: datetime | None = None
+    published_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,6 +380,15 @@ class Listing:
 
     def ids_of(self, name: str) -> tuple[str, ...]:
         return self.ids.get(name, ())
+
+
+@dataclass(frozen=True, slots=True)
+class AccountKey:
+    """An API key of a service account, as OpenAI lists it: without its value."""
+
+    id: str
+    account_id: str
+    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

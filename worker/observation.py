@@ -6,6 +6,7 @@ key is part of the observation, for a target that is not due does not need them.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from worker.bookkeeping import reconcile
@@ -42,7 +43,8 @@ class Observer:
         if secret is not None and secret.named is not None:
             intents = [i for i in entry.unpublished if i.account.name == secret.named.name]
             if intents:
-                name = await self.projects.account_name(intents[0].account.access, secret.named.id)
+                with suppress(RotatorError):  # not confirmed, and whoever wants to delete the account meets it again
+                    name = await self.projects.account_name(intents[0].account.access, secret.named.id)
         return reconcile(entry, secret, name, self.clock.now()), secret
 
     async def secret(self, ref: Ref) -> SecretView | None:

@@ -27,7 +27,7 @@ from worker.errors import (
     Unanswered,
     Unintelligible,
 )
-from worker.model import ID, JSON, Hidden, Project
+from worker.model import ID, JSON, AccountKey, Hidden, Project
 from worker.ports import Randomness
 from worker.retrying import retry_after, retrying
 
@@ -54,26 +54,23 @@ class OpenAIAdminApi:
 
     async def list_accounts(self, project: Project, admin_key: Hidden) -> dict[str, str]:
         accounts: dict[str, str] = {}
-        after: str | None = None
-        seen: set[str] = set()
-        while True:
-            query = f"?limit={PAGE}" + (f"&after={after}" if after is not None else "")
-            page = await self._json("GET", _path(project) + query, admin_key, "list accounts", repeatable=True)
-            items, more = page.get("data"), page.get("has_more")
-            if not isinstance(items, list) or not isinstance(more, bool):
-                raise _unintelligible("list accounts", "has no data or has_more")
-            for item in items:
-                account_id, name = _field(item, "id", "list accounts"), item.get("name")
-                accounts[account_id] = name if isinstance(name, str) else ""
-            if not more:
-                return accounts
-            last = page.get("last_id") or (items[-1].get("id") if items else None)
-            if not isinstance(last, str) or not ID.match(last) or not items:
-                raise _unintelligible("list accounts", "says that there is more, but not where")
-            if last in seen:
-                raise _unintelligible("list accounts", "does not end")
-            seen.add(last)
-            after = last
+        for item in await self._pages(_path(project), admin_key, "list accounts"):
+            account_id, name = _field(item, "id", "list accounts"), item.get("name")
+            accounts[account_id] = name if isinstance(name, str) else ""
+        return accounts
+
+    async def list_keys(self, project: Project, admin_key: Hidden) -> list[AccountKey]:
+        keys = []
+        for item in await self._pages(f"{_project(project)}/api_keys", admin_key, "list keys"):
+            owner = item.get("owner")
+            if not isinstance(owner, Mapping):
+                raise _unintelligible("list keys", "has no owner")
+            if owner.get("type") != "service_account":
+                continue
+            account_id = _field(owner.get("service_account"), "id", "list keys")
+            created = _time(item.get("created_at"), "list keys", "created_at")
+            keys.append(AccountKey(_field(item, "id", "list keys"), account_id, created))
+        return keys
 
     async def create_account(
         self, project: Project, admin_key: Hidden, name: str, lifetime: timedelta | None
@@ -102,11 +99,7 @@ class OpenAIAdminApi:
         path = f"{_project(project)}/api_keys/{_id(key_id)}"
         key = await self._json("GET", path, admin_key, "read key", repeatable=True)
         used = key.get("last_used_at")
-        if used is None:
-            return None
-        if not isinstance(used, int | float) or isinstance(used, bool) or not 0 < used < 1e11:
-            raise _unintelligible("read key", "has no usable last_used_at")
-        return datetime.fromtimestamp(used, UTC)
+        return None if used is None else _time(used, "read key", "last_used_at")
 
     async def delete_account(self, project: Project, admin_key: Hidden, account_id: str) -> None:
         path = f"{_path(project)}/{_id(account_id)}"
@@ -133,6 +126,30 @@ class OpenAIAdminApi:
         return True
 
     # --- one request
+
+    async def _pages(self, path: str, admin_key: Hidden, what: str) -> list[JSON]:
+        """Every item of a list, page by page."""
+        found: list[JSON] = []
+        after: str | None = None
+        seen: set[str] = set()
+        while True:
+            query = f"?limit={PAGE}" + (f"&after={after}" if after is not None else "")
+            page = await self._json("GET", path + query, admin_key, what, repeatable=True)
+            items, more = page.get("data"), page.get("has_more")
+            if not isinstance(items, list) or not isinstance(more, bool):
+                raise _unintelligible(what, "has no data or has_more")
+            for item in items:
+                _field(item, "id", what)
+            found += items
+            if not more:
+                return found
+            last = page.get("last_id") or (items[-1]["id"] if items else None)
+            if not isinstance(last, str) or not ID.match(last) or not items:
+                raise _unintelligible(what, "says that there is more, but not where")
+            if last in seen:
+                raise _unintelligible(what, "does not end")
+            seen.add(last)
+            after = last
 
     async def _json(
         self, method: str, url: str, key: Hidden, what: str, *, body: JSON | None = None, repeatable: bool = False
@@ -222,6 +239,12 @@ def _field(obj: object, field: str, what: str) -> str:
     if not isinstance(value, str) or not ID.match(value):
         raise _unintelligible(what, f"has no usable {field}")
     return value
+
+
+def _time(value: object, what: str, field: str) -> datetime:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1e11:
+        raise _unintelligible(what, f"has no usable {field}")
+    return datetime.fromtimestamp(value, UTC)
 
 
 def _id(value: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from worker.bookkeeping import current, renew_by
+from worker.bookkeeping import CLAIM, current, renew_by
 from worker.codec import MANAGED
 from worker.errors import ConfigurationError, Refused, RotatorError, Throttled
 from worker.formats import format_duration, format_time
@@ -48,9 +48,14 @@ UNSEEN = "by somebody unseen"
 STUCK = "cannot be deleted"
 """How `held` begins where something else stands in the way."""
 
+POSSIBLY = "possibly"
+"""How `held` begins where it is not certain that those named carry the key."""
+
+_ADOPT = "`openai-key-rotator adopt"
+
 CLOCKS_APART = timedelta(minutes=1)
 
-_OPERATOR_LABELS = ("reconcile.external-secrets.io/created-by", "reconcile.external-secrets.io/managed")
+OPERATOR_LABELS = ("reconcile.external-secrets.io/created-by", "reconcile.external-secrets.io/managed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +112,8 @@ def decide(target: Target, seen: Observation, run: RunInfo, now: datetime) -> De
         return Blocked(
             "ForeignLedger",
             f"the ledger entry of {target.ref} was written by another installation (ledger {entry.ledger[:40]}): "
-            "nothing is rotated or deleted by it; delete the entry to start afresh",
+            f"nothing is rotated or deleted by it; {_ADOPT} {target.ref}` takes it over where that one is gone, and "
+            "where it lives on, delete the entry to start afresh",
         )
     claim = entry.claimed_until(now)
     if claim is not None:
@@ -224,10 +230,11 @@ def _refusal(target: Target, seen: Observation) -> Blocked | None:
         return Blocked(
             "SecretImmutable", f"Secret {secret.ref} is immutable: delete it, or give the target another name"
         )
-    if any(label in secret.labels for label in _OPERATOR_LABELS) or _owned_by_another(target, secret):
+    if any(label in secret.labels for label in OPERATOR_LABELS) or _owned_by_another(target, secret):
         return Blocked(
             "ForeignSecret",
-            f"Secret {secret.ref} belongs to another controller: remove its ExternalSecret there, or use another name",
+            f"Secret {secret.ref} belongs to another controller: remove its ExternalSecret there, or use another name; "
+            f"where that was an operator that is stopped now, {_ADOPT} {secret.ref}` says how to take it over",
         )
     if secret.named is not None:
         return _foreign_annotation(target, seen, secret.named)
@@ -244,27 +251,36 @@ def _refusal(target: Target, seen: Observation) -> Blocked | None:
 
 
 def _foreign_annotation(target: Target, seen: Observation, named: NamedAccount) -> Blocked | None:
-    if named.ledger != seen.entry.ledger:
-        return Blocked(
-            "ForeignLedger",
-            f"the annotation of Secret {target.ref} was written by another installation "
-            f"(ledger {named.ledger[:40]!r}): to start afresh delete the Secret here, "
-            f"and its account {named.name[:64]!r} at OpenAI",
-        )
+    """An account that our entry records is ours, whichever ledger the annotation names: that is what adopting does.
+
+    One that OpenAI does not have any more is nobody's, and its key is dead.
+    """
     if named.target != str(target.ref):
         return Blocked(
             "CopiedSecret",
             f"the annotation of Secret {target.ref} names the target {named.target[:120]!r}: it is a copy; "
             "delete it or its annotations",
         )
+    foreign = named.ledger != seen.entry.ledger
     known = any((p.account.name, p.account.id) == (named.name, named.id) for p in seen.entry.history)
-    if known or seen.trouble is not None:
+    if known or (not foreign and any(i.account.name == named.name for i in seen.entry.unpublished)):
         return None
-    if seen.named_at_openai is not None or not seen.asked:
+    exists = seen.named_at_openai is not None or not seen.asked
+    if seen.trouble is not None:
+        exists = foreign  # nobody knows; what may be another installation's is left alone
+    if exists and foreign:
+        return Blocked(
+            "ForeignLedger",
+            f"the annotation of Secret {target.ref} was written by another installation "
+            f"(ledger {named.ledger[:40]!r}): {_ADOPT} {target.ref}` records its account {named.name[:64]!r} where "
+            "that one is gone; where it lives on, delete the Secret here to start afresh",
+        )
+    if exists:
         return Blocked(
             "UnknownAccount",
             f"the annotation of Secret {target.ref} names account {named.name[:64]!r}, which the ledger does not "
-            "record: to start afresh delete the Secret here, and that account at OpenAI",
+            f"record: {_ADOPT} {target.ref}` records it if it is ours; otherwise delete the Secret here to start "
+            "afresh",
         )
     return None
 
@@ -305,10 +321,14 @@ class Held:
 
 
 def ripe_at(previous: Publication, cleanup: CleanupPolicy) -> datetime | None:
-    """The earliest moment at which a publication may go, by its grace period alone; None: it is current."""
+    """The earliest moment at which a publication may go, by its grace period alone; None: it is current.
+
+    Not before all that its request may have made has appeared: something on the way may have sent it twice.
+    """
     if previous.superseded_at is None:
         return None
-    return previous.superseded_at + (cleanup.grace if cleanup.kind is CleanupKind.RETAIN_LATEST else cleanup.idle)
+    grace = cleanup.grace if cleanup.kind is CleanupKind.RETAIN_LATEST else cleanup.idle
+    return max(previous.superseded_at + grace, (previous.requested_at or previous.at) + CLAIM)
 
 
 def holders(
@@ -337,13 +357,6 @@ def holders(
         elif superseded <= started <= superseded + STALE:
             possible.append(consumer)
     return certain, possible
-
-
-def may_carry(intent: Intent, consumers: Collection[Consumer], *, succeeded: bool) -> bool:
-    """May one of the consumers have taken the key of an account that was perhaps published by a run that died?"""
-    earliest = intent.requested_at - CLOCKS_APART
-    suspects = [consumer for consumer in consumers if not (consumer.follows and succeeded)]
-    return not intent.refused and any(c.follows or c.started_at is None or c.started_at >= earliest for c in suspects)
 
 
 def may_yet_publish(entry: Entry, intent: Intent) -> bool:
@@ -380,12 +393,12 @@ def retirement_of(
         return Held(_named(certain), None)
     idle = max(superseded, last_used or superseded) + cleanup.idle
     if possible and idle > now:
-        return Held(f"possibly {_named(possible)}", idle)
+        return Held(f"{POSSIBLY} {_named(possible)}", idle)
     if cleanup.kind is CleanupKind.IDLE:
         return Wait(idle) if idle > now else Delete(f"its key was idle for {format_duration(cleanup.idle)}")
     limit = superseded + unseen_hold
-    # A use since then is explained by holders that an earlier run has seen, and that are gone now.
-    explained = previous.held is not None and not previous.held.startswith((UNSEEN, STUCK))
+    # A use since then is explained by holders that an earlier run has seen for certain, and that are gone now.
+    explained = previous.held is not None and not previous.held.startswith((UNSEEN, STUCK, POSSIBLY))
     if last_used is not None and last_used > superseded and not explained:
         settled = superseded + 2 * PROPAGATION
         if settled > now:

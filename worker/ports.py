@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
 
-from worker.model import JSON, Answer, Hidden, Outcome, Project, Ref, Resource, Retired, Version
+from worker.model import JSON, AccountKey, Answer, Hidden, Outcome, Project, Ref, Resource, Retired, Version
 
 T = TypeVar("T")
 
@@ -65,6 +65,9 @@ class OpenAIAdmin(Protocol):
 
     async def account_name(self, project: Project, admin_key: Hidden, account_id: str) -> str:
         """NotFound: there is no such account."""
+
+    async def list_keys(self, project: Project, admin_key: Hidden) -> list[AccountKey]:
+        """Every key of the project that a service account owns, all pages."""
 
     async def key_last_used(self, project: Project, admin_key: Hidden, key_id: str) -> datetime | None:
         """None: never used. NotFound: there is no such key."""

@@ -11,14 +11,14 @@ import asyncio
 import base64
 import binascii
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import datetime
 from typing import TypeVar
 
 from worker.codec import SECRETS
 from worker.errors import AdminKeyUnusable, ConfigurationError, NotFound, Refused, RotatorError
 from worker.hosts import Origin, is_allowed
-from worker.model import AdminKeyRef, Hidden, Listing, ProjectAccess
+from worker.model import AccountKey, AdminKeyRef, Hidden, Listing, ProjectAccess
 from worker.ports import Clock, Cluster, OpenAIAdmin
 
 Key = TypeVar("Key")
@@ -43,6 +43,7 @@ class Projects:
         self._fallback = fallback
         self._keys: dict[AdminKeyRef, Hidden | RotatorError] = {}
         self._listings: dict[ProjectAccess, Listing | RotatorError] = {}
+        self._account_keys: dict[ProjectAccess, Mapping[str, tuple[AccountKey, ...]] | RotatorError] = {}
         self._locks: defaultdict[object, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def admin_key(self, ref: AdminKeyRef) -> Hidden:
@@ -64,13 +65,22 @@ class Projects:
 
     async def account_name(self, access: ProjectAccess, account_id: str) -> str | None:
         """The name of an account; None where OpenAI has no such account. A list that lacks it is not taken for it."""
-        listing = await self.listing(access)
-        if account_id in listing.accounts:
-            return listing.accounts[account_id]
+        try:
+            listing = await self.listing(access)
+            if account_id in listing.accounts:
+                return listing.accounts[account_id]
+        except Refused as error:
+            if await self.archived(access, error):
+                return None
+            raise
         try:
             return await self._openai.account_name(access.project, await self.retiring_key(access), account_id)
         except NotFound:
             return None
+
+    async def account_keys(self, access: ProjectAccess) -> Mapping[str, tuple[AccountKey, ...]]:
+        """The keys of the project's accounts, by account id."""
+        return await self._once(access, self._account_keys, lambda: self._list_keys(access))
 
     async def retiring_key(self, access: ProjectAccess) -> Hidden:
         """The admin key of the project's accounts, or the fallback where its Secret does not exist any more.
@@ -118,6 +128,12 @@ class Projects:
         key = await self.retiring_key(access)
         begun = self._clock.now()
         return Listing.of(begun, await self._openai.list_accounts(access.project, key))
+
+    async def _list_keys(self, access: ProjectAccess) -> Mapping[str, tuple[AccountKey, ...]]:
+        found: dict[str, tuple[AccountKey, ...]] = {}
+        for key in await self._openai.list_keys(access.project, await self.retiring_key(access)):
+            found[key.account_id] = (*found.get(key.account_id, ()), key)
+        return found
 
     async def _read_key(self, ref: AdminKeyRef) -> Hidden:
         try:

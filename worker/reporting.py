@@ -82,9 +82,17 @@ def run_fields(report: Report) -> JSON:
     fields["seconds"] = round(report.seconds, 1)
     if report.run.dry_run:
         fields["would_rotate"] = sum(outcome.reason == WOULD_ROTATE for outcome in report.outcomes)
+    if lost := _not_ours(report):
+        fields["to_adopt"] = lost
     if report.stopped is not None:
         fields["stopped"] = report.stopped
     return fields
+
+
+def _not_ours(report: Report) -> int:
+    """How many targets are another ledger's, or have accounts that this one has lost: `adopt` leads back."""
+    items: tuple[Outcome | Retired, ...] = (*report.outcomes, *report.retired)
+    return len({item.target for item in items if item.reason in ("ForeignLedger", "UnknownAccount")})
 
 
 WOULD_ROTATE = "WouldRotate"

@@ -25,13 +25,14 @@ from worker.errors import (
 from worker.ledger import Ledger
 from worker.model import Account, Entry, Intent, Publication, Ref, Result, Retired, SecretView
 from worker.observation import Observer
-from worker.planning import STUCK, Delete, Held, Wait, ended_claims, may_carry, may_yet_publish, retirement_of, ripe_at
+from worker.planning import STUCK, Delete, Held, Wait, ended_claims, may_yet_publish, retirement_of, ripe_at
 from worker.pods import Pods
 from worker.ports import Clock
 from worker.projects import Projects
 
 FRESH = 5.0
 """Seconds for which a look at the Secret counts as "right before" a delete."""
+_UNKNOWN_KEY = f"{STUCK}: the Secret holds a key that the ledger does not know: it may be this one's"
 
 
 @dataclass(slots=True)
@@ -61,7 +62,8 @@ class Retirement:
         now = self.clock.now()
         claim = entry.claimed_until(now)
         if entry.ledger != self.ledger.uid:
-            return Retired(entry.target, Result.BLOCKED, "ForeignLedger", "the entry is another installation's")
+            words = f"the entry is another installation's; see `openai-key-rotator adopt {entry.target}`"
+            return Retired(entry.target, Result.BLOCKED, "ForeignLedger", words)
         if claim is not None:
             return Retired(entry.target, waiting=_leaving(entry), next_at=claim)
         if served and not _ripe(entry, now) and not ended_claims(entry, now) and not self._twins(entry):
@@ -130,10 +132,14 @@ class Retirement:
         account = item.account
         try:
             if isinstance(item, Intent):
+                if not item.refused and bookkeeping.unaccounted(entry, item, sight.secret):
+                    return entry, _UNKNOWN_KEY
                 return await self._settle(entry, item, sight), None
+            if item.superseded_at is not None and bookkeeping.unaccounted(entry, item, sight.secret):
+                return entry, _UNKNOWN_KEY
             verdict = await self._verdict(item, entry, sight)
-            if isinstance(verdict, Delete) and await self._delete(account, account.id, sight):
-                return bookkeeping.released(entry, {account.name}), None
+            if isinstance(verdict, Delete):
+                return await self._delete_all(entry, item, await self._ids(item), sight), None
             return entry, verdict.why if isinstance(verdict, Held) else None
         except Refused as error:
             if await self.projects.archived(account.access, error):
@@ -154,9 +160,10 @@ class Retirement:
 
     async def _delete(self, account: Account, account_id: str | None, sight: _Sight, *, by_name: bool = True) -> bool:
         """Delete an account, unless the Secret names it or carries its key. True: OpenAI confirms that it is gone."""
-        if self.clock.monotonic() - sight.at > FRESH:
-            sight.at = self.clock.monotonic()
+        while self.clock.monotonic() - sight.at > FRESH:  # again, where the look itself took that long
+            at = self.clock.monotonic()
             sight.secret = await self.observer.secret(sight.target)
+            sight.at = at  # only now: a look that failed is none
         if sight.secret is not None and account_id == account.id and sight.secret.carries(account):
             return False
         named = sight.secret.named if sight.secret is not None else None
@@ -168,28 +175,39 @@ class Retirement:
         """Delete every account that the intent made: by its id, and by its name in a list begun after its claim.
 
         Where neither is known the intent stays until a second such list confirms it. Where its run died, it may have
-        been published, and then a container may hold its key: it goes as a publication does.
+        been published, and then somebody may hold its key: it goes as a publication does.
         """
         account = intent.account
-        listing = await self.projects.listing(account.access, not_before=intent.claimed_until)
-        ids = set(listing.ids_of(account.name)) | ({account.id} if account.id is not None else set())
+        ids = await self._ids(intent)
         if not ids:
+            listing = await self.projects.listing(account.access, not_before=intent.claimed_until)
             return bookkeeping.missed(entry, account.name, listing.begun_at)
-        consumers = () if intent.refused else await self.pods.consumers(entry.target, not_before=intent.claimed_until)
-        if may_carry(intent, consumers, succeeded=sight.secret is not None):
-            one = next(iter(ids)) if len(ids) == 1 else None  # of several nobody can tell which one was published
-            return bookkeeping.presumed(entry, intent, one, self.clock.now()) if one is not None else entry
-        confirmed = [await self._delete(account, account_id, sight) for account_id in sorted(ids)]
-        return bookkeeping.released(entry, {account.name}) if all(confirmed) else entry
+        if not intent.refused:
+            return bookkeeping.presumed(entry, intent, ids[0], self.clock.now())
+        return await self._delete_all(entry, intent, ids, sight)
+
+    async def _ids(self, item: Publication | Intent) -> list[str]:
+        """Every account that its request made: something on the way may have sent it twice, or lost the answer."""
+        account, requested = item.account, item.requested_at
+        appeared = item.claimed_until if isinstance(item, Intent) else requested and requested + bookkeeping.CLAIM
+        listing = await self.projects.listing(account.access, not_before=appeared)
+        return sorted({*listing.ids_of(account.name), *([account.id] if account.id is not None else [])})
+
+    async def _delete_all(self, entry: Entry, item: Publication | Intent, ids: list[str], sight: _Sight) -> Entry:
+        """The entry without the item, where all of its accounts are gone now."""
+        confirmed = [await self._delete(item.account, account_id, sight) for account_id in ids]
+        return bookkeeping.released(entry, {item.account.name}) if all(confirmed) else entry
 
     def _twins(self, entry: Entry) -> list[tuple[Account, str]]:
         """Other accounts with the name of a published one, in lists that this run has read: a create was repeated on
         its way (by a proxy, say). The name is the ledger's, so they are ours.
+
+        Where it is not known for certain which of them was published (no digest), they go together.
         """
         found = []
         for publication in entry.history:
             account, listing = publication.account, self.projects.known_listing(publication.account.access)
-            if listing is not None and account.id is not None:
+            if listing is not None and account.id is not None and account.key_digest is not None:
                 found += [(account, id) for id in listing.ids_of(account.name) if id != account.id]
         return found
 

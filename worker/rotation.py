@@ -11,7 +11,7 @@ import asyncio
 import string
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from worker import bookkeeping
 from worker.codec import SECRETS, key_patch
@@ -30,12 +30,7 @@ WORK = 135.0
 """Seconds after the intent within which the key must be on its way into the Secret: create (30), verify (60), and
 conflicts on the way."""
 WRITING = 30.0
-"""Seconds for one write of the Secret with its retries."""
-LATE = 45.0
-"""Seconds for which a request that was given up may still take effect: the 15 that the API server is given to end one
-(its `timeout` parameter), and a margin for clocks."""
-CLAIM = WORK + WRITING + LATE
-"""Seconds that an intent claims its target: the work, and a last write, however late."""
+"""Seconds for one write of the Secret with its retries. Work and writing end well within `bookkeeping.CLAIM`."""
 VERIFYING = 60.0
 """Seconds until a key that OpenAI does not accept is given up."""
 
@@ -64,7 +59,7 @@ class Rotation:
 
     async def rotate(self, target: Target, seen: Observation, why: Rotate) -> Outcome:
         """Rotate a target. Raises what writing the intent raised."""
-        account = Account(self._name(target), target.generator.access)
+        account = Account(self._name(target), target.generator.access, data_key=target.data_key)
         if seen.entry.failures.count:
             refused = await self._rehearse(target, seen)
             if refused is not None:
@@ -92,7 +87,7 @@ class Rotation:
         while True:
             begun = self.clock.monotonic()
             now = self.clock.now()
-            intended = bookkeeping.intended(entry, target, account, self.run, now, now + timedelta(seconds=CLAIM))
+            intended = bookkeeping.intended(entry, target, account, self.run, now, now + bookkeeping.CLAIM)
             entry = await self.ledger.save(intended)
             if self.clock.monotonic() - begun <= FRESH:
                 return entry, begun
@@ -174,12 +169,18 @@ class Rotation:
     async def _still_ours(self, target: Target, name: str, written_at: float) -> None:
         """The claim must have time left for a PATCH, and the ledger must hold the intent (I2).
 
-        It is known to, shortly after it was written; later the ledger is asked.
+        It is known to, shortly after it was written; later the ledger is asked, again where that took its time.
         """
-        age = self.clock.monotonic() - written_at
-        if age > WORK:
-            raise Abandoned("TooSlow", "the claim ended before the key could be published: the next run tries again")
-        if age > FRESH:
+        known_at = written_at
+        while True:
+            now = self.clock.monotonic()
+            if now - written_at > WORK:
+                raise Abandoned(
+                    "TooSlow", "the claim ended before the key could be published: the next run tries again"
+                )
+            if now - known_at <= FRESH:
+                return
+            known_at = now
             entry = await self.ledger.read(target.ref)
             if entry is None or not bookkeeping.holds_intent(entry, name):
                 raise Abandoned("LostClaim", "the ledger does not hold this run's claim any more")
@@ -241,10 +242,8 @@ class Rotation:
         definite = isinstance(error, Refused | Abandoned | NotSent)
 
         def noted(entry: Entry) -> Entry:
-            now, words = self.clock.now(), (error.reason, error.message)
-            if definite:
-                return bookkeeping.failed(entry, intent, known, *words, now)
-            return bookkeeping.unanswered(entry, intent, known, *words, now, now + timedelta(seconds=LATE))
+            now = self.clock.now()
+            return bookkeeping.failed(entry, intent, known, error.reason, error.message, now, definite=definite)
 
         try:
             entry = await self.ledger.update(entry, noted)

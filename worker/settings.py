@@ -14,10 +14,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+from worker.adopting import Wanted
+from worker.fields import is_name
 from worker.formats import parse_duration
 from worker.hosts import named_origin
 from worker.job import Options
-from worker.model import AdminKeyRef, Ref
+from worker.model import ID, AdminKeyRef, Ref
 
 DEFAULT_LEDGER_NAMESPACE = "openai-key-rotator"
 POD_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -36,8 +38,10 @@ class UsageError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    command: Literal["run", "status"]
+    command: Literal["run", "status", "adopt"]
     options: Options
+    wanted: Wanted
+    """What `adopt` is asked for."""
     output: Literal["json", "table"] | None
     """None: by whether standard output is a terminal."""
     deadline: timedelta
@@ -105,15 +109,44 @@ def _secret_key(text: str) -> tuple[str, str]:
     return name, key or "api-key"
 
 
-_BOTH = ("run", "status")
+def _account_id(text: str) -> str:
+    if not ID.match(text):
+        raise ValueError("must be the id of an account at OpenAI")
+    return text
+
+
+def _target(text: str) -> Ref:
+    namespace, slash, name = text.partition("/")
+    if not slash or not _NAMESPACE.match(namespace) or not is_name(name):
+        raise ValueError("a target must be NAMESPACE/SECRET, such as default/openai-credentials")
+    return Ref(namespace, name)
+
+
+_ALL = ("run", "status", "adopt")
+_ACTING = ("run", "adopt")
 _OPTIONS = (
-    _Option("namespace", _namespace, (), "serve only this namespace (may be repeated); default: all", "NS", many=True),
+    _Option(
+        "namespace",
+        _namespace,
+        (),
+        "serve only this namespace (may be repeated); default: all",
+        "NS",
+        many=True,
+        commands=_ACTING,
+    ),
     _Option("selector", str, "", "serve only generators with these labels", "LABELS"),
     _Option("force", _flag, False, "rotate every target, due or not", flag=True),
     _Option("dry-run", _flag, False, "say what would be done; write nothing", flag=True),
-    _Option("concurrency", _count, 50, "targets that are worked on at once; default 50", "N"),
+    _Option("concurrency", _count, 50, "targets that are worked on at once; default 50", "N", commands=_ACTING),
     _Option("max-wait", _duration, timedelta(minutes=5), "longest wait for a grace period; default 5m", "DURATION"),
-    _Option("deadline", _positive, timedelta(minutes=15), "end the run after this; default 15m", "DURATION"),
+    _Option(
+        "deadline",
+        _positive,
+        timedelta(minutes=15),
+        "end the run after this; default 15m",
+        "DURATION",
+        commands=_ACTING,
+    ),
     _Option(
         "unseen-hold",
         _duration,
@@ -121,19 +154,38 @@ _OPTIONS = (
         "keep a superseded key this long while somebody unseen uses it; default 24h",
         "DURATION",
     ),
-    _Option("allow-host", named_origin, (), "host that may receive an admin key besides OpenAI's", "URL", many=True),
+    _Option(
+        "allow-host",
+        named_origin,
+        (),
+        "host that may receive an admin key besides OpenAI's",
+        "URL",
+        many=True,
+        commands=_ACTING,
+    ),
     _Option(
         "fallback-admin-key",
         _secret_key,
         None,
         "Secret in the ledger's namespace that deletes accounts whose admin Secret is gone",
         "SECRET[/KEY]",
+        commands=_ACTING,
     ),
     _Option("strict", _flag, False, "exit with 1 also where a target is blocked", flag=True),
-    _Option("ledger-namespace", _namespace, None, "namespace of the KeyRotation objects", "NS", commands=_BOTH),
-    _Option("output", _output, None, "json or table; default: table on a terminal", "FORM", commands=_BOTH),
-    _Option("kubeconfig", str, None, "path of a kubeconfig; default: as kubectl", "FILE", commands=_BOTH),
-    _Option("context", str, None, "context of the kubeconfig", "NAME", commands=_BOTH),
+    _Option("yes", _flag, False, "record what is shown", flag=True, commands=("adopt",)),
+    _Option(
+        "account",
+        _account_id,
+        (),
+        "record this account too, which only you know to be the target's (may be repeated)",
+        "ID",
+        many=True,
+        commands=("adopt",),
+    ),
+    _Option("ledger-namespace", _namespace, None, "namespace of the KeyRotation objects", "NS", commands=_ALL),
+    _Option("output", _output, None, "json or table; default: table on a terminal", "FORM", commands=_ALL),
+    _Option("kubeconfig", str, None, "path of a kubeconfig; default: as kubectl", "FILE", commands=_ALL),
+    _Option("context", str, None, "context of the kubeconfig", "NAME", commands=_ALL),
 )
 
 
@@ -151,9 +203,15 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
-    texts = {"run": "rotate what is due and delete what may go", "status": "show every target, from the ledger"}
+    texts = {
+        "run": "rotate what is due and delete what may go",
+        "status": "show every target, from the ledger",
+        "adopt": "show, and with --yes record, accounts that Secrets, GeneratorStates or another ledger's entries name",
+    }
     for command, text in texts.items():
         sub = commands.add_parser(command, help=text, description=text, allow_abbrev=False)
+        if command == "adopt":
+            sub.add_argument("targets", nargs="*", metavar="NAMESPACE/SECRET", help="these targets; default: all")
         for option in _OPTIONS:
             if command not in option.commands:
                 continue
@@ -176,9 +234,16 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], pod_namespace: str | 
     parser = _parser()
     given, unknown = parser.parse_known_args(arguments)
     values: dict[str, Any] = {}
+    words = list(getattr(given, "targets", ()))
+    if given.command == "adopt":  # argparse takes those before the first option alone
+        words += [argument for argument in unknown if not argument.startswith("-")]
+        unknown = [argument for argument in unknown if argument.startswith("-")]
     mistakes = [_unknown(argument) for argument in unknown]
     for option in _OPTIONS:
         values[option.name] = _value(option, getattr(given, option.name.replace("-", "_"), None), environ, mistakes)
+    targets = _all_targets(words, mistakes)
+    if given.command == "adopt" and values["account"] and len(targets) != 1:
+        mistakes.append("--account: needs exactly one NAMESPACE/SECRET, whose account it is")
     known = {option.variable for option in _OPTIONS}
     mistakes += [
         f"unknown variable {name}" for name in sorted(environ) if name.startswith("ROTATOR_") and name not in known
@@ -201,6 +266,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], pod_namespace: str | 
             force=values["force"],
             dry_run=values["dry-run"],
         ),
+        wanted=Wanted(targets, tuple(dict.fromkeys(values["account"])), values["yes"]),
         output=values["output"],
         deadline=values["deadline"],
         strict=values["strict"],
@@ -208,6 +274,16 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], pod_namespace: str | 
         context=values["context"],
         in_cluster=pod_namespace is not None and bool(environ.get("KUBERNETES_SERVICE_HOST")),
     )
+
+
+def _all_targets(words: Sequence[str], mistakes: list[str]) -> tuple[Ref, ...]:
+    targets = []
+    for word in words:
+        try:
+            targets.append(_target(word))
+        except ValueError as error:
+            mistakes.append(str(error))
+    return tuple(dict.fromkeys(targets))
 
 
 def _value(option: _Option, given: Any, environ: Mapping[str, str], mistakes: list[str]) -> Any:

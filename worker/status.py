@@ -18,30 +18,41 @@ from worker.reporting import age, table
 HEADERS = ("NAMESPACE", "SECRET", "READY", "REASON", "ACCOUNTS", "ROTATED", "NEXT", "OLDEST KEY")
 
 
-def as_json(entries: Mapping[Ref, Entry | Unreadable]) -> list[JSON]:
-    """Per target what its ledger object says, and of each account what it is and until when it stays."""
-    return [_described(ref, entry) for ref, entry in sorted(entries.items(), key=lambda item: item[0])]
+def as_json(entries: Mapping[Ref, Entry | Unreadable], ledger: str | None) -> list[JSON]:
+    """Per target what its ledger object says, and of each account what it is and until when it stays.
+
+    `ledger`: the uid of this ledger, None where it may not be read.
+    """
+    return [_described(ref, entry, ledger) for ref, entry in sorted(entries.items(), key=lambda item: item[0])]
 
 
-def as_text(entries: Mapping[Ref, Entry | Unreadable], now: datetime) -> str:
+def as_text(entries: Mapping[Ref, Entry | Unreadable], now: datetime, ledger: str | None) -> str:
     """A table, and below it, in words, what is wrong and which accounts wait for what."""
     ordered = sorted(entries.items(), key=lambda item: item[0])
     if not ordered:
         return "no targets: the ledger is empty"
-    lines = [_row(ref, entry, now) for ref, entry in ordered]
-    notes = [note for ref, entry in ordered for note in _notes(ref, entry, now)]
+    lines = [_row(ref, entry, now, ledger) for ref, entry in ordered]
+    notes = [note for ref, entry in ordered for note in _notes(ref, entry, now, ledger)]
+    uids = {entry.ledger for _, entry in ordered if isinstance(entry, Entry)}
+    if ledger is None and len(uids) > 1:
+        notes.append(
+            f"the entries are those of {len(uids)} ledgers: `openai-key-rotator adopt` tells which is this one's"
+        )
     return "\n".join([table(HEADERS, lines), *([""] if notes else []), *notes])
 
 
-def _row(ref: Ref, entry: Entry | Unreadable, now: datetime) -> tuple[str, ...]:
+def _row(ref: Ref, entry: Entry | Unreadable, now: datetime, ledger: str | None) -> tuple[str, ...]:
     if isinstance(entry, Unreadable):
         return (ref.namespace, ref.name, "Unknown", "LedgerUnreadable", "?", "?", "?", "?")
     condition = entry.condition
+    ready, reason = ("Unknown", "") if condition is None else (str(condition.ready), condition.reason)
+    if _is_foreign(entry, ledger):
+        ready, reason = "Unknown", "ForeignLedger"
     return (
         ref.namespace,
         ref.name,
-        "Unknown" if condition is None else str(condition.ready),
-        "" if condition is None else condition.reason,
+        ready,
+        reason,
         str(len(entry.history) + len(entry.unpublished)),
         f"{age(now - entry.last_rotated_at)} ago" if entry.last_rotated_at else "never",
         _next(entry.next_rotation_at, now),
@@ -55,10 +66,16 @@ def _next(at: datetime | None, now: datetime) -> str:
     return f"in {age(at - now)}" if at > now else f"due for {age(now - at)}"
 
 
-def _notes(ref: Ref, entry: Entry | Unreadable, now: datetime) -> Iterable[str]:
+def _is_foreign(entry: Entry, ledger: str | None) -> bool:
+    return ledger is not None and entry.ledger != ledger
+
+
+def _notes(ref: Ref, entry: Entry | Unreadable, now: datetime, ledger: str | None) -> Iterable[str]:
     if isinstance(entry, Unreadable):
         yield f"{ref}: ledger entry {entry.name} is unreadable: {entry.message}"
         return
+    if _is_foreign(entry, ledger):
+        yield f"{ref}: written by another ledger ({entry.ledger[:40]}): see `openai-key-rotator adopt {ref}`"
     if entry.condition is not None and not entry.condition.ready:
         yield f"{ref}: {entry.condition.message}"
     if entry.failures.count:
@@ -83,7 +100,7 @@ def _accounts(entry: Entry) -> Iterable[tuple[str, str]]:
         yield intent.account.name, f"unpublished, claimed until {format_time(intent.claimed_until)}"
 
 
-def _described(ref: Ref, entry: Entry | Unreadable) -> JSON:
+def _described(ref: Ref, entry: Entry | Unreadable, ledger: str | None) -> JSON:
     if isinstance(entry, Unreadable):
         return {"namespace": ref.namespace, "secret": ref.name, "unreadable": entry.message}
     stored = entry_object(entry)
@@ -93,6 +110,8 @@ def _described(ref: Ref, entry: Entry | Unreadable) -> JSON:
         "namespace": ref.namespace,
         "secret": ref.name,
         "generator": entry.generator.name,
+        "ledger": entry.ledger,
+        "foreign": None if ledger is None else _is_foreign(entry, ledger),
         "ready": entry.condition.ready if entry.condition is not None else None,
         "reason": entry.condition.reason if entry.condition is not None else None,
         "message": entry.condition.message if entry.condition is not None else None,

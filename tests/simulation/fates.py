@@ -1,0 +1,177 @@
+"""What befalls each request of one run: decided by the history's seed, told to the oracle, counted.
+
+Guarantee: a run that was killed is never heard of again; what it had sent may still arrive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from yarl import URL
+
+from sandbox.faults import (
+    Fate,
+    answered,
+    bad_gateway,
+    committed_late,
+    delivered,
+    request_lost,
+    response_lost,
+    too_many_requests,
+)
+from sandbox.in_process import InProcessResponse, InProcessSession
+from sandbox.wire import Exchange, Machine, Request, Response
+from tests.simulation.oracle import Oracle, Run, kind_of
+
+Tally = Counter[tuple[str, str]]
+"""How often each kind of request was sent by rough runs (`SENT`), and met each fault."""
+SENT = "sent"
+
+
+@dataclass(frozen=True, slots=True)
+class Roughness:
+    """Probabilities, per request."""
+
+    faults: float = 0.0
+    kills: float = 0.0
+    freezes: float = 0.0
+
+    @classmethod
+    def drawn(cls, chance: random.Random) -> Roughness:
+        """Rough enough that runs fail, and often not so rough that they never come to their end."""
+        return cls(chance.choice((0.03, 0.1, 0.2)), chance.choice((0.002, 0.01, 0.03)), chance.choice((0.002, 0.01)))
+
+
+CALM = Roughness()
+
+
+def _unavailable() -> Fate:
+    """503, as an API server or OpenAI that is starting."""
+    return answered(Response.of_text(503, "busy"))
+
+
+def _html() -> Fate:
+    """A proxy's page, with success."""
+    return answered(Response(200, {"Content-Type": "text/html"}, b"<html>busy</html>"))
+
+
+FAULTS: dict[str, Callable[[random.Random], Fate]] = {
+    "request lost": lambda chance: request_lost(disconnected=chance.random() < 0.5),
+    "response lost": lambda chance: response_lost(disconnected=chance.random() < 0.5),
+    "committed late": lambda chance: committed_late(chance.uniform(1, 14), disconnected=chance.random() < 0.5),
+    "slow": lambda chance: delivered(chance.uniform(0, 12), chance.uniform(0, 12)),
+    "502": lambda _: bad_gateway(),
+    "503": lambda _: _unavailable(),
+    "429": lambda chance: too_many_requests(chance.choice((1, 5, None))),
+    "HTML with 200": lambda _: _html(),
+}
+CRITICAL = ("POST service_accounts", "GET models", "GET pods", "GET api_keys")
+"""A key is about to be published, or an account to be deleted."""
+REPEATED = "repeated"
+"""Something in between sends a create twice."""
+FROZEN = "frozen"
+"""The process stands still once the answer has come, for longer than any timeout of its own."""
+KILLED = "killed"
+"""The run ends when the request is sent, or up to half a second later."""
+
+
+@dataclass
+class Fates:
+    """The fates of one run's requests. `work` is the run, which a kill ends as `kill -9` does."""
+
+    run: Run
+    roughness: Roughness
+    oracle: Oracle
+    chance: random.Random
+    tally: Tally
+    say: Callable[[str], None]
+    meanwhile: Callable[[random.Random], None] | None = None
+    """Called where others could spoil what the run is about to do."""
+    work: asyncio.Task[None] | None = None
+    killed: bool = False
+    repeated: list[Request] = field(default_factory=list)
+
+    def fate(self, request: Request) -> Fate:
+        if self.killed:
+            raise asyncio.CancelledError
+        self.oracle.sent(self.run, request)
+        kind, chance = kind_of(request), self.chance
+        if self.roughness is not CALM:
+            self.count(kind, SENT)
+            if self.meanwhile is not None and kind in CRITICAL:
+                self.meanwhile(chance)
+        if chance.random() < self.roughness.kills:
+            self._count(kind, KILLED, request)
+            asyncio.get_running_loop().call_later(chance.choice((0.0, 0.0, 0.1, 0.5)), self.kill)
+        if chance.random() >= self.roughness.faults:
+            return delivered() if self.roughness is CALM else delivered(chance.uniform(0, 0.3), chance.uniform(0, 0.3))
+        if kind == "POST service_accounts" and chance.random() < 0.1:
+            self._count(kind, REPEATED, request)
+            self.repeated.append(request)
+            return delivered()
+        fault = chance.choice(sorted(FAULTS))
+        self._count(kind, fault, request)
+        return FAULTS[fault](chance)
+
+    def freeze(self) -> float:
+        """Seconds for which the process stands still now, whatever its timers say."""
+        if self.chance.random() >= self.roughness.freezes:
+            return 0.0
+        seconds = self.chance.choice((8.0, 40.0, 200.0, 400.0))
+        self.say(f"{self.run.name}: {FROZEN} for {seconds:.0f} s")
+        return seconds
+
+    def count(self, kind: str, fault: str) -> None:
+        self.tally[kind, fault] += 1
+
+    def kill(self) -> None:
+        """End the run: it is told nothing any more, and sends nothing any more."""
+        self.killed = True
+        if self.work is not None:
+            self.work.cancel()
+
+    def _count(self, kind: str, fault: str, request: Request) -> None:
+        self.count(kind, fault)
+        self.say(f"{self.run.name}: {fault}: {request.method} {request.path}")
+
+
+class Watched:
+    """A machine whose effects the oracle sees, for one run."""
+
+    def __init__(self, machine: Machine, fates: Fates) -> None:
+        self._machine = machine
+        self._fates = fates
+
+    def handle(self, request: Request) -> Response:
+        response = self._handle(request)
+        if any(request is repeated for repeated in self._fates.repeated):
+            second = self._handle(request)
+            return self._fates.chance.choice((response, second))
+        return response
+
+    def _handle(self, request: Request) -> Response:
+        response = self._machine.handle(request)
+        self._fates.oracle.effect(self._fates.run, request, response)
+        return response
+
+
+class FreezingSession(InProcessSession):
+    """Now and then the process stands still once an answer has come: longer than any timeout of its own."""
+
+    def __init__(self, machine: Machine, fates: Fates) -> None:
+        super().__init__(Watched(machine, fates), fates)
+        self._fates = fates
+
+    async def _request(self, method: str, url: Any, **options: Any) -> InProcessResponse:
+        response = await super()._request(method, url, **options)
+        seconds = self._fates.freeze()
+        if seconds:
+            kind = Exchange(0.0, method, URL(url).raw_path, 0).kind
+            self._fates.count(kind, FROZEN)
+            await asyncio.sleep(seconds)
+        return response

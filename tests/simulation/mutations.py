@@ -1,0 +1,338 @@
+"""Small mistakes in the worker's code, each of which breaks an invariant: the simulation has to catch every one.
+
+A mutation is written as a patch is: lines that go, lines that come, and lines that stay. Guarantee: one whose lines are
+not in the source any more is an error, so that the list stays true.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.scene import ROOT
+
+SEEDS = 1000
+"""Histories within which each must be caught. Most are within ten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    invariant: str
+    name: str
+    module: str
+    patch: str
+    """Hunks, with a line `@@` between them; a last line may be the beginning of one."""
+
+    def apply(self, source: str) -> str:
+        """The source with the mistake. Raises LookupError where it has not got the lines that are to change."""
+        for hunk in self.patch.strip("\n").split("\n@@\n"):
+            lines = hunk.split("\n")
+            old, new = ("\n".join(line[1:] for line in lines if line[0] in (" ", sign)) for sign in ("-", "+"))
+            if old not in source:
+                raise LookupError(f"worker/{self.module}.py has changed: mend the mutation {self.name!r}")
+            source = source.replace(old, new)
+        return source
+
+
+@dataclass(frozen=True, slots=True)
+class Caught:
+    """After how many histories which violation was found; None: none was."""
+
+    histories: int
+    violation: str | None
+
+
+MUTATIONS = (
+    Mutation(
+        "I1",
+        "the intent is written after the create",
+        "rotation",
+        """
++            minted = await self._mint(target, account, admin_key)
+             entry, written_at = await self._intend(target, seen.entry, account)
+@@
+-            minted = await self._mint(target, account, admin_key)
+             known = minted.account
+""",
+    ),
+    Mutation(
+        "I1",
+        "an intent that took long to write is relied upon",
+        "rotation",
+        """
+-            if self.clock.monotonic() - begun <= FRESH:
++            if True:
+""",
+    ),
+    Mutation(
+        "I1",
+        "a create whose fate is unknown is sent again",
+        "openai_admin",
+        """
+-        if method == "POST":
+-            return await call()
++        repeatable = True
+""",
+    ),
+    Mutation(
+        "I2",
+        "the Secret is patched whatever its resourceVersion is",
+        "codec",
+        """
+-    metadata["resourceVersion"] = secret.version.resource_version
+""",
+    ),
+    Mutation(
+        "I2",
+        "after a conflict the key at hand is simply applied again",
+        "rotation",
+        """
+-                secret = await self._plan_again(target, entry, name)
++                secret = await self.observer.secret(target.ref)
+""",
+    ),
+    Mutation(
+        "I2",
+        "the claim is not looked at before the key is published",
+        "rotation",
+        """
+-            await self._still_ours(target, name, written_at)
+""",
+    ),
+    Mutation(
+        "I2",
+        "a key is published before OpenAI accepts it",
+        "rotation",
+        """
+-            await self._verify(minted, written_at)
+""",
+    ),
+    Mutation(
+        "I3",
+        "an account is deleted without a look at the Secret",
+        "retirement",
+        """
+-        return seen, _Sight(entry.target, secret, at)
++        return seen, _Sight(entry.target, None, at + 1e9)
+@@
+-        seen, secret = await self.observer.reconciled(entry)
++        seen, secret = entry, None
+""",
+    ),
+    Mutation(
+        "I3",
+        "a look at the Secret counts however long ago it was",
+        "retirement",
+        """
+-        while self.clock.monotonic() - sight.at > FRESH:
++        while False:
+""",
+    ),
+    Mutation(
+        "I3",
+        "the grace runs from the publication, not from its end",
+        "planning",
+        """
+-    return max(previous.superseded_at + grace,
++    return max(previous.at + grace,
+""",
+    ),
+    Mutation(
+        "I3",
+        "what was perhaps published goes without a grace",
+        "retirement",
+        """
+-        if not intent.refused:
++        if False:
+""",
+    ),
+    Mutation(
+        "I3",
+        "nobody is asked who holds a key",
+        "retirement",
+        """
+-        consumers = await self.pods.consumers(entry.target, not_before=ripe)
++        consumers = ()
+""",
+    ),
+    Mutation(
+        "I3",
+        "OpenAI is not asked when a key was last used",
+        "retirement",
+        """
+-        used = await self.projects.key_last_used(account.access, account.key_id) if account.key_id else None
++        used = None
+""",
+    ),
+    Mutation(
+        "I3",
+        "an annotation alone decides which account is the target's",
+        "bookkeeping",
+        """
+-            if intent.account.id is None and named_at_openai != named.name:
+-                continue
+""",
+    ),
+    Mutation(
+        "I4",
+        "404 is taken for gone without a list",
+        "projects",
+        """
+-            if account_id not in (await self.listing(access)).accounts:
+-                return True
++            return True
+""",
+    ),
+    Mutation(
+        "I4",
+        "any answer of success is taken for a deletion",
+        "openai_admin",
+        """
+-        answer = await self._json("DELETE", path, admin_key, "delete account", repeatable=True)
+-        if answer.get("deleted") is not True:
+-            raise _unintelligible("delete account", "does not say that it is deleted")
++        await self._retry(
++            lambda: self._send("DELETE", path, admin_key, "delete account"), repeatable=True
++        )
+""",
+    ),
+    Mutation(
+        "I4",
+        "only the first page of a list is read",
+        "openai_admin",
+        """
+-            if not more:
++            if True:
+""",
+    ),
+    Mutation(
+        "I4",
+        "one list lets an intent go",
+        "bookkeeping",
+        """
+-    if intent.missed_at is not None and list_begun_at >= intent.missed_at + LISTS_APART:
++    if True:
+""",
+    ),
+    Mutation(
+        "I4",
+        "lists that began before the claim had ended count",
+        "retirement",
+        """
+-            listing = await self.projects.listing(account.access, not_before=intent.claimed_until)
++            listing = await self.projects.listing(account.access)
+@@
+-        listing = await self.projects.listing(account.access, not_before=appeared)
++        listing = await self.projects.listing(account.access)
+@@
+-        if claim is not None:
++        if False:
+@@
+-ended_claims(seen, self.clock.now())
++seen.unpublished
+@@
+-ended_claims(entry, now)
++entry.unpublished
+""",
+    ),
+    Mutation(
+        "I4",
+        "what others wrote is forgotten after a conflict",
+        "ledger",
+        """
+-                entry = await self.read(entry.target) or replace(entry, version=None, stored={})
++                fresh = await self.read(entry.target)
++                entry = replace(
++                    entry,
++                    version=fresh.version if fresh else None,
++                    stored=fresh.stored if fresh else {},
++                )
+""",
+    ),
+    Mutation(
+        "I4",
+        "an account that was made twice is forgotten with the first",
+        "retirement",
+        """
+-        return sorted({*listing.ids_of(account.name), *([account.id] if account.id is not None else [])})
++        return [account.id] if account.id is not None else list(listing.ids_of(account.name))
+@@
+-            for account, twin in self._twins(seen):
++            for account, twin in ():
+""",
+    ),
+    Mutation(
+        "I5",
+        "claims of other runs are ignored",
+        "model",
+        """
+-        running = [intent.claimed_until for intent in self.unpublished if intent.claimed_until > now]
++        running: list[datetime] = []
+""",
+    ),
+    Mutation(
+        "I5",
+        "requests that were served are not noted",
+        "bookkeeping",
+        """
+-        honoured={**entry.honoured, **target.requests},
+""",
+    ),
+    Mutation(
+        "I5",
+        "the interval runs from the first publication",
+        "bookkeeping",
+        """
+-        last_rotated_at=rotated_at,
++        last_rotated_at=entry.last_rotated_at or rotated_at,
+""",
+    ),
+    Mutation(
+        "I5",
+        "this machine's clock is believed",
+        "clocks",
+        """
+-    return CorrectedClock(clock, offset if abs(offset) > TOLERATED else timedelta(0))
++    return CorrectedClock(clock, timedelta(0))
+""",
+    ),
+    Mutation(
+        "I6",
+        "the ledger keeps keys",
+        "model",
+        """
+-        return hashlib.sha256(self._value.encode()).hexdigest()[:16]
++        return self._value
+""",
+    ),
+)
+
+
+def search_with(mutation: Mutation) -> Caught:
+    """Search with this mistake in a copy of the worker, until it is caught or all seeds are played."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        shutil.copytree(ROOT / "worker", directory / "worker", ignore=shutil.ignore_patterns("__pycache__"))
+        path = directory / "worker" / f"{mutation.module}.py"
+        path.write_text(mutation.apply(path.read_text()))
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "tests.simulation", "--until-violation", f"--seeds={SEEDS}", "--jobs=1"],
+            cwd=directory,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join((str(directory), str(ROOT)))},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    played, violation = (
+        re.match(r"(\d+) histories", done.stdout),
+        re.search(r"^seed \d+: (.*)", done.stdout, re.MULTILINE),
+    )
+    if played is None or done.returncode != (violation is not None):
+        raise RuntimeError(f"the search with the mutation {mutation.name!r} failed: {done.stderr[-2000:]}")
+    return Caught(int(played[1]), violation[1] if violation is not None else None)
