@@ -27,7 +27,7 @@ from sandbox.openai_state import KeyStatus
 from sandbox.server import Locked, ServerThread, serving, write_kubeconfig
 from tests.canary import leaks
 from tests.cluster.endpoint import Endpoint, call
-from tests.cluster.relay import Gate, Heard, Trap, relaying
+from tests.cluster.relay import LATEST, Gate, Heard, Trap, relaying
 from tests.cluster.rig import PREFIX, Run, command
 from tests.cluster.witness import Witness
 from worker.bookkeeping import CLAIM, LISTS_APART
@@ -291,6 +291,7 @@ class Fleet:
     def settle(self) -> None:
         """Calm runs: past the last claim, then once more for the second of the two lists that let an intent go."""
         self.gate.trap, self.gate.weather = None, NoFaults()
+        time.sleep(LATEST + 1)  # what dead workers have sent is in the ledger now
         self.sleep_until_claims_end()
         with self.busy():
             if any(entry.failures.count for entry in self.entries().values()):
@@ -316,7 +317,7 @@ class Fleet:
             named[target] = view.named
         assert self.alive() == {account.id: account.name for account in named.values()}, str(self)
         for target, entry in self.entries().items():
-            assert entry.unpublished == (), f"{self}: {target}"
+            assert entry.unpublished == (), f"{self}: {entry}"
             (publication,) = entry.history
             assert (publication.account.id, publication.account.name) == (named[target].id, named[target].name)
             assert self.witness.recorded[publication.account.name] == (target, self.witness.due), str(self)
