@@ -28,6 +28,7 @@ from tests.builders import (
     target,
 )
 from worker.bookkeeping import (
+    LATE,
     LISTS_APART,
     current,
     failed,
@@ -43,7 +44,6 @@ from worker.bookkeeping import (
     released,
     scheduled,
     told,
-    unanswered,
 )
 from worker.errors import Conflict, Deferred, RotatorError
 from worker.model import Account, CleanupKind, CleanupPolicy, Entry, Failures, Intent, SecretView, Throttle
@@ -220,9 +220,8 @@ def test_a_failure_before_anything_was_made_keeps_the_intents_name() -> None:
 @pytest.mark.parametrize("known", [None, account("app_2")])
 def test_without_an_answer_the_claim_runs_on(known: Account | None) -> None:
     """It is never published where the create was not answered, for then nobody has its key."""
-    until = NOW + minutes(4)
     before = intent("app_2", claimed_until=NOW + minutes(1))
-    (after,) = unanswered(entry(unpublished=(before,)), before, known, "Why", "words", NOW, until).unpublished
+    (after,) = failed(entry(unpublished=(before,)), before, known, "Why", "words", NOW, definite=False).unpublished
     assert (after.claimed_until, after.refused) == (before.claimed_until, known is None)
     assert after.account == (known or before.account)
 
@@ -230,19 +229,25 @@ def test_without_an_answer_the_claim_runs_on(known: Account | None) -> None:
 @pytest.mark.parametrize("stored", [(), (intent("app_2", claimed_until=NOW, missed_at=NOW),)])
 def test_a_run_that_was_stopped_too_long_records_its_account_again(stored: tuple[Intent, ...]) -> None:
     """Nobody lets it go until what it asked for so late must have happened; where it is known, it goes at once."""
-    until = NOW + minutes(4)
     before = intent("app_2", claimed_until=NOW)
-    (after,) = unanswered(entry(unpublished=stored), before, None, "Why", "words", NOW, until).unpublished
-    assert (after.account, after.claimed_until, after.missed_at) == (before.account, until, None)
+    (after,) = failed(entry(unpublished=stored), before, None, "Why", "words", NOW, definite=False).unpublished
+    assert (after.account, after.claimed_until, after.missed_at) == (before.account, NOW + LATE, None)
     (after,) = failed(entry(unpublished=stored), before, account("app_2"), "Why", "words", NOW).unpublished
     assert (after.account, after.claimed_until, after.missed_at) == (account("app_2"), NOW, None)
 
 
 def test_a_run_that_was_stopped_too_long_leaves_a_publication_alone() -> None:
     """Another run has found it in the Secret."""
-    before = entry(publication("app_2"))
-    assert failed(before, intent("app_2"), None, "Why", "words", NOW).history == before.history
-    assert failed(before, intent("app_2"), None, "Why", "words", NOW).unpublished == ()
+    before = entry(publication("app_2", at=NOW))
+    assert failed(before, intent("app_2"), None, "Why", "words", NOW) == before
+
+
+def test_a_failure_counts_only_until_another_run_has_published() -> None:
+    """What failed so late was served meanwhile: no retry."""
+    before = entry(publication("app_3", at=NOW - minutes(1)))
+    after = failed(before, intent("app_2", claimed_until=NOW), None, "Why", "words", NOW)
+    assert (after.failures, after.condition) == (before.failures, before.condition)
+    assert [left.account.name for left in after.unpublished] == ["app_2"]
 
 
 def test_attempts_back_off_from_a_minute_to_an_hour() -> None:
@@ -344,9 +349,7 @@ def steps() -> st.SearchStrategy[tuple[str, Step]]:
             "intend": intend,
             "publish": publish,
             "fail": lambda entry, now: failed(entry, asked(name, now), made(name), "Why", "words", now),
-            "no answer": lambda entry, now: unanswered(
-                entry, asked(name, now), None, "Why", "words", now, now + minutes(4)
-            ),
+            "no answer": lambda entry, now: failed(entry, asked(name, now), None, "Why", "words", now, definite=False),
             "postpone": lambda entry, now: postponed(entry, "Why", "words", now),
             "secret gone": lambda entry, now: reconcile(entry, None, None, now),
             "secret names": lambda entry, now: reconcile(entry, naming(name), name, now),

@@ -19,6 +19,7 @@ from sandbox.wire import Request, Response
 from tests.scene import HOST, LEDGER, PROJECT, TARGET, Meanwhile, Scene, checked_scene
 from tests.virtual_time import VirtualTimeLoop, run_virtually
 from worker.codec import CURRENT
+from worker.job import run
 from worker.model import Ref, Result
 from worker.reporting import exit_code
 
@@ -70,7 +71,7 @@ def others_meanwhile(scene: Scene, *runs: tuple[float, dict[str, Any]]) -> Calla
         for seconds, options in runs:
             loop.moment += seconds
             with ThreadPoolExecutor(1) as pool:
-                _, loop.moment = pool.submit(run_virtually, scene._whole(**options), loop.moment).result()
+                _, loop.moment = pool.submit(run_virtually, scene._whole(run, **options), loop.moment).result()
 
     return stopped
 
@@ -664,9 +665,14 @@ def test_a_create_that_was_sent_too_late_is_recorded_again(due: Scene) -> None:
     """Stopped between its last look at the clock and its create, for so long that the intent was let go meanwhile."""
     stopped = Meanwhile(others_meanwhile(due, (215, {"max_wait": NO_WAIT}), (70, {})), "POST", ACCOUNTS)
     due.run(openai_faults=stopped, max_wait=NO_WAIT)
+    assert "InternalError" not in {outcome.reason for watcher in due.watchers for outcome in watcher.outcomes}
     entry = due.stored_entry()
     recorded = {i.account.name for i in entry.unpublished} | {p.account.name for p in entry.history}
     assert set(due.accounts()) <= recorded
+    mints = due.openai.mints
+    due.advance(minutes=2)
+    due.run()
+    assert due.openai.mints == mints  # what was due was served by the other run
     settle(due)
 
 
@@ -676,11 +682,34 @@ def test_a_publication_that_was_sent_too_late_is_refused(scene: Scene, first: bo
     scene.apply_documented()
     if not first:
         scene.run()
-        scene.advance(hours=1)
-    # The other one finds the target claimed, and waits for the end of the claim.
-    stopped = Meanwhile(others_meanwhile(scene, (100, {})), "POST" if first else "PATCH", SECRETS if first else SECRET)
-    scene.run(cluster_faults=stopped, max_wait=NO_WAIT)
+        scene.advance(minutes=20)
+    # One finds the target claimed, and waits for the end of the claim; for the next one nothing is due.
+    others = others_meanwhile(scene, (100, {}), (300, {}))
+    stopped = Meanwhile(others, "POST" if first else "PATCH", SECRETS if first else SECRET)
+    scene.run(cluster_faults=stopped, max_wait=NO_WAIT, force=True)
+    assert "InternalError" not in {outcome.reason for watcher in scene.watchers for outcome in watcher.outcomes}
     assert scene.secret() is None or scene.live_key()
+    settle(scene)
+
+
+def test_a_request_is_served_although_the_run_that_took_it_on_died(scene: Scene) -> None:
+    """It was honoured with the intent; the run that lets the intent go does not forget what it was for."""
+    scene.apply_documented()
+    scene.run()
+    scene.advance(minutes=20)
+    scene.merge(EXTERNAL_SECRET, {"metadata": {"annotations": {"force-sync": "1"}}})
+    before = scene.named()
+
+    def die() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        scene.run(cluster_faults=Meanwhile(die, "PATCH", SECRET))
+    scene.advance(minutes=1)
+    scene.run()  # finds the target claimed, and waits for the end of the claim
+    scene.advance(minutes=10)
+    scene.run()
+    assert scene.named() != before
     settle(scene)
 
 

@@ -28,6 +28,9 @@ READY = "Rotated"
 CLAIM = timedelta(seconds=210)
 """How long an intent claims its target: rotation's work and last write (165 s), the 15 that the API server is given to
 end a request (its `timeout` parameter), and a margin for clocks. What was asked for at OpenAI has appeared by then."""
+LATE = timedelta(seconds=45)
+"""For so long, at least, a target is left alone after a request of which nobody knows whether it takes effect. A claim
+is longer; it may have ended before the request was sent, by a run that was stopped."""
 LISTS_APART = timedelta(minutes=1)
 """How far apart the two lists must begin that let an intent go for which no account was found."""
 
@@ -153,30 +156,37 @@ def healthy(entry: Entry, now: datetime) -> Entry:
     return entry.with_condition(True, READY, message, now)
 
 
-def failed(entry: Entry, intent: Intent, account: Account | None, reason: str, message: str, now: datetime) -> Entry:
-    """An attempt came to a definite end without publishing: its claim ends now, and the next attempt is put off.
-
-    `account`: what is known of the account that was made, None where nothing is.
-    """
-    return postponed(given_up(entry, intent, account, now), reason, message, now)
-
-
-def given_up(entry: Entry, intent: Intent, account: Account | None, now: datetime) -> Entry:
-    """An intent that came to nothing, or to an account that is never published: its claim ends now."""
-    ended = replace(intent, account=account or intent.account, claimed_until=now, refused=True)
-    return _with_intent(entry, ended)
-
-
-def unanswered(
-    entry: Entry, intent: Intent, account: Account | None, reason: str, message: str, now: datetime, until: datetime
+def failed(
+    entry: Entry,
+    intent: Intent,
+    account: Account | None,
+    reason: str,
+    message: str,
+    now: datetime,
+    *,
+    definite: bool = True,
 ) -> Entry:
-    """Nobody knows what became of an attempt: its claim runs on, to `until` where it has ended already.
+    """An attempt failed, and the next one is put off, unless another run has published since."""
+    entry = given_up(entry, intent, account, now, definite=definite)
+    last = current(entry)
+    if last is not None and last.at > intent.requested_at:
+        return entry
+    return postponed(entry, reason, message, now)
 
-    Without an account it is the create that was not answered: then nobody has its key, and it is never published.
+
+def given_up(entry: Entry, intent: Intent, account: Account | None, now: datetime, *, definite: bool = True) -> Entry:
+    """An intent that came to nothing, or to an account that was not published. Where that is definite its claim ends
+    now; otherwise it runs on, and for `LATE` at least.
+
+    `account`: what is known of the account that was made, None where nothing is: then nothing was published either.
     """
-    claimed = intent.claimed_until if intent.claimed_until > now else until
-    known = replace(intent, account=account or intent.account, claimed_until=claimed, refused=account is None)
-    return postponed(_with_intent(entry, known), reason, message, now)
+    known = replace(
+        intent,
+        account=account or intent.account,
+        claimed_until=now if definite else max(intent.claimed_until, now + LATE),
+        refused=definite or account is None,
+    )
+    return _with_intent(entry, known)
 
 
 def _with_intent(entry: Entry, intent: Intent) -> Entry:

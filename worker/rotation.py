@@ -11,7 +11,7 @@ import asyncio
 import string
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from worker import bookkeeping
 from worker.codec import SECRETS, key_patch
@@ -42,10 +42,7 @@ WORK = 135.0
 """Seconds after the intent within which the key must be on its way into the Secret: create (30), verify (60), and
 conflicts on the way."""
 WRITING = 30.0
-"""Seconds for one write of the Secret with its retries. Work, writing and what is late end in `bookkeeping.CLAIM`."""
-LATE = 45.0
-"""Seconds for which a request that was given up may still take effect: the 15 that the API server is given to end one
-(its `timeout` parameter), and a margin for clocks."""
+"""Seconds for one write of the Secret with its retries. Work and writing end well within `bookkeeping.CLAIM`."""
 VERIFYING = 60.0
 """Seconds until a key that OpenAI does not accept is given up."""
 
@@ -302,11 +299,9 @@ class Rotation:
         definite = isinstance(error, Refused | Abandoned | NotSent | Deferred)
 
         def noted(entry: Entry) -> Entry:
-            now, words = self.clock.now(), (error.reason, error.message)
+            now = self.clock.now()
             entry = bookkeeping.told(entry, error)
-            if definite:
-                return bookkeeping.failed(entry, intent, known, *words, now)
-            return bookkeeping.unanswered(entry, intent, known, *words, now, now + timedelta(seconds=LATE))
+            return bookkeeping.failed(entry, intent, known, error.reason, error.message, now, definite=definite)
 
         try:
             entry = await self.ledger.update(entry, noted)

@@ -37,6 +37,8 @@ from tests.cluster.endpoint import Endpoint
 Hear = Callable[[Request, Response], None]
 PASSED_ON = ("Authorization", "Content-Type", "Accept")
 PASSED_BACK = ("Content-Type", "Date", "Retry-After")
+LATEST = 3.0
+"""Seconds by which a request is late at most."""
 
 
 class Trap:
@@ -82,7 +84,7 @@ def rough(chance: random.Random, share: float) -> Rules:
         (response_lost(disconnected=True), "PATCH|POST|DELETE"),
         (response_lost(), "PATCH|POST|DELETE"),
         (committed_late(1.0, disconnected=True), "PATCH|POST|DELETE"),
-        (committed_late(3.0), "PATCH|POST|DELETE"),
+        (committed_late(LATEST), "PATCH|POST|DELETE"),
         (too_many_requests(1), ".*"),
         (bad_gateway(), ".*"),
         (delivered(0.5, 0.5), ".*"),

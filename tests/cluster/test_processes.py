@@ -40,6 +40,9 @@ IMPATIENT = 8
 """The same where any other moment will do: a run that has little to do may not come to it."""
 
 
+ON_THE_WAY = (request_lost(), committed_late(0.0), committed_late(2.0), delivered())
+"""What becomes of the last request of a worker that is killed."""
+
 Act = Callable[[Fleet], None]
 
 
@@ -108,7 +111,7 @@ def at_some_moment(fleet: Fleet, *arguments: str) -> Worker:
     trap = fleet.trap(Trap(nth(kind, chance.randint(1, 90 if kind is anything else 6))))
     worker = fleet.start(*arguments)
     wait_for(trap, worker, IMPATIENT)
-    trap.release(chance.choice((request_lost(), committed_late(chance.uniform(0, 2)), delivered())))
+    trap.release(chance.choice(ON_THE_WAY))
     fleet.gate.trap = None
     return worker
 
@@ -123,7 +126,7 @@ def wait_for(trap: Trap, worker: Worker, seconds: float = LONGEST) -> bool:
 
 
 def kill_again_and_again(fleet: Fleet) -> None:
-    """`kill -9` at random moments, each followed at once by another run."""
+    """`kill -9` at random moments, each followed at once by another run; later on, while accounts are deleted."""
     chance = fleet.chance
     with fleet.busy(), fleet.weather(rough(random.Random(fleet.seed), SHARE)):
         while fleet.kills < KILLS:
@@ -132,6 +135,16 @@ def kill_again_and_again(fleet: Fleet) -> None:
                 worker = at_some_moment(fleet, "--concurrency", str(chance.choice((2, 3, 6))), "--max-wait", "5s")
                 fleet.kills += worker.tell(signal.SIGKILL)
                 worker.ended()
+    fleet.sleep_until_claims_end()
+    with fleet.busy():
+        fleet.due()
+        for _ in range(3):
+            trap = fleet.trap(Trap(nth(delete, chance.randint(1, 6))))
+            worker = fleet.start("--max-wait", "5s")
+            wait_for(trap, worker)
+            trap.release(chance.choice(ON_THE_WAY))
+            fleet.kills += worker.tell(signal.SIGKILL)
+            worker.ended()
 
 
 def kill_several_at_once(fleet: Fleet) -> None:
@@ -197,6 +210,8 @@ def stop_for_too_long(moment: Callable[[Request], bool], fate: Fate | None, *, e
     """
 
     def act(fleet: Fleet) -> None:
+        if moment is delete:
+            fleet.sleep_until_accounts_may_go()
         with fleet.busy():
             fleet.due()
             trap = fleet.trap(Trap(nth(moment, fleet.chance.randint(1, 3))))
@@ -210,7 +225,8 @@ def stop_for_too_long(moment: Callable[[Request], bool], fate: Fate | None, *, e
         else:
             fleet.sleep_until_claims_end()
             with fleet.busy():
-                fleet.due()
+                if moment is not delete:  # there is nothing else to do for the other one than the same
+                    fleet.due()
                 other = fleet.run("--max-wait", "20s")
         assert other.code == 0, f"{fleet}: {other.output}"
         fleet.check()
