@@ -12,6 +12,7 @@ import subprocess
 import sys
 from base64 import b64decode
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from sandbox.openai import OpenAI
 from tests.canary import leaks
 from tests.cluster.endpoint import Endpoint, kubectl
 from tests.scene import PROJECT, ROOT, documented
+from worker.formats import format_time
 
 CRDS = ROOT / "manifests" / "crds"
 PREFIX = "openai-key-rotator.io/"
@@ -86,6 +88,15 @@ class Rig:
 
     def key(self, namespace: str = "") -> str:
         return b64decode(self.get("secret", "openai-credentials", namespace)["data"]["api_key"]).decode()
+
+    def age(self) -> None:
+        """Let ten minutes have passed since the accounts were asked for: before, none goes (`planning.ripe_at`)."""
+        then = format_time(datetime.now(UTC) - timedelta(minutes=10))
+        for entry in json.loads(self.kubectl("-n", self.ledger, "get", "keyrotations", "-o", "json"))["items"]:
+            aged = {name: {"requestedAt": then} for name in entry["status"]["accounts"]}
+            patch = json.dumps({"status": {"accounts": aged}})
+            name = entry["metadata"]["name"]
+            self.kubectl("-n", self.ledger, "patch", "keyrotation", name, "--type=merge", "-p", patch)
 
     def accounts(self) -> list[str]:
         return [account.name for account in self.openai.accounts(PROJECT)]

@@ -108,6 +108,7 @@ def test_the_account_before_is_deleted_after_its_grace(rig: Rig) -> None:
     rig.kubectl("-n", rig.namespace, "patch", "openai", "openai-generator", "--type=merge", "-p", policy)
     assert rig.run().code == 0
     before = rig.accounts()
+    rig.age()
     done = rig.run("--force", "--max-wait", "30s")
     assert done.code == 0, done.output
     assert [line["deleted"] for line in done.said("target.retired")] == [before]
@@ -117,6 +118,7 @@ def test_the_account_before_is_deleted_after_its_grace(rig: Rig) -> None:
 
     rig.kubectl("-n", rig.namespace, "delete", "externalsecret", "openai-credentials")
     rig.kubectl("-n", rig.namespace, "wait", "--for=delete", "secret/openai-credentials", "--timeout=90s")
+    rig.age()
     done = rig.run("--max-wait", "30s")
     assert done.code == 0, done.output
     assert rig.accounts() == []
@@ -250,6 +252,7 @@ def test_the_permissions_of_our_manifests_are_enough(granted: Rig) -> None:
         assert done.code == 0, done.output
         assert done.said("target.rotated")
         assert not done.said("target.not_announced")
+        granted.age()
     assert len(granted.accounts()) == 1
     granted.kubectl("-n", granted.namespace, "delete", "externalsecret", "openai-credentials")
     granted.kubectl("-n", granted.namespace, "wait", "--for=delete", "secret/openai-credentials", "--timeout=90s")
@@ -310,6 +313,7 @@ def test_without_a_permission_to_list_pods_nothing_is_deleted(granted: Rig) -> N
     granted.kubectl("-n", granted.namespace, "patch", "openai", "openai-generator", "--type=merge", "-p", policy)
     kubeconfig = grant(granted, ("list", "pods"))
     granted.run(kubeconfig=kubeconfig)
+    granted.age()
     done = granted.run("--force", "--max-wait", "30s", kubeconfig=kubeconfig)
     assert len(granted.accounts()) == 2
     (line,) = done.said("target.retired")
