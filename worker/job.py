@@ -7,6 +7,8 @@
     retire     from the ledger, read again: what is not current any more and may go
     report     what was done, why, and what happens next
 
+Serving has its share of the run's time; whoever is still at it then does not keep the others' accounts from going.
+
 Guarantees: one target's failure stays its own; nothing but the ledger passes from rotate to retire; a run that is
 stopped starts no new step.
 """

@@ -1,5 +1,6 @@
 """Retire for every entry: what may go now, then, after one wait for all together, what may go soon.
 
+The second round does not wait for who is slow in the first.
 Guarantees: everything comes from the ledger, read again; an entry is taken for abandoned only if it was there before
 discovery and discovery would have found what asks for it; a suspended target is left alone.
 """
