@@ -190,6 +190,18 @@ MUTATIONS = (
     ),
     Mutation(
         "I4",
+        "a list that is answered 404 is taken for an empty one",
+        "projects",
+        """
+-            return Listing.of(begun, await self._openai.list_accounts(access.project, key))
++            try:
++                return Listing.of(begun, await self._openai.list_accounts(access.project, key))
++            except NotFound:
++                return Listing.of(begun, {})
+""",
+    ),
+    Mutation(
+        "I4",
         "any answer of success is taken for a deletion",
         "openai_admin",
         """
