@@ -6,9 +6,12 @@ BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 # More arguments for pytest or the lock: `make test ARGS="-k retire"`, `make lock ARGS=--upgrade`.
 ARGS ?=
+SEEDS ?= 1000
+FIRST ?= 1
+REPLAY ?=
 PYTHONS = $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
 
-.PHONY: help venv demo test lint types manifests control-plane lock clean
+.PHONY: help venv demo test simulate kill-matrix mutations kill lint types manifests control-plane lock clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
@@ -21,11 +24,25 @@ demo: $(INSTALLED) ## Watch rotations happen: the real worker, embedded APIs, no
 test: $(INSTALLED) ## Run the tests; the last lines tell whether the real API server took part
 	@$(BIN)/python -m pytest --numprocesses auto --dist loadgroup $(ARGS)
 
+ROUNDS ?= 1
+kill: $(INSTALLED) ## Kill, stop and starve workers on the real API server (ROUNDS=16: 300 kills, half an hour)
+	@REQUIRE_CLUSTER=1 PROCESS_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest --capture=no \
+	  --override-ini faulthandler_timeout=0 tests/cluster/test_processes.py $(ARGS)
+
 lint: $(INSTALLED) ## Check style, layers and YAML
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/yamllint --strict manifests tests/data
+
+simulate: $(INSTALLED) ## Search for a violation: SEEDS=10000 histories from FIRST=1 on; REPLAY=seed shows one in full
+	@$(BIN)/python -m tests.simulation $(if $(REPLAY),--replay $(REPLAY),--seeds $(SEEDS) --first $(FIRST))
+
+kill-matrix: $(INSTALLED) ## Kill a run at each of its requests, in every situation, alone and followed by another
+	@$(BIN)/python -m tests.simulation --kill-matrix
+
+mutations: $(INSTALLED) ## Break the worker on purpose, in many small ways: does the search notice each?
+	@$(BIN)/python -m tests.simulation --mutations
 
 types: $(INSTALLED) ## Check types
 	@$(BIN)/mypy

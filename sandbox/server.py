@@ -1,19 +1,21 @@
 """The machines behind real HTTP, for clients that need it: kubectl, the demo, contract tests, benchmarks.
 
 Guarantees: requests meet the same fates as in `in_process`; a lost request or response keeps its connection open, and
-silent, until the client gives up. Nothing is logged.
+silent, until the client gives up. Nothing is logged. A machine may also be another server to which requests are
+carried, and a fate may be decided later (a request that is held until a test says so): then `Remote` and `Patient`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol, Self, TypeVar
 from urllib.parse import parse_qsl
 
 from aiohttp import web
@@ -24,11 +26,26 @@ from sandbox.openai import OpenAI
 from sandbox.wire import Machine, Request, Response
 
 _BODY_LIMIT = 4 * 1024 * 1024  # above the API server's own, so that it is the one to refuse
+T = TypeVar("T")
+
+
+class Remote(Protocol):
+    """A machine that is elsewhere."""
+
+    async def handle(self, request: Request) -> Response:
+        """Carry the request there and the answer back."""
+
+
+class Patient(Protocol):
+    """Faults that take their time."""
+
+    async def fate(self, request: Request) -> Fate:
+        """The fate of this request; it waits for it."""
 
 
 @asynccontextmanager
 async def serving(
-    machine: Machine, faults: Faults | None = None, *, host: str = "127.0.0.1", port: int = 0
+    machine: Machine | Remote, faults: Faults | Patient | None = None, *, host: str = "127.0.0.1", port: int = 0
 ) -> AsyncIterator[str]:
     """Serve the machine while the context lasts; gives its URL."""
     shell = _Shell(machine, faults or NoFaults())
@@ -39,14 +56,21 @@ async def serving(
         yield f"http://{host}:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()
+        shell.forget_late_ones()
 
 
 class _Shell:
     """Turns aiohttp's requests into ours and our responses into aiohttp's."""
 
-    def __init__(self, machine: Machine, faults: Faults) -> None:
+    def __init__(self, machine: Machine | Remote, faults: Faults | Patient) -> None:
         self._machine = machine
         self._faults = faults
+        self._late: set[asyncio.Task[Response]] = set()
+
+    def forget_late_ones(self) -> None:
+        """What was not served by now never is."""
+        for task in self._late:
+            task.cancel()
 
     def server(self) -> web.Server:
         loop = asyncio.get_running_loop()
@@ -61,20 +85,31 @@ class _Shell:
         path, _, query = http.raw_path.partition("?")
         parameters = dict(parse_qsl(query, keep_blank_values=True)) if query else {}
         request = Request(http.method, path, parameters, http.headers, await http.read())
-        fate = self._faults.fate(request)
+        fate = await _now(self._faults.fate(request))
         if fate.delivery is Delivery.COMMITTED_LATE:
-            asyncio.get_running_loop().call_later(fate.before, self._machine.handle, request)
+            late = asyncio.get_running_loop().create_task(self._serve_late(request, fate.before))
+            self._late.add(late)
+            late.add_done_callback(self._late.discard)
             return await _silence(http, fate)
         if fate.before:
             await asyncio.sleep(fate.before)
         if fate.delivery is Delivery.REQUEST_LOST:
             return await _silence(http, fate)
-        response = fate.answer if fate.answer is not None else self._machine.handle(request)
+        response = fate.answer if fate.answer is not None else await _now(self._machine.handle(request))
         if fate.after:
             await asyncio.sleep(fate.after)
         if fate.delivery is Delivery.RESPONSE_LOST:
             return await _silence(http, fate)
         return web.Response(status=response.status, headers=response.headers, body=response.body)
+
+    async def _serve_late(self, request: Request, seconds: float) -> Response:
+        await asyncio.sleep(seconds)
+        return await _now(self._machine.handle(request))
+
+
+async def _now(value: T | Awaitable[T]) -> T:
+    """The value, waited for where that is needed: a machine in this process answers at once."""
+    return await value if inspect.isawaitable(value) else value
 
 
 async def _silence(http: web.BaseRequest, fate: Fate) -> web.StreamResponse:
@@ -84,7 +119,7 @@ async def _silence(http: web.BaseRequest, fate: Fate) -> web.StreamResponse:
     return await never  # until the connection is closed, which cancels this
 
 
-class _Locked:
+class Locked:
     """A machine that serves one thread at a time."""
 
     def __init__(self, machine: Machine, lock: threading.RLock) -> None:
@@ -92,30 +127,22 @@ class _Locked:
         self._lock = lock
 
     def handle(self, request: Request) -> Response:
+        """Answer the request, when it is its turn."""
         with self._lock:
             return self._machine.handle(request)
 
 
-class SandboxServer:
-    """Both machines behind HTTP in a thread of their own, for synchronous tests and other processes.
+class ServerThread:
+    """What `serving` serves, in a thread of its own, for synchronous tests and other processes.
 
-    Look at the machines, or change them, only inside `locked()`.
+    `urls` are those of the given servers, in their order, while the context lasts. Look at a machine that is `Locked`,
+    or change it, only inside `locked()`.
     """
 
-    def __init__(
-        self,
-        kubernetes: Kubernetes,
-        openai: OpenAI,
-        *,
-        kubernetes_faults: Faults | None = None,
-        openai_faults: Faults | None = None,
-    ) -> None:
-        self.kubernetes = kubernetes
-        self.openai = openai
-        self.kubernetes_url = ""
-        self.openai_url = ""
-        self._faults = (kubernetes_faults, openai_faults)
-        self._lock = threading.RLock()
+    def __init__(self, *servers: AbstractAsyncContextManager[str], lock: threading.RLock | None = None) -> None:
+        self.urls: list[str] = []
+        self._servers = servers
+        self._lock = lock or threading.RLock()
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         self._started = threading.Event()
@@ -127,14 +154,10 @@ class SandboxServer:
         with self._lock:
             yield
 
-    def write_kubeconfig(self, path: Path) -> Path:
-        """Write a kubeconfig for the API server, and return its path."""
-        return write_kubeconfig(path, self.kubernetes_url, self.kubernetes.token)
-
-    def __enter__(self) -> SandboxServer:
+    def __enter__(self) -> Self:
         self._thread.start()
         self._started.wait()
-        if not self.openai_url:
+        if len(self.urls) < len(self._servers):
             raise RuntimeError("the sandbox did not start")
         return self
 
@@ -153,12 +176,43 @@ class SandboxServer:
 
     async def _serve(self) -> None:
         async with AsyncExitStack() as stack:
-            for_kubernetes, for_openai = self._faults
-            enter = stack.enter_async_context
-            self.kubernetes_url = await enter(serving(_Locked(self.kubernetes, self._lock), for_kubernetes))
-            self.openai_url = await enter(serving(_Locked(self.openai, self._lock), for_openai)) + "/v1"
+            for server in self._servers:
+                self.urls.append(await stack.enter_async_context(server))
             self._started.set()
             await self._stop.wait()
+
+
+class SandboxServer(ServerThread):
+    """Both machines in a thread of their own."""
+
+    def __init__(
+        self,
+        kubernetes: Kubernetes,
+        openai: OpenAI,
+        *,
+        kubernetes_faults: Faults | None = None,
+        openai_faults: Faults | None = None,
+    ) -> None:
+        lock = threading.RLock()
+        super().__init__(
+            serving(Locked(kubernetes, lock), kubernetes_faults),
+            serving(Locked(openai, lock), openai_faults),
+            lock=lock,
+        )
+        self.kubernetes = kubernetes
+        self.openai = openai
+
+    @property
+    def kubernetes_url(self) -> str:
+        return self.urls[0]
+
+    @property
+    def openai_url(self) -> str:
+        return self.urls[1] + "/v1"
+
+    def write_kubeconfig(self, path: Path) -> Path:
+        """Write a kubeconfig for the API server, and return its path."""
+        return write_kubeconfig(path, self.kubernetes_url, self.kubernetes.token)
 
 
 def write_kubeconfig(path: Path, url: str, token: str | None = None) -> Path:

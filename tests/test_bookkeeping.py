@@ -28,6 +28,7 @@ from tests.builders import (
     target,
 )
 from worker.bookkeeping import (
+    LATE,
     LISTS_APART,
     current,
     failed,
@@ -45,7 +46,7 @@ from worker.bookkeeping import (
     told,
 )
 from worker.errors import Conflict, Deferred, RotatorError
-from worker.model import Account, CleanupKind, CleanupPolicy, Entry, Failures, SecretView, Throttle
+from worker.model import Account, CleanupKind, CleanupPolicy, Entry, Failures, Intent, SecretView, Throttle
 
 
 def naming(name: str, **changes: Any) -> SecretView:
@@ -203,17 +204,50 @@ def test_the_generators_policy_is_noted_for_the_time_after_it() -> None:
 def test_a_definite_failure_ends_the_claim_and_keeps_the_account() -> None:
     """What was made is retired by the ledger, at once."""
     before = entry(unpublished=(intent("app_2"), intent("lost")))
-    after = failed(before, "app_2", account("app_2"), "Why", "words", NOW)
-    ours, lost = after.unpublished
-    assert (ours.account, ours.claimed_until) == (account("app_2"), NOW)
+    after = failed(before, intent("app_2"), account("app_2"), "Why", "words", NOW)
+    lost, ours = after.unpublished
+    assert (ours.account, ours.claimed_until, ours.refused) == (account("app_2"), NOW, True)
     assert lost == before.unpublished[1]
     assert (after.failures.count, after.condition.ready) == (1, False)  # type: ignore[union-attr]
 
 
 def test_a_failure_before_anything_was_made_keeps_the_intents_name() -> None:
     """The create's fate may be unknown: its name is all there is."""
-    after = failed(entry(unpublished=(intent("app_2"),)), "app_2", None, "Why", "words", NOW)
+    after = failed(entry(unpublished=(intent("app_2"),)), intent("app_2"), None, "Why", "words", NOW)
     assert after.unpublished[0].account.name == "app_2"
+
+
+@pytest.mark.parametrize("known", [None, account("app_2")])
+def test_without_an_answer_the_claim_runs_on(known: Account | None) -> None:
+    """It is never published where the create was not answered, for then nobody has its key."""
+    before = intent("app_2", claimed_until=NOW + minutes(1))
+    (after,) = failed(entry(unpublished=(before,)), before, known, "Why", "words", NOW, definite=False).unpublished
+    assert (after.claimed_until, after.refused) == (before.claimed_until, known is None)
+    assert after.account == (known or before.account)
+
+
+@pytest.mark.parametrize("stored", [(), (intent("app_2", claimed_until=NOW, missed_at=NOW),)])
+def test_a_run_that_was_stopped_too_long_records_its_account_again(stored: tuple[Intent, ...]) -> None:
+    """Nobody lets it go until what it asked for so late must have happened; where it is known, it goes at once."""
+    before = intent("app_2", claimed_until=NOW)
+    (after,) = failed(entry(unpublished=stored), before, None, "Why", "words", NOW, definite=False).unpublished
+    assert (after.account, after.claimed_until, after.missed_at) == (before.account, NOW + LATE, None)
+    (after,) = failed(entry(unpublished=stored), before, account("app_2"), "Why", "words", NOW).unpublished
+    assert (after.account, after.claimed_until, after.missed_at) == (account("app_2"), NOW, None)
+
+
+def test_a_run_that_was_stopped_too_long_leaves_a_publication_alone() -> None:
+    """Another run has found it in the Secret."""
+    before = entry(publication("app_2", at=NOW))
+    assert failed(before, intent("app_2"), None, "Why", "words", NOW) == before
+
+
+def test_a_failure_counts_only_until_another_run_has_published() -> None:
+    """What failed so late was served meanwhile: no retry."""
+    before = entry(publication("app_3", at=NOW - minutes(1)))
+    after = failed(before, intent("app_2", claimed_until=NOW), None, "Why", "words", NOW)
+    assert (after.failures, after.condition) == (before.failures, before.condition)
+    assert [left.account.name for left in after.unpublished] == ["app_2"]
 
 
 def test_attempts_back_off_from_a_minute_to_an_hour() -> None:
@@ -295,6 +329,10 @@ def made(name: str) -> Account:
     return Account(name, ACCESS, f"user-{name}", f"key_{name}")
 
 
+def asked(name: str, now: datetime) -> Intent:
+    return Intent(Account(name, ACCESS), now - minutes(1), now + minutes(2))
+
+
 def steps() -> st.SearchStrategy[tuple[str, Step]]:
     """Any operation but the two that let an account go."""
 
@@ -310,7 +348,8 @@ def steps() -> st.SearchStrategy[tuple[str, Step]]:
         does: dict[str, Step] = {
             "intend": intend,
             "publish": publish,
-            "fail": lambda entry, now: failed(entry, name, made(name), "Why", "words", now),
+            "fail": lambda entry, now: failed(entry, asked(name, now), made(name), "Why", "words", now),
+            "no answer": lambda entry, now: failed(entry, asked(name, now), None, "Why", "words", now, definite=False),
             "postpone": lambda entry, now: postponed(entry, "Why", "words", now),
             "secret gone": lambda entry, now: reconcile(entry, None, None, now),
             "secret names": lambda entry, now: reconcile(entry, naming(name), name, now),
@@ -321,7 +360,7 @@ def steps() -> st.SearchStrategy[tuple[str, Step]]:
         }
         return f"{what} {name}", does[what]
 
-    kinds = ["intend", "publish", "fail", "postpone", "schedule", "healthy", "forged"]
+    kinds = ["intend", "publish", "fail", "no answer", "postpone", "schedule", "healthy", "forged"]
     kinds += ["secret gone", "secret names", "secret names late"]
     return st.builds(step, st.sampled_from(kinds), st.sampled_from(NAMES))
 

@@ -41,6 +41,7 @@ from worker.model import (
     Failures,
     Project,
     ProjectAccess,
+    Publication,
     SecretView,
     Target,
 )
@@ -56,6 +57,7 @@ from worker.planning import (
     Wait,
     decide,
     ended_claims,
+    may_yet_publish,
     retirement_of,
     ripe_at,
 )
@@ -113,6 +115,8 @@ WELL: list[tuple[str, Target, Observation, tuple[str, str]]] = [
     ("requested", target(requests={"rotate": "2"}), seen(), ("Rotate", "Requested")),
     ("requested before", target(requests={"rotate": "2"}), seen(entry(honoured={"rotate": "2"})), ("Keep", "NotDue")),
     ("another value", target(requests={"rotate": "3"}), seen(entry(honoured={"rotate": "2"})), ("Rotate", "Requested")),
+    ("requested, but a later run has served a newer value", target(requests={"rotate": "2"}),
+     seen(entry(honoured={"rotate": "3"}, last_rotated_at=NOW + timedelta(seconds=1))), ("Keep", "NotDue")),
     ("request withdrawn", target(), seen(entry(honoured={"rotate": "2"})), ("Keep", "NotDue")),
     ("the last attempt failed", target(), seen(entry(failures=Failures(1, NOW))), ("Rotate", "Retry")),
     ("the last attempt was lost", target(), seen(entry(unpublished=(intent(claimed_until=NOW),))),
@@ -483,6 +487,21 @@ def test_only_claims_that_have_ended_are_settled() -> None:
     """The others belong to a run."""
     running, ended = intent("a", NOW + timedelta(seconds=1)), intent("b", NOW)
     assert ended_claims(entry(unpublished=(running, ended)), NOW) == (ended,)
+
+
+@pytest.mark.parametrize(
+    ("history", "refused", "may"),
+    [
+        ((), False, True),
+        ((), True, False),
+        ((publication("app_1", at=NOW - minutes(9)),), False, True),
+        ((publication("app_1", at=NOW - minutes(1)),), False, False),
+    ],
+)
+def test_a_run_may_yet_publish_until_another_has(history: tuple[Publication, ...], refused: bool, may: bool) -> None:
+    """Unless it has noted that it never will."""
+    left = intent("app_2", NOW - minutes(2), refused=refused)
+    assert may_yet_publish(replace(entry(unpublished=(left,)), history=history), left) is may
 
 
 def test_a_reverted_secret_is_kept_until_it_is_due_again() -> None:

@@ -88,10 +88,10 @@ def test_a_crash_while_retiring_is_one_targets_own(teams: Scene, monkeypatch: py
     """As in rotation."""
     real = Projects.delete_account
 
-    async def crash(self: Projects, access: Any, account_id: str, **ready: Any) -> bool:
+    async def crash(self: Projects, access: Any, account_id: str, **options: Any) -> bool:
         if access.project.id == project(3):
             raise KeyError("sk-svcacct-CANARY")
-        return await real(self, access, account_id, **ready)
+        return await real(self, access, account_id, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(Projects, "delete_account", crash)

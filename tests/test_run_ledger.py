@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -14,7 +17,9 @@ from sandbox.kubernetes import Denial
 from sandbox.openai_state import KeyStatus
 from sandbox.wire import Request, Response
 from tests.scene import HOST, LEDGER, PROJECT, TARGET, Meanwhile, Scene, checked_scene
+from tests.virtual_time import VirtualTimeLoop, run_virtually
 from worker.codec import CURRENT
+from worker.job import run
 from worker.model import Ref, Result
 from worker.reporting import exit_code
 
@@ -53,6 +58,22 @@ def settle(scene: Scene, *, hours: float = 3) -> None:
     assert scene.account_ids() == {publication.account.id for publication in entry.history}
     assert len(entry.history) <= 2
     assert scene.outcome().result in (Result.KEPT, Result.ROTATED)
+
+
+def others_meanwhile(scene: Scene, *runs: tuple[float, dict[str, Any]]) -> Callable[[], None]:
+    """For `Meanwhile`: the run that makes the request is stopped as by SIGSTOP, right before it is sent. Others run,
+    each so many seconds after the one before, and when the stopped one goes on, it is as late as they were.
+    """
+
+    def stopped() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualTimeLoop)
+        for seconds, options in runs:
+            loop.moment += seconds
+            with ThreadPoolExecutor(1) as pool:
+                _, loop.moment = pool.submit(run_virtually, scene._whole(run, **options), loop.moment).result()
+
+    return stopped
 
 
 def annotation(scene: Scene, **changes: Any) -> dict[str, Any]:
@@ -621,6 +642,75 @@ def test_a_run_that_overtakes_another_is_no_failure(scene: Scene, stage: str, fi
     assert {exit_code(report, strict=True) for report in reports} == {0}
     assert scene.condition()["status"] == "True"
     assert [event for event in scene.events() if event[0] == "Warning"] == []
+
+
+def test_a_run_that_is_late_does_not_serve_an_older_request(due: Scene) -> None:
+    """A request was replaced, and a later run has served the new one: the slow one has nothing left to do."""
+    due.run()
+    mints = due.openai.mints
+    due.merge(EXTERNAL_SECRET, {"metadata": {"annotations": {"force-sync": "1"}}})
+    slow = Rule(delivered(after=60), "GET", SECRET, count=1)
+
+    def again() -> None:
+        due.merge(EXTERNAL_SECRET, {"metadata": {"annotations": {"force-sync": "2"}}})
+
+    replaced = Meanwhile(again, "GET", f"/api/v1/namespaces/{LEDGER}")
+    due.run_together({"cluster_faults": rule(due, slow)}, {"cluster_faults": replaced}, apart=5)
+    due.run()
+    assert due.openai.mints == mints + 1
+    assert due.live_key()
+
+
+def test_a_create_that_was_sent_too_late_is_recorded_again(due: Scene) -> None:
+    """Stopped between its last look at the clock and its create, for so long that the intent was let go meanwhile."""
+    stopped = Meanwhile(others_meanwhile(due, (215, {"max_wait": NO_WAIT}), (70, {})), "POST", ACCOUNTS)
+    due.run(openai_faults=stopped, max_wait=NO_WAIT)
+    assert "InternalError" not in {outcome.reason for watcher in due.watchers for outcome in watcher.outcomes}
+    entry = due.stored_entry()
+    recorded = {i.account.name for i in entry.unpublished} | {p.account.name for p in entry.history}
+    assert set(due.accounts()) <= recorded
+    mints = due.openai.mints
+    due.advance(minutes=2)
+    due.run()
+    assert due.openai.mints == mints  # what was due was served by the other run
+    settle(due)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_publication_that_was_sent_too_late_is_refused(scene: Scene, first: bool) -> None:
+    """Stopped between its last look at the ledger and the Secret's PATCH, until another run has deleted its account."""
+    scene.apply_documented()
+    if not first:
+        scene.run()
+        scene.advance(minutes=20)
+    # One finds the target claimed, and waits for the end of the claim; for the next one nothing is due.
+    others = others_meanwhile(scene, (100, {}), (300, {}))
+    stopped = Meanwhile(others, "POST" if first else "PATCH", SECRETS if first else SECRET)
+    scene.run(cluster_faults=stopped, max_wait=NO_WAIT, force=True)
+    assert "InternalError" not in {outcome.reason for watcher in scene.watchers for outcome in watcher.outcomes}
+    assert scene.secret() is None or scene.live_key()
+    settle(scene)
+
+
+def test_a_request_is_served_although_the_run_that_took_it_on_died(scene: Scene) -> None:
+    """It was honoured with the intent; the run that lets the intent go does not forget what it was for."""
+    scene.apply_documented()
+    scene.run()
+    scene.advance(minutes=20)
+    scene.merge(EXTERNAL_SECRET, {"metadata": {"annotations": {"force-sync": "1"}}})
+    before = scene.named()
+
+    def die() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        scene.run(cluster_faults=Meanwhile(die, "PATCH", SECRET))
+    scene.advance(minutes=1)
+    scene.run()  # finds the target claimed, and waits for the end of the claim
+    scene.advance(minutes=10)
+    scene.run()
+    assert scene.named() != before
+    settle(scene)
 
 
 def test_a_claim_is_respected_by_the_next_run(due: Scene) -> None:

@@ -28,6 +28,9 @@ READY = "Rotated"
 CLAIM = timedelta(seconds=210)
 """How long an intent claims its target: rotation's work and last write (165 s), the 15 that the API server is given to
 end a request (its `timeout` parameter), and a margin for clocks. What was asked for at OpenAI has appeared by then."""
+LATE = timedelta(seconds=45)
+"""For so long, at least, a target is left alone after a request of which nobody knows whether it takes effect. A claim
+is longer; it may have ended before the request was sent, by a run that was stopped."""
 LISTS_APART = timedelta(minutes=1)
 """How far apart the two lists must begin that let an intent go for which no account was found."""
 
@@ -154,29 +157,46 @@ def healthy(entry: Entry, now: datetime) -> Entry:
 
 
 def failed(
-    entry: Entry, name: str, account: Account | None, reason: str, message: str, now: datetime, *, definite: bool = True
+    entry: Entry,
+    intent: Intent,
+    account: Account | None,
+    reason: str,
+    message: str,
+    now: datetime,
+    *,
+    definite: bool = True,
 ) -> Entry:
-    """An attempt failed, and the next one is put off."""
-    return postponed(given_up(entry, name, account, now, definite=definite), reason, message, now)
+    """An attempt failed, and the next one is put off, unless another run has published since."""
+    entry = given_up(entry, intent, account, now, definite=definite)
+    last = current(entry)
+    if last is not None and last.at > intent.requested_at:
+        return entry
+    return postponed(entry, reason, message, now)
 
 
-def given_up(entry: Entry, name: str, account: Account | None, now: datetime, *, definite: bool = True) -> Entry:
-    """An intent that came to nothing, or to an account that was not published: where that is definite, its claim ends.
+def given_up(entry: Entry, intent: Intent, account: Account | None, now: datetime, *, definite: bool = True) -> Entry:
+    """An intent that came to nothing, or to an account that was not published. Where that is definite its claim ends
+    now; otherwise it runs on, and for `LATE` at least.
 
     `account`: what is known of the account that was made, None where nothing is: then nothing was published either.
     """
-    unpublished = tuple(
-        replace(
-            intent,
-            account=account or intent.account,
-            claimed_until=now if definite else intent.claimed_until,
-            refused=definite or account is None,
-        )
-        if intent.account.name == name
-        else intent
-        for intent in entry.unpublished
+    known = replace(
+        intent,
+        account=account or intent.account,
+        claimed_until=now if definite else max(intent.claimed_until, now + LATE),
+        refused=definite or account is None,
     )
-    return replace(entry, unpublished=unpublished)
+    return _with_intent(entry, known)
+
+
+def _with_intent(entry: Entry, intent: Intent) -> Entry:
+    """The entry with this intent as its own run knows it, also where another run has let it go: a run that was stopped
+    for longer than its claim may have asked for the account only then. One that is published or was stays so.
+    """
+    if any(publication.account.name == intent.account.name for publication in entry.history):
+        return entry
+    others = tuple(other for other in entry.unpublished if other.account.name != intent.account.name)
+    return replace(entry, unpublished=(*others, intent))
 
 
 def postponed(entry: Entry, reason: str, message: str, now: datetime) -> Entry:

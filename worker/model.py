@@ -249,7 +249,7 @@ class Intent:
     """An account that was asked for, or is about to be, and of which nobody has noted that it was published.
 
     Until `claimed_until` its run may be working on it. `missed_at`: when the first complete list without it began.
-    `refused`: its run has noted that it came to nothing; otherwise it may have been published for a while.
+    `refused`: its run has noted that its key is never published; otherwise it may have been, or may yet be.
     """
 
     account: Account

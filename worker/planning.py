@@ -7,7 +7,7 @@ another account has taken its place or its Secret is gone (I3).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -132,7 +132,7 @@ def decide(target: Target, seen: Observation, run: RunInfo, now: datetime) -> De
         until = seen.trouble.until if isinstance(seen.trouble, Deferred) else None
         return Unable(seen.trouble.reason, seen.trouble.message + next_attempt(until), until)
     later = entry.failures.next_attempt_at
-    if later is not None and later > now and not run.force and not _requested(target, entry.honoured):
+    if later is not None and later > now and not run.force and not _requested(target, entry, run):
         condition = entry.condition
         reason, message = (
             (condition.reason, condition.message) if condition else ("BackingOff", "the last attempt failed")
@@ -189,7 +189,7 @@ def _wish(target: Target, seen: Observation, publication: Publication, run: RunI
     entry, account = seen.entry, publication.account
     if run.force:
         return Rotate("Forced", "forced by --force")
-    if names := _requested(target, entry.honoured):
+    if names := _requested(target, entry, run):
         words = ", ".join(_ANNOTATIONS.get(name, name) for name in names)
         return Rotate("Requested", f"requested by a new value of {words}")
     if account.expires_at is not None and run.started_at >= renew_by(publication, account.expires_at):
@@ -208,8 +208,11 @@ _ANNOTATIONS = {"forceSync": "force-sync", "generatorRotate": "rotate on the gen
 """What the ledger's names of requests are called where users write them."""
 
 
-def _requested(target: Target, honoured: Mapping[str, str]) -> list[str]:
-    return [name for name, value in target.requests.items() if honoured.get(name) != value]
+def _requested(target: Target, entry: Entry, run: RunInfo) -> list[str]:
+    """The requests that are open; none where a run that began later, and so has seen newer ones, has rotated."""
+    if entry.last_rotated_at is not None and entry.last_rotated_at > run.started_at:
+        return []
+    return [name for name, value in target.requests.items() if entry.honoured.get(name) != value]
 
 
 def _next(at: datetime | None) -> str:
@@ -360,6 +363,16 @@ def holders(
         elif superseded <= started <= superseded + STALE:
             possible.append(consumer)
     return certain, possible
+
+
+def may_yet_publish(entry: Entry, intent: Intent) -> bool:
+    """May the run of an intent still write the Secret, although its claim has ended?
+
+    One that noted nothing may be dead, or stopped right before that write. Once another key was published since, the
+    write is refused, for it is made under the resourceVersion of before.
+    """
+    publication = current(entry)
+    return not intent.refused and (publication is None or publication.at <= intent.requested_at)
 
 
 def retirement_of(

@@ -27,7 +27,17 @@ from worker.errors import (
 from worker.ledger import Ledger
 from worker.model import Account, Entry, Intent, Publication, Ref, Result, Retired, SecretView
 from worker.observation import Observer
-from worker.planning import STUCK, Delete, Held, Wait, ended_claims, next_attempt, retirement_of, ripe_at
+from worker.planning import (
+    STUCK,
+    Delete,
+    Held,
+    Wait,
+    ended_claims,
+    may_yet_publish,
+    next_attempt,
+    retirement_of,
+    ripe_at,
+)
 from worker.pods import Pods
 from worker.ports import Clock
 from worker.projects import Projects
@@ -35,6 +45,7 @@ from worker.projects import Projects
 FRESH = 5.0
 """Seconds for which a look at the Secret counts as "right before" a delete."""
 _LOOKS = 3
+"""How often it is looked again where the look itself took longer than that."""
 _UNKNOWN_KEY = f"{STUCK}: the Secret holds a key that the ledger does not know: it may be this one's"
 
 
@@ -94,7 +105,10 @@ class Retirement:
         trouble: RotatorError | None = None
         held: dict[str, str | None] = {}
         after = seen
-        items: tuple[Publication | Intent, ...] = (*seen.history, *ended_claims(seen, self.clock.now()))
+        # Where the Secret is going to get another key: until then a run that was only stopped may still write its own.
+        claims = ended_claims(seen, self.clock.now())
+        intents = [intent for intent in claims if not (wanted and may_yet_publish(seen, intent))]
+        items: tuple[Publication | Intent, ...] = (*seen.history, *intents)
         for item in items:
             try:
                 after, held[item.account.name] = await self._let_go(after, item, sight)

@@ -17,7 +17,19 @@ from worker import bookkeeping
 from worker.codec import SECRETS, key_patch
 from worker.errors import Conflict, Deferred, NotFound, NotSent, Refused, RotatorError, Throttled, Unanswered
 from worker.ledger import Ledger
-from worker.model import Account, Entry, Failures, Hidden, MintedKey, Outcome, Result, RunInfo, SecretView, Target
+from worker.model import (
+    Account,
+    Entry,
+    Failures,
+    Hidden,
+    Intent,
+    MintedKey,
+    Outcome,
+    Result,
+    RunInfo,
+    SecretView,
+    Target,
+)
 from worker.observation import Observer
 from worker.planning import Observation, Rotate, decide, next_attempt
 from worker.ports import Clock, Cluster, OpenAIAdmin, Randomness
@@ -102,7 +114,7 @@ class Rotation:
         for _ in range(_ATTEMPTS - 1):
             if not isinstance(asked.answer, Deferred):
                 break
-            entry = bookkeeping.given_up(asked.entry, asked.account.name, None, self.clock.now())
+            entry = bookkeeping.given_up(asked.entry, _intent(asked.entry, asked.account.name), None, self.clock.now())
             try:
                 asked = await self._ask(target, entry, admin_key)
             except Deferred:
@@ -283,12 +295,13 @@ class Rotation:
         self, target: Target, entry: Entry, name: str, known: Account | None, error: RotatorError
     ) -> Outcome:
         """Note a failed attempt. After a definite answer the claim ends at once; otherwise it runs out by itself."""
+        intent = _intent(entry, name)
         definite = isinstance(error, Refused | Abandoned | NotSent | Deferred)
 
         def noted(entry: Entry) -> Entry:
             now = self.clock.now()
             entry = bookkeeping.told(entry, error)
-            return bookkeeping.failed(entry, name, known, error.reason, error.message, now, definite=definite)
+            return bookkeeping.failed(entry, intent, known, error.reason, error.message, now, definite=definite)
 
         try:
             entry = await self.ledger.update(entry, noted)
@@ -301,3 +314,8 @@ class Rotation:
         later = entry.failures.next_attempt_at
         message = error.message + next_attempt(later)
         return Outcome(target.ref, Result.FAILED, error.reason, message, later, source=target.source)
+
+
+def _intent(entry: Entry, name: str) -> Intent:
+    """The intent that this run has just written."""
+    return next(intent for intent in entry.unpublished if intent.account.name == name)

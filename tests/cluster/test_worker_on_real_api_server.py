@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
 import secrets
-import subprocess
-import sys
 import time
-from base64 import b64decode
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,100 +19,11 @@ from sandbox.kubernetes import Kubernetes
 from sandbox.openai import OpenAI
 from sandbox.openai_state import KeyStatus
 from sandbox.server import SandboxServer
-from tests.canary import leaks
 from tests.cluster.control_plane import control_plane, find_binaries
-from tests.cluster.endpoint import Endpoint, call, kubeconfig_for, kubectl, service_account_token, write_private
-from tests.scene import PROJECT, ROOT, documented
+from tests.cluster.endpoint import Endpoint, call, kubeconfig_for, service_account_token, write_private
+from tests.cluster.rig import CRDS, PREFIX, Rig, install_crds
+from tests.scene import ROOT, documented
 from worker.codec import CURRENT, MANAGED
-
-CRDS = ROOT / "manifests" / "crds"
-PREFIX = "openai-key-rotator.io/"
-
-
-class Rig:
-    """One test's namespaces on the real API server, and its OpenAI."""
-
-    def __init__(self, endpoint: Endpoint, openai: OpenAI, url: str, directory: Path) -> None:
-        self.endpoint = endpoint
-        self.openai = openai
-        self.openai_url = url
-        self.directory = directory
-        self.namespace = f"team-{secrets.token_hex(4)}"
-        self.ledger = f"ledger-{secrets.token_hex(4)}"
-        self.admin_key = openai.add_organization("acme")
-        openai.add_project("acme", PROJECT)
-
-    def kubectl(self, *arguments: str, given: str | None = None) -> str:
-        return kubectl(self.endpoint, *arguments, given=given)
-
-    def apply(self, *objects: dict[str, Any]) -> None:
-        self.kubectl("apply", "-f", "-", given=yaml.safe_dump_all(objects))
-
-    def apply_documented(self, namespace: str) -> None:
-        """The documentation's objects, verbatim but for host, admin key and, perhaps, namespace."""
-        objects = documented(self.admin_key, self.openai_url)
-        for obj in objects:
-            obj["metadata"]["namespace"] = namespace
-        self.apply(*objects)
-
-    def get(self, kind: str, name: str, namespace: str = "") -> dict[str, Any]:
-        place = ["-n", namespace or self.namespace]
-        found: dict[str, Any] = json.loads(self.kubectl("get", kind, name, "-o", "json", *place))
-        return found
-
-    def run(self, *arguments: str, kubeconfig: Path | None = None, ledger: str | None = None) -> Run:
-        """`python run.py` with these arguments, for this test's namespace unless they say otherwise."""
-        variables = {
-            "KUBECONFIG": str(kubeconfig or self.endpoint.kubeconfig),
-            "ROTATOR_ALLOW_HOST": self.openai_url,
-            "ROTATOR_LEDGER_NAMESPACE": ledger or self.ledger,
-            "ROTATOR_MAX_WAIT": "0s",
-            "ROTATOR_NAMESPACE": self.namespace,
-            "HOME": str(self.directory),
-        }
-        kept = {key: value for key, value in os.environ.items() if key in ("PATH", "LANG", "COVERAGE_PROCESS_START")}
-        done = subprocess.run(
-            [sys.executable, ROOT / "run.py", *arguments],
-            capture_output=True,
-            text=True,
-            env=kept | variables,
-            timeout=120,
-            check=False,
-        )
-        return Run(done)
-
-    def key(self, namespace: str = "") -> str:
-        return b64decode(self.get("secret", "openai-credentials", namespace)["data"]["api_key"]).decode()
-
-    def accounts(self) -> list[str]:
-        return [account.name for account in self.openai.accounts(PROJECT)]
-
-
-class Run:
-    """What a run said; neither a key nor a traceback."""
-
-    def __init__(self, done: subprocess.CompletedProcess[str]) -> None:
-        self.code = done.returncode
-        self.output = done.stdout + done.stderr
-        assert not leaks(self.output)
-        assert "Traceback" not in self.output
-        assert "internal error" not in self.output
-        assert "InternalError" not in self.output
-        self.lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-
-    def said(self, event: str) -> list[dict[str, Any]]:
-        return [line for line in self.lines if line["event"] == event]
-
-    def reasons(self) -> dict[str, str]:
-        """Event and reason of each target's outcome, by its Secret."""
-        shown = ("target.rotated", "target.kept", "target.blocked", "target.failed")
-        return {line["secret"]: f"{line['event']} {line['reason']}" for line in self.lines if line["event"] in shown}
-
-    @property
-    def message(self) -> str:
-        """Of the one target, or of the run that failed as a whole."""
-        (line,) = [line for line in self.lines if "message" in line and line["level"] in ("error", "warning")]
-        return str(line["message"])
 
 
 @pytest.fixture
@@ -128,9 +35,7 @@ def rig(real_api_server: Endpoint, tmp_path: Path) -> Iterator[Rig]:
     openai = OpenAI(now, chance)
     with SandboxServer(Kubernetes(now, chance), openai) as server:
         rig = Rig(real_api_server, openai, server.openai_url, tmp_path)
-        for part in (CRDS, CRDS / "external-secret"):
-            rig.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(part))
-        rig.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        install_crds(real_api_server)
         for name in (rig.namespace, rig.ledger):
             rig.kubectl("create", "namespace", name)
         yield rig
@@ -203,6 +108,7 @@ def test_the_account_before_is_deleted_after_its_grace(rig: Rig) -> None:
     rig.kubectl("-n", rig.namespace, "patch", "openai", "openai-generator", "--type=merge", "-p", policy)
     assert rig.run().code == 0
     before = rig.accounts()
+    rig.age()
     done = rig.run("--force", "--max-wait", "30s")
     assert done.code == 0, done.output
     assert [line["deleted"] for line in done.said("target.retired")] == [before]
@@ -212,6 +118,7 @@ def test_the_account_before_is_deleted_after_its_grace(rig: Rig) -> None:
 
     rig.kubectl("-n", rig.namespace, "delete", "externalsecret", "openai-credentials")
     rig.kubectl("-n", rig.namespace, "wait", "--for=delete", "secret/openai-credentials", "--timeout=90s")
+    rig.age()
     done = rig.run("--max-wait", "30s")
     assert done.code == 0, done.output
     assert rig.accounts() == []
@@ -345,6 +252,7 @@ def test_the_permissions_of_our_manifests_are_enough(granted: Rig) -> None:
         assert done.code == 0, done.output
         assert done.said("target.rotated")
         assert not done.said("target.not_announced")
+        granted.age()
     assert len(granted.accounts()) == 1
     granted.kubectl("-n", granted.namespace, "delete", "externalsecret", "openai-credentials")
     granted.kubectl("-n", granted.namespace, "wait", "--for=delete", "secret/openai-credentials", "--timeout=90s")
@@ -405,6 +313,7 @@ def test_without_a_permission_to_list_pods_nothing_is_deleted(granted: Rig) -> N
     granted.kubectl("-n", granted.namespace, "patch", "openai", "openai-generator", "--type=merge", "-p", policy)
     kubeconfig = grant(granted, ("list", "pods"))
     granted.run(kubeconfig=kubeconfig)
+    granted.age()
     done = granted.run("--force", "--max-wait", "30s", kubeconfig=kubeconfig)
     assert len(granted.accounts()) == 2
     (line,) = done.said("target.retired")

@@ -72,6 +72,8 @@ FAULTS: dict[str, Callable[[random.Random], Fate]] = {
 }
 CRITICAL = ("POST service_accounts", "GET models", "GET pods", "GET api_keys")
 """A key is about to be published, or an account to be deleted."""
+MISTAKEN = "404"
+"""OpenAI says that an account is gone which is there: a replica that is behind, say."""
 REPEATED = "repeated"
 """Something in between sends a create twice."""
 FROZEN = "frozen"
@@ -114,6 +116,9 @@ class Fates:
             self._count(kind, REPEATED, request)
             self.repeated.append(request)
             return delivered()
+        if kind == "DELETE service_accounts" and chance.random() < 0.2:
+            self._count(kind, MISTAKEN, request)
+            return answered(Response.of_json(404, {"error": {"message": "No such account.", "code": None}}))
         fault = chance.choice(sorted(FAULTS))
         self._count(kind, fault, request)
         return FAULTS[fault](chance)
