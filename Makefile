@@ -25,7 +25,7 @@ test: $(INSTALLED) ## Run the tests; the last lines tell whether the real API se
 	@$(BIN)/python -m pytest --numprocesses auto --dist loadgroup $(ARGS)
 
 ROUNDS ?= 1
-kill: $(INSTALLED) ## Kill, stop and starve workers on the real API server (ROUNDS=16: 300 kills, half an hour)
+kill: $(INSTALLED) ## Kill, stop and starve workers on the real API server (ROUNDS=16: 400 kills, 17 minutes)
 	@REQUIRE_CLUSTER=1 PROCESS_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest --capture=no \
 	  --override-ini faulthandler_timeout=0 tests/cluster/test_processes.py $(ARGS)
 

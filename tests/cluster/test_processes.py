@@ -316,4 +316,7 @@ def test_nothing_is_lost(cluster: Endpoint, tmp_path: Path) -> None:
             for number, (name, act, namespaces, fed) in enumerate(lives)
         ]
         tallies = [one.result() for one in waiting]
-    print(f"{len(tallies)} fleets: {dict(sum(tallies, Counter()))}")
+    total: Counter[str] = Counter()
+    for tally in tallies:
+        total.update(tally)
+    print(f"{len(tallies)} fleets: {dict(total)}")
