@@ -123,11 +123,17 @@ class Projects:
             return None
 
     async def delete_account(
-        self, access: ProjectAccess, account_id: str, *, ready: Callable[[], Awaitable[None]]
+        self,
+        access: ProjectAccess,
+        account_id: str,
+        *,
+        ready: Callable[[], Awaitable[None]],
+        shown_from: datetime | None = None,
     ) -> bool:
         """Delete an account. True: OpenAI confirms that it does not exist (any more) (invariant I4).
 
-        `ready`: is called right before, and raises where the account must stay.
+        `ready`: is called right before, and raises where the account must stay. `shown_from`: when lists show it at the
+        latest, if it exists; an earlier one confirms nothing.
         """
         key = await self.retiring_key(access)
         try:
@@ -139,7 +145,9 @@ class Projects:
                 ready=ready,
             )
         except NotFound:
-            if account_id not in (await self.listing(access)).accounts:
+            if shown_from is not None and shown_from > self._clock.now():
+                return False
+            if account_id not in (await self.listing(access, not_before=shown_from)).accounts:
                 return True
             # It was listed earlier in this run: somebody else may have deleted it since.
             return account_id not in (await self.listing(access, not_before=self._clock.now())).accounts

@@ -119,7 +119,7 @@ class Retirement:
         deleted = [item.account.name for item in items if item.account.name not in left]
         try:
             for account, twin in self._twins(seen):
-                await self._delete(account, twin, sight, by_name=False)
+                await self._delete(account, twin, sight, None, by_name=False)
         except RotatorError as error:
             trouble = error
         after = replace(after, history=tuple(replace(p, held=held.get(p.account.name)) for p in after.history))
@@ -178,7 +178,15 @@ class Retirement:
         there = sight.secret is not None
         return retirement_of(previous, cleanup, used, self.unseen_hold, now, consumers=consumers, succeeded=there)
 
-    async def _delete(self, account: Account, account_id: str | None, sight: _Sight, *, by_name: bool = True) -> bool:
+    async def _delete(
+        self,
+        account: Account,
+        account_id: str | None,
+        sight: _Sight,
+        requested_at: datetime | None,
+        *,
+        by_name: bool = True,
+    ) -> bool:
         """Delete an account, unless the Secret names it or carries its key. True: OpenAI confirms that it is gone."""
         if account_id is None:
             return False
@@ -191,7 +199,8 @@ class Retirement:
                 raise _InTheSecret("InTheSecret", f"account {account.name} is in its Secret")
 
         try:
-            return await self.projects.delete_account(account.access, account_id, ready=ready)
+            shown_from = requested_at and requested_at + bookkeeping.CLAIM
+            return await self.projects.delete_account(account.access, account_id, ready=ready, shown_from=shown_from)
         except _InTheSecret:
             return False
 
@@ -232,7 +241,7 @@ class Retirement:
 
     async def _delete_all(self, entry: Entry, item: Publication | Intent, ids: list[str], sight: _Sight) -> Entry:
         """The entry without the item, where all of its accounts are gone now."""
-        confirmed = [await self._delete(item.account, account_id, sight) for account_id in ids]
+        confirmed = [await self._delete(item.account, account_id, sight, item.requested_at) for account_id in ids]
         return bookkeeping.released(entry, {item.account.name}) if all(confirmed) else entry
 
     def _twins(self, entry: Entry) -> list[tuple[Account, str]]:

@@ -358,7 +358,7 @@ class Actors:
         state = {"running": {"startedAt": format_time(self.stage.now() + timedelta(seconds=pause))}}
         status = {"phase": "Running", "containerStatuses": [{"name": "c", "state": state}]}
         self._send("PATCH", f"/api/v1/namespaces/{name}/status", {"status": status})
-        self.oracle.containers[name] = Container(era.account, era, self.stage.moment() + pause)
+        self.oracle.containers[name] = Container(era.account, era, self.stage.moment() + pause, self.stage.moment())
 
     def restart_container(self, chance: random.Random) -> str:
         """In place: it reads the Secret anew."""

@@ -183,7 +183,9 @@ MUTATIONS = (
         "404 is taken for gone without a list",
         "projects",
         """
--            if account_id not in (await self.listing(access)).accounts:
+-            if shown_from is not None and shown_from > self._clock.now():
+-                return False
+-            if account_id not in (await self.listing(access, not_before=shown_from)).accounts:
 -                return True
 +            return True
 """,

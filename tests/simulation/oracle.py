@@ -45,6 +45,8 @@ class Run:
     """When the API server last served it each target's Secret."""
     uses: dict[str, float | None] = field(default_factory=dict)
     """What OpenAI last told it of each key's last use, by the key's id."""
+    pods: dict[str, float] = field(default_factory=dict)
+    """When the API server last served it each namespace's pods."""
     lists: dict[str, float] = field(default_factory=dict)
     """When the list that it is reading of each project began."""
     deletes: set[str] = field(default_factory=set)
@@ -70,6 +72,8 @@ class Container:
     account: str
     era: Era
     started: float
+    began: float
+    """When its kubelet took the key."""
 
 
 @dataclass(slots=True)
@@ -226,6 +230,8 @@ class Oracle:
             return
         if kind == "GET secrets":
             run.looks[Ref(request.segments[3], request.segments[5])] = self.stage.moment()
+        elif kind == "GET pods":
+            run.pods[request.segments[3]] = self.stage.moment()
         elif kind == "GET api_keys":
             run.uses[request.path.rpartition("/")[2]] = None if absent else response.json()["last_used_at"]
         elif _lists_accounts(kind, request) and not absent:
@@ -296,6 +302,8 @@ class Oracle:
         era = container.era
         if era.by_user and not era.noted:
             return False
+        if era.ended is not None and container.began >= run.pods.get(made.target.namespace, self.stage.moment() + 1):
+            return False  # from a cache, after the pods had been looked at: a longer grace is the remedy
         used = run.uses.get(made.key_id)
         last = max(era.ended or 0.0, used - self._epoch() if used is not None else 0.0)
         certain = era.ended is None or container.started < era.ended - 1
