@@ -163,17 +163,20 @@ def _reason(target: Target, seen: Observation, run: RunInfo) -> Rotate | None:
         if seen.secret.named is not None:
             return Rotate("AccountGone", "the account that the Secret names does not exist at OpenAI")
         return Rotate("First", "the Secret holds no key of ours yet")
-    return _healing(target, seen, publication) or _wish(target, seen, publication, run)
+    return _healing(target, seen, publication, run) or _wish(target, seen, publication, run)
 
 
-def _healing(target: Target, seen: Observation, publication: Publication) -> Rotate | None:
-    """What is wrong with the key in the Secret, None where nothing is."""
+def _healing(target: Target, seen: Observation, publication: Publication, run: RunInfo) -> Rotate | None:
+    """What is wrong with the key in the Secret, None where nothing is.
+
+    A later run has seen a newer generator and a newer source: what it published is not put back to what they were.
+    """
     account, secret = publication.account, seen.secret
     named = secret.named if secret is not None else None
     if secret is None or named is None or target.data_key not in secret.filled:
         what = f"its {target.data_key!r} or the annotation that names its account"
         return Rotate("KeyMissing", f"the Secret has lost {what}")
-    if account.access.project != target.generator.access.project:
+    if account.access.project != target.generator.access.project and not _overtaken(seen.entry, run):
         return Rotate("ProjectChanged", f"the generator's project is {target.generator.access.project} now")
     if seen.trouble is None and seen.asked and seen.named_at_openai is None:
         return Rotate("AccountGone", f"account {named.name[:64]!r} does not exist at OpenAI any more")
@@ -208,9 +211,14 @@ _ANNOTATIONS = {"forceSync": "force-sync", "generatorRotate": "rotate on the gen
 """What the ledger's names of requests are called where users write them."""
 
 
+def _overtaken(entry: Entry, run: RunInfo) -> bool:
+    """Has a run that began later rotated the target?"""
+    return entry.last_rotated_at is not None and entry.last_rotated_at > run.started_at
+
+
 def _requested(target: Target, entry: Entry, run: RunInfo) -> list[str]:
     """The requests that are open; none where a run that began later, and so has seen newer ones, has rotated."""
-    if entry.last_rotated_at is not None and entry.last_rotated_at > run.started_at:
+    if _overtaken(entry, run):
         return []
     return [name for name, value in target.requests.items() if entry.honoured.get(name) != value]
 
