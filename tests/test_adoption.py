@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -33,13 +34,14 @@ from worker.adoption import (
     Claim,
     Facts,
     Verdict,
+    annotated,
     claims_of,
     judge,
     looks_like_ours,
     unrecorded,
 )
 from worker.bookkeeping import adopted, current, unaccounted
-from worker.codec import PREVIOUS
+from worker.codec import CURRENT, PREVIOUS
 from worker.errors import RotatorError, Unanswered
 from worker.generator_states import GeneratorState, generator_state
 from worker.ledger import Unreadable
@@ -312,7 +314,26 @@ def test_what_nothing_names_is_listed_once() -> None:
     cases = [case(facts=listed), replace(case(facts=listed), ref=OTHER), case(facts=None)]
     found = unrecorded(cases, Census.of(cases, [recorded]))
     assert [(f.target, f.id, f.verdict) for f in found] == [(SECRET, "user-2", Verdict.UNRECORDED)]
-    assert "adopt default/creds --account user-2" in found[0].message
+    assert "default/creds, team/other" in found[0].message
+    assert "adopt default/creds" not in found[0].message, "two targets fit: none is suggested"
+    (alone,) = unrecorded(cases[:1], Census.of(cases, [recorded]))
+    assert "adopt default/creds --account user-2" in alone.message
+    (asked,) = unrecorded(cases[:1], Census.of(cases, [recorded]), cases)
+    assert "adopt default/creds" not in asked.message, "nor where only one of them was asked for"
+
+
+def test_an_annotation_that_is_not_read_hides_nothing() -> None:
+    """What it says of previous accounts counts all the same, and what a copy names is not named by nothing."""
+    previous = json.dumps([{"id": "user-7", "name": "app_abcdefghij"}])
+    broken = secret_view(named=None, annotations={CURRENT: "{junk", PREVIOUS: previous})
+    unreadable, listed = annotated(broken)
+    assert unreadable.problem is not None
+    assert unreadable.problem[0] == "InvalidEvidence"
+    assert (listed.id, listed.problem) == ("user-7", None)
+    copy = secret_view(named=named(target="other/creds"), annotations={PREVIOUS: previous})
+    census = Census.of([case(claims=tuple(annotated(copy)))], [])
+    assert all(census.knows(id, "") for id in ("user-app_1", "user-7"))
+    assert census.others("user-7", "", OTHER) == []
 
 
 def test_the_labels_of_a_stopped_operator_come_with_the_command_that_removes_them() -> None:

@@ -116,7 +116,7 @@ class _Gathering:
             adoptions = [await self._record(adoption) for adoption in adoptions]
         troubles = {case.facts.message for case in asked if isinstance(case.facts, RotatorError)}
         notes += [f"accounts that nothing names were not looked for: {message}" for message in sorted(troubles)]
-        lost = unrecorded(asked, census)
+        lost = unrecorded(asked, census, cases)
         adoptions += [Adoption(finding.target, (finding,)) for finding in lost]
         shown = [adoption for adoption in adoptions if self._is_news(adoption)]
         return Adopted(self.wanted.yes, tuple(sorted(shown, key=lambda a: a.target)), tuple(notes))
@@ -236,7 +236,8 @@ class _Gathering:
     ) -> list[Case]:
         """An account that a human names is recorded only if nothing that might name it as well is hidden."""
         hidden = [entry.name for entry in entries.values() if isinstance(entry, Unreadable)]
-        hidden += [str(case.ref) for case in cases if case.hidden]
+        unreadable = {case.ref for case in cases for claim in case.claims if claim.problem and claim.id is None}
+        hidden += [str(case.ref) for case in cases if case.hidden or case.ref in unreadable]
         if not self.wanted.accounts or not hidden:
             return cases
         words = f"whose account it is cannot be told while {', '.join(sorted(hidden)[:3])} cannot be read"

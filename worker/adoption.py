@@ -17,7 +17,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from worker import bookkeeping
-from worker.codec import MANAGED, previous_accounts
+from worker.codec import CURRENT, MANAGED, previous_accounts
 from worker.errors import RotatorError
 from worker.formats import format_time
 from worker.generator_states import GeneratorState
@@ -133,22 +133,27 @@ def claims_of(
 
 def annotated(secret: SecretView | None) -> list[Claim]:
     """What a Secret's annotations claim."""
-    return list(_annotated(secret, secret.named)) if secret is not None and secret.named is not None else []
+    return list(_annotated(secret)) if secret is not None else []
 
 
-def _annotated(secret: SecretView, named: NamedAccount) -> Iterable[Claim]:
-    evidence = "named by the Secret's annotation"
-    if named.target != str(secret.ref):
+def _annotated(secret: SecretView) -> Iterable[Claim]:
+    evidence, named = "named by the Secret's annotation", secret.named
+    copied: tuple[str, str] | None = None
+    if named is not None and named.target != str(secret.ref):
         words = f"the annotation names the target {named.target[:120]!r}: it is a copy; delete it or its annotations"
-        yield Claim(evidence, named.id, named.name[:64], problem=("CopiedSecret", words))
-        return
-    yield Claim(evidence, named.id, named.name, True, named)
+        copied = "CopiedSecret", words
+        yield Claim(evidence, named.id, named.name[:64], problem=copied)
+    elif named is not None:
+        yield Claim(evidence, named.id, named.name, True, named)
+    elif CURRENT in secret.annotations:
+        words = "the annotation that names the Secret's account is not as the rotator writes it"
+        yield Claim(evidence, problem=("InvalidEvidence", words))
     previous = previous_accounts(secret)
     if previous is None:
         words = "the annotation that lists the Secret's previous accounts is not as the rotator writes it"
         yield Claim(evidence, problem=("InvalidEvidence", words))
     for account, name in previous or ():
-        yield Claim("named by the Secret's annotation as a previous account", account, name)
+        yield Claim("named by the Secret's annotation as a previous account", account, name, problem=copied)
 
 
 def _stated(target: Target, states: Iterable[GeneratorState], *, in_secret: bool) -> Iterable[Claim]:
@@ -197,8 +202,9 @@ class Census:
                     ids[account.id].add(entry.target)
         for case in cases:
             for claim in case.claims:
-                if claim.id is not None and claim.problem is None:
-                    ids[claim.id].add(case.ref)
+                if claim.id is not None:
+                    # What is refused as it stands still names the account: it is not one that nothing names.
+                    ids[claim.id] |= {case.ref} if claim.problem is None else set()
         for account_id in unclaimed:
             ids[account_id] |= set()
         return cls(
@@ -387,22 +393,42 @@ def _advice(case: Case) -> str:
     )
 
 
-def unrecorded(cases: Iterable[Case], census: Census) -> list[Finding]:
-    """Accounts that look like a generator's, and that nothing here names: ours, or another cluster's."""
-    found: dict[tuple[str, str], Finding] = {}
-    for case in cases:
-        if case.target is None or not isinstance(case.facts, Facts):
-            continue
-        generator = case.target.generator
-        for account, name in sorted(case.facts.listing.accounts.items()):
-            if not looks_like_ours(generator, name) or census.knows(account, name):
-                continue
-            words = (
-                "named by nothing: made by a ledger that is lost, or in use by another cluster; if you know that it is "
-                f"this target's, adopt {case.ref} --account {account}"
-            )
-            found.setdefault(
-                (generator.access.project.host, account),
-                Finding(case.ref, Verdict.UNRECORDED, words, id=account, name=name),
-            )
-    return list(found.values())
+def unrecorded(cases: Iterable[Case], census: Census, known: Collection[Case] = ()) -> list[Finding]:
+    """Accounts that look like a generator's, and that nothing here names: ours, or another cluster's.
+
+    `known`: all targets; an account may be that of others than those it is looked for.
+    """
+    cases = tuple(cases)
+    lost = {
+        (case.target.generator.access.project, account, name): case.ref
+        for case in reversed(cases)
+        if case.target is not None and isinstance(case.facts, Facts)
+        for account, name in case.facts.listing.accounts.items()
+        if looks_like_ours(case.target.generator, name) and not census.knows(account, name)
+    }
+    findings = []
+    for (project, account, name), ref in sorted(lost.items()):
+        fitting = {
+            case.ref
+            for case in (*cases, *known)
+            if case.target is not None
+            and case.target.generator.access.project == project
+            and looks_like_ours(case.target.generator, name)
+        }
+        words = _by_hand(sorted(fitting), account)
+        findings.append(Finding(ref, Verdict.UNRECORDED, words, id=account, name=name))
+    return findings
+
+
+def _by_hand(fitting: list[Ref], account: str) -> str:
+    """What a human can do about an account that nothing names. It is held for the target that it is recorded for, so
+    of several that fit none is suggested.
+    """
+    words = "named by nothing: made by a ledger that is lost, or in use by another cluster; "
+    if len(fitting) == 1:
+        return words + f"if you know that it is this target's, adopt {fitting[0]} --account {account}"
+    shown = ", ".join(map(str, fitting[:5])) + (", …" if len(fitting) > 5 else "")
+    return words + (
+        f"it may be that of any of {len(fitting)} targets ({shown}), and only containers of the one that it is adopted "
+        f"for are asked whether they hold its key: make sure whose it is, then adopt it there (--account {account})"
+    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal, TypeVar
 
@@ -141,7 +141,7 @@ class Restraint:
                     return await self.send(access, key, call, kind=kind)
             except Deferred as error:
                 if error.told is None:
-                    raise answered or error from None  # what OpenAI answered is to be noted
+                    raise _noted(answered, error) from None
                 answered = error
 
     def _gates(self, access: ProjectAccess, key: Hidden, kind: Kind) -> tuple[_Gate, _Gate]:
@@ -205,6 +205,14 @@ def _answered(by_key: _Gate, by_project: _Gate, sent: datetime) -> None:
         by_key.bad = 0
     if sent >= by_project.not_before:
         by_project.bad, by_project.careful = 0, False
+
+
+def _noted(answered: Deferred | None, error: Deferred) -> Deferred:
+    """What OpenAI answered is to be noted; the pause is the one that runs now, which others may have lengthened."""
+    if answered is None or answered.told is None or answered.until is None:
+        return error
+    until = max(answered.until, error.until or answered.until)
+    return Deferred(answered.reason, answered.message, until=until, told=replace(answered.told, until=until))
 
 
 def _deferred(access: ProjectAccess, by_key: _Gate, by_project: _Gate, now: datetime) -> Deferred:
