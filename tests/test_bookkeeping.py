@@ -379,3 +379,11 @@ def test_whatever_happens_no_account_is_lost_and_one_at_most_is_current(sequence
         for old in before.history:
             new = next(p for p in state.history if p.account.name == old.account.name)
             assert new.superseded_at in (None, old.superseded_at or now, now + minutes(9))
+
+
+def test_what_is_due_while_attempts_are_put_off_comes_with_the_next_attempt() -> None:
+    """The column Next of `kubectl get keyrotations` says when something will really be tried."""
+    after = postponed(entry(next_rotation_at=NOW), "Why", "words", NOW)
+    assert after.next_rotation_at == after.failures.next_attempt_at == NOW + minutes(1)
+    assert scheduled(after, target()).next_rotation_at == NOW + minutes(30), "the interval ends later still"
+    assert postponed(empty_entry(), "Why", "words", NOW).next_rotation_at == NOW + minutes(1)

@@ -109,6 +109,20 @@ def test_a_key_that_is_refused_again_and_again_is_left_alone(
         assert error.until < NOW + timedelta(seconds=until + 100)
 
 
+def test_the_pause_that_is_told_is_the_one_that_runs() -> None:
+    """The first to be refused waits, and others are refused meanwhile: what it is told of its own answer is past."""
+    openai = OpenAI(*(slow_down(None) for _ in range(99)))
+
+    async def two(restraint: Restraint) -> list[str | RotatorError]:
+        return list(await asyncio.gather(openai.ask(restraint), openai.ask(restraint, OTHER)))
+
+    for error in openai.whole(two):
+        assert isinstance(error, Deferred)
+        assert error.until is not None
+        assert error.until >= NOW + timedelta(seconds=60)
+        assert error.told is None or error.told.until == error.until
+
+
 def test_nothing_goes_out_before_the_pause_is_over_and_then_one_at_a_time() -> None:
     """The requests that were on their way already are the only ones in between."""
     openai = OpenAI(*(slow_down(5) for _ in range(4)))

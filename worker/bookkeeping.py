@@ -135,7 +135,14 @@ def scheduled(entry: Entry, target: Target) -> Entry:
     times = [last + target.interval] if last is not None and target.interval is not None else []
     if publication is not None and publication.account.expires_at is not None:
         times.append(renew_by(publication, publication.account.expires_at))
-    return replace(entry, next_rotation_at=min(times, default=None), generator=noted(target))
+    at = _not_before_attempt(min(times, default=None), entry.failures)
+    return replace(entry, next_rotation_at=at, generator=noted(target))
+
+
+def _not_before_attempt(at: datetime | None, failures: Failures) -> datetime | None:
+    """What is due while attempts are put off comes with the next attempt."""
+    later = failures.next_attempt_at
+    return at if later is None else max(at or later, later)
 
 
 def renew_by(publication: Publication, expires_at: datetime) -> datetime:
@@ -205,7 +212,8 @@ def postponed(entry: Entry, reason: str, message: str, now: datetime) -> Entry:
     later = now + pause_after(count)
     if entry.throttle is not None:
         later = max(later, entry.throttle.until)
-    entry = replace(entry, failures=Failures(count, later))
+    failures = Failures(count, later)
+    entry = replace(entry, failures=failures, next_rotation_at=_not_before_attempt(entry.next_rotation_at, failures))
     return entry.with_condition(False, reason, message, now)
 
 
