@@ -45,7 +45,6 @@ def test_a_history_is_the_same_each_time_whatever_the_hash_seed_is() -> None:
 def test_the_oracle_stops_a_history_in_which_something_is_lost() -> None:
     """Here an account's record, by a hand that reaches into the ledger."""
     history = History(1)
-    history.stage.kubernetes.admission(lambda admission: None)
     run = history.actors.calm_down
 
     def steal() -> None:
