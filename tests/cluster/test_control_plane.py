@@ -143,13 +143,15 @@ def test_tests_without_the_api_server_are_told(
 
 
 def _runs(pid: int) -> bool:
+    # A killed one is there until its parent, or whoever took its place, has looked at it. It may go at any moment,
+    # also while its file is being read.
     try:
         os.kill(pid, 0)
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
     except ProcessLookupError:
         return False
-    # A killed one is there until its parent, or whoever took its place, has looked at it.
-    stat = Path(f"/proc/{pid}/stat")
-    return not stat.exists() or ") Z " not in stat.read_text()
+    except FileNotFoundError:  # gone just now, or a system without /proc
+        return not Path("/proc").exists()
 
 
 def _until(happened: Callable[[], bool]) -> None:
