@@ -29,7 +29,7 @@ def account_json(account: AccountRecord) -> dict[str, Any]:
 def new_key_json(key: KeyRecord) -> dict[str, Any]:
     """A key with its value, shown once."""
     head = {"object": "organization.project.service_account.api_key", "id": key.id, "name": key.name}
-    return head | {"value": key.value, "created_at": unix(key.created_at)}
+    return head | {"value": key.value, "created_at": unix(key.created_at), "expires_at": unix(key.expires_at)}
 
 
 def key_json(project: ProjectRecord, key: KeyRecord, until: datetime) -> dict[str, Any]:

@@ -234,13 +234,39 @@ def test_an_answer_of_another_shape_counts_for_nothing(call: Call, body: str) ->
 def test_a_created_account_is_its_ids_and_its_key(status: int) -> None:
     """Any 2xx; the name and the lifetime are sent, and the admin key is in the header alone."""
     web = Web([js(MADE, status)])
-    account_id, key_id, key = ask(web, create)
-    assert (account_id, key_id) == ("user-1", "key_1")
-    assert key.reveal() == KEY
+    made = ask(web, create)
+    assert (made.id, made.key_id, made.expires_at) == ("user-1", "key_1", None)
+    assert made.value.reveal() == KEY
     assert web.paths == [("POST", ACCOUNTS)]
     assert web.sent[0]["json"] == {"name": "app_1", "expires_in_seconds": 3600}
     assert web.sent[0]["headers"] == {"Authorization": f"Bearer {ADMIN.reveal()}"}
     assert web.sent[0]["allow_redirects"] is False
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(1_800_000_000, datetime.fromtimestamp(1_800_000_000, UTC)), (None, None), ("soon", None), (-1, None)],
+)
+def test_when_a_key_expires_is_what_openai_says(value: object, expected: datetime | None) -> None:
+    """What cannot be read loses no account: it has been made by then."""
+    made = {**MADE, "api_key": {**MADE["api_key"], "expires_at": value}}
+    assert ask(Web([js(made)]), create).expires_at == expected
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"param": "expires_in_seconds", "message": "no"},
+        {"code": "api_key_expiration_required", "message": "no"},
+        {"message": f"Keys must expire within 30 days. You sent {KEY}."},
+    ],
+)
+def test_a_policy_on_lifetimes_is_told_with_the_annotation_to_set(error: dict[str, Any]) -> None:
+    """However OpenAI says it; its text is not shown."""
+    refused = ask(Web([js({"error": error}, 400)]), create)
+    assert refused.reason == "KeyLifetime"
+    assert "openai-key-rotator.io/key-lifetime" in refused.message
+    assert_silent(refused, "within 30")
 
 
 def test_no_lifetime_is_sent_where_none_is_asked_for() -> None:

@@ -175,7 +175,8 @@ def test_an_organisation_that_asks_for_a_lifetime(scene: Scene) -> None:
     scene.openai.require_lifetime("acme", timedelta(days=30))
     scene.apply_documented()
     scene.run()
-    assert (scene.outcome().result, scene.outcome().reason) == (Result.FAILED, "OpenAIRefused")
+    assert (scene.outcome().result, scene.outcome().reason) == (Result.FAILED, "KeyLifetime")
+    assert "annotation openai-key-rotator.io/key-lifetime" in scene.condition()["message"]
     scene.merge(GENERATOR, {"metadata": {"annotations": {"openai-key-rotator.io/key-lifetime": "24h"}}})
     scene.advance(minutes=2)
     scene.run()

@@ -13,6 +13,7 @@ import pytest
 from sandbox.openai_state import KeyStatus
 from tests.scene import HOST, LEDGER, PROJECT, TARGET, Meanwhile, Scene, checked_scene, documented
 from worker.codec import CURRENT
+from worker.formats import format_time
 from worker.hosts import named_origin
 from worker.model import AdminKeyRef, Ref, Result
 from worker.reporting import exit_code
@@ -488,6 +489,29 @@ def test_a_key_that_expires_is_replaced_before_it_does(scene: Scene) -> None:
         scene.run()
         assert scene.live_key(CREDS), hour
     assert 4 <= scene.openai.mints <= 8
+
+
+@pytest.mark.parametrize(
+    "spec", [{"refreshInterval": "0"}, {"refreshPolicy": "CreatedOnce"}, {"refreshPolicy": "OnChange"}]
+)
+def test_a_key_that_expires_is_replaced_whatever_the_source_says(scene: Scene, spec: dict[str, str]) -> None:
+    """Once, or only on change, is said of the interval; a dead key serves nobody. Ledger and Secret tell when it ends."""
+    scene.apply_documented()
+    annotations = {"openai-key-rotator.io/key-lifetime": "72h"}
+    scene.merge(EXTERNAL_SECRET, {"metadata": {"annotations": annotations}, "spec": spec})
+    scene.run()
+    key = scene.openai.key(scene.key())
+    assert key is not None
+    assert key.expires_at is not None
+    (publication,) = scene.stored_entry().history
+    assert publication.account.expires_at == key.expires_at
+    assert scene.named()["expiresAt"] == format_time(key.expires_at)
+    scene.advance(hours=47)
+    scene.run()
+    assert scene.outcome().result is Result.KEPT
+    scene.advance(hours=2)
+    scene.run()
+    assert (scene.outcome().result, scene.outcome().reason) == (Result.ROTATED, "Expiring")
 
 
 def test_suspended_targets_are_left_alone(scene: Scene) -> None:

@@ -421,6 +421,16 @@ class Consumer:
 
 
 @dataclass(frozen=True, slots=True)
+class NewAccount:
+    """OpenAI's answer to a create. `expires_at`: when the key ends by itself; None: not, or OpenAI does not say."""
+
+    id: str
+    key_id: str
+    value: Hidden
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class MintedKey:
     """A new account and the only copy of its key outside OpenAI."""
 

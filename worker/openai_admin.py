@@ -27,7 +27,7 @@ from worker.errors import (
     Unanswered,
     Unintelligible,
 )
-from worker.model import ID, JSON, AccountKey, Hidden, Project
+from worker.model import ID, JSON, PREFIX, AccountKey, Hidden, NewAccount, Project
 from worker.ports import Randomness
 from worker.retrying import retry_after, retrying
 
@@ -43,6 +43,12 @@ _ADVICE = {
     404: ("OpenAINotFound", "no such project, or not one of the admin key's organisation"),
     400: ("OpenAIRefused", "the request was refused; an archived project answers so"),
 }
+_LIFETIME = (
+    "KeyLifetime",
+    "its organisation or project limits how long a key may live: set the annotation "
+    f"{PREFIX}key-lifetime of the ExternalSecret or the generator to a time within the limit, such as 720h",
+)
+_CREATE = "create account"
 
 
 class OpenAIAdminApi:
@@ -74,18 +80,19 @@ class OpenAIAdminApi:
 
     async def create_account(
         self, project: Project, admin_key: Hidden, name: str, lifetime: timedelta | None
-    ) -> tuple[str, str, Hidden]:
+    ) -> NewAccount:
         body: JSON = {"name": name}
         if lifetime is not None:
             body["expires_in_seconds"] = int(lifetime.total_seconds())
-        made = await self._json("POST", _path(project), admin_key, "create account", body=body)
+        made = await self._json("POST", _path(project), admin_key, _CREATE, body=body)
         key = made.get("api_key")
         if not isinstance(key, Mapping):
-            raise _unintelligible("create account", "holds no key")
+            raise _unintelligible(_CREATE, "holds no key")
         value = key.get("value")
         if not isinstance(value, str) or not value or not value.isascii() or not value.isprintable():
-            raise _unintelligible("create account", "holds no usable key")
-        return _field(made, "id", "create account"), _field(key, "id", "create account"), Hidden(value)
+            raise _unintelligible(_CREATE, "holds no usable key")
+        account_id, key_id = _field(made, "id", _CREATE), _field(key, "id", _CREATE)
+        return NewAccount(account_id, key_id, Hidden(value), _expiry(key.get("expires_at")))
 
     async def account_name(self, project: Project, admin_key: Hidden, account_id: str) -> str:
         path = f"{_path(project)}/{_id(account_id)}"
@@ -209,6 +216,8 @@ def _raise(status: int, headers: Mapping[str, str], content: bytes, what: str) -
             "OpenAIRedirect", f"OpenAI's host redirects, which is not followed: {what} ({details})", status=status
         )
     reason, advice = _ADVICE.get(status, ("OpenAIRefused", "the request was refused"))
+    if what == _CREATE and status in (400, 422) and _is_about_expiry(content):
+        reason, advice = _LIFETIME
     kind: type[Refused] = {403: Forbidden, 404: NotFound}.get(status, Refused)
     raise kind(reason, f"OpenAI refused to {what}: {advice} ({details})", status=status)
 
@@ -224,6 +233,25 @@ def _details(status: int, headers: Mapping[str, str], content: bytes) -> str:
     parts += [f"code {code}"] if isinstance(code, str) and _CODE.match(code) else []
     parts += [f"request {request_id}"] if isinstance(request_id, str) and _CODE.match(request_id) else []
     return ", ".join(parts)
+
+
+def _is_about_expiry(content: bytes) -> bool:
+    """Does an error speak of when keys expire? Its exact form is not documented; the text is looked at, not shown."""
+    try:
+        error = json.loads(content)["error"]
+        return any("expir" in str(error.get(field)) for field in ("param", "code", "message"))
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _expiry(value: object) -> datetime | None:
+    """`api_key.expires_at`: known from the official client (3.51), not from the API description. The account exists by
+    now, so what cannot be read is not said.
+    """
+    try:
+        return None if value is None else _time(value, _CREATE, "expires_at")
+    except Unintelligible:
+        return None
 
 
 def _cause(error: Exception) -> str:

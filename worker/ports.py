@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
 
-from worker.model import JSON, AccountKey, Answer, Hidden, Outcome, Project, Ref, Resource, Retired, Version
+from worker.model import JSON, AccountKey, Answer, Hidden, NewAccount, Outcome, Project, Ref, Resource, Retired, Version
 
 T = TypeVar("T")
 
@@ -60,8 +60,10 @@ class OpenAIAdmin(Protocol):
 
     async def create_account(
         self, project: Project, admin_key: Hidden, name: str, lifetime: timedelta | None
-    ) -> tuple[str, str, Hidden]:
-        """Make an account with a key: its id, its key's id, the key. Sent once, whatever comes of it."""
+    ) -> NewAccount:
+        """Make an account with a key. Sent once, whatever comes of it. Refused with the reason KeyLifetime: the
+        organisation demands a lifetime, or a shorter one.
+        """
 
     async def account_name(self, project: Project, admin_key: Hidden, account_id: str) -> str:
         """NotFound: there is no such account."""

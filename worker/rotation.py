@@ -144,16 +144,17 @@ class Rotation:
 
     async def _mint(self, target: Target, account: Account, admin_key: Hidden) -> MintedKey:
         access, lifetime = account.access, target.key_lifetime
-        account_id, key_id, value = await self.restraint.send(
+        asked_at = self.clock.now()
+        made = await self.restraint.send(
             access,
             admin_key,
             lambda: self.openai.create_account(access.project, admin_key, account.name, lifetime),
             kind="create",
         )
-        expires = self.clock.now() + lifetime if lifetime is not None else None
-        return MintedKey(
-            replace(account, id=account_id, key_id=key_id, expires_at=expires, key_digest=value.digest()), value
-        )
+        # Without a time from OpenAI: too early is safe, too late is not.
+        expires = made.expires_at or (asked_at + lifetime if lifetime is not None else None)
+        known = replace(account, id=made.id, key_id=made.key_id, expires_at=expires, key_digest=made.value.digest())
+        return MintedKey(known, made.value)
 
     async def _verify(self, target: Target, minted: MintedKey, written_at: float) -> None:
         """Wait until OpenAI accepts the key; a place among the concurrent targets is not kept for it."""
