@@ -10,7 +10,7 @@ import pytest
 from tests.builders import NOW, SECRET, source
 from tests.test_clocks import StoppedClock
 from tests.virtual_time import run_virtually
-from worker.announcing import Announcer, event_object, status_patch
+from worker.announcing import Announcer, outcome_event, status_patch
 from worker.errors import Conflict, Forbidden, NotFound, RotatorError, Unanswered
 from worker.generators import GENERATORS
 from worker.model import JSON, Answer, Outcome, Ref, Resource, Result, Source
@@ -110,7 +110,7 @@ def test_a_status_of_another_shape_is_replaced(conditions: object) -> None:
 )
 def test_an_event_is_about_the_source(result: Result, created: bool, kind: str, reason: str) -> None:
     """So that `kubectl describe` shows it there."""
-    event = event_object(source(), outcome(result), created=created, now=NOW)
+    event = outcome_event(source(), outcome(result), created=created, now=NOW)
     assert event is not None
     assert (event["type"], event["reason"], event["message"]) == (kind, reason, "words")
     assert event["involvedObject"] == {
@@ -125,11 +125,11 @@ def test_an_event_is_about_the_source(result: Result, created: bool, kind: str, 
 
 def test_nothing_happened_is_no_event() -> None:
     """Every run would make one."""
-    assert event_object(source(), outcome(Result.KEPT), created=False, now=NOW) is None
+    assert outcome_event(source(), outcome(Result.KEPT), created=False, now=NOW) is None
 
 
 def names(*outcomes: Outcome, of: Source | None = None) -> list[str]:
-    events = [event_object(of or source(), item, created=False, now=NOW) for item in outcomes]
+    events = [outcome_event(of or source(), item, created=False, now=NOW) for item in outcomes]
     return [event["metadata"]["name"] for event in events if event is not None]
 
 
@@ -150,7 +150,7 @@ def test_an_events_name_is_one_that_kubernetes_allows(name: str) -> None:
 
 def test_a_long_message_is_cut_for_an_event() -> None:
     """The API server would refuse it."""
-    event = event_object(source(), outcome(Result.FAILED, "x" * 5000), created=False, now=NOW)
+    event = outcome_event(source(), outcome(Result.FAILED, "x" * 5000), created=False, now=NOW)
     assert event is not None
     assert len(event["message"]) <= 1024
 

@@ -54,6 +54,7 @@ from worker.model import (
     Failures,
     GeneratorNote,
     Hidden,
+    Hold,
     Intent,
     Project,
     ProjectAccess,
@@ -71,6 +72,7 @@ TIMES = st.datetimes(min_value=datetime(2020, 1, 1), max_value=datetime(2100, 1,
     lambda time: time.replace(microsecond=0)
 )
 MAYBE_TIME = st.none() | TIMES
+HOLDS = st.builds(Hold, TEXTS, TIMES, st.none() | TEXTS)
 DURATIONS = st.integers(0, 10**7).map(lambda seconds: timedelta(seconds=seconds))
 
 
@@ -89,7 +91,7 @@ def entries(draw: st.DrawFn) -> Entry:
     names = draw(st.lists(TEXTS, unique=True, max_size=4))
     cut = draw(st.integers(0, len(names)))
     history = [
-        draw(st.builds(Publication, accounts(name), TIMES, MAYBE_TIME, MAYBE_TIME, st.none() | TEXTS))
+        draw(st.builds(Publication, accounts(name), TIMES, MAYBE_TIME, MAYBE_TIME, st.none() | HOLDS))
         for name in names[:cut]
     ]
     unpublished = [draw(st.builds(Intent, accounts(name), TIMES, TIMES, MAYBE_TIME)) for name in names[cut:]]
@@ -174,6 +176,8 @@ MALFORMED: list[tuple[str, Any, str]] = [
     ("status.accounts.app_1.requestedAt", {}, "requestedAt"),
     ("status.accounts.app_1.expiresAt", "2026-11-24", "expiresAt"),
     ("status.accounts.app_1.held", {"by": "x"}, "held"),
+    ("status.accounts.app_1.heldSince", "then", "heldSince"),
+    ("status.accounts.app_1.heldTold", 5, "heldTold"),
     ("status.accounts.app_2.claimedUntil", None, "claimedUntil"),
     ("status.accounts.app_2.requestedAt", None, "requestedAt"),
     ("status.accounts.app_2.missedAt", "x", "missedAt"),

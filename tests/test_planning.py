@@ -39,6 +39,7 @@ from worker.model import (
     CreationPolicy,
     Entry,
     Failures,
+    Hold,
     Project,
     ProjectAccess,
     Publication,
@@ -428,9 +429,9 @@ SUPERSEDED = NOW - HOUR
         (IDLE, NOW, None, Wait(NOW + 24 * HOUR)),
         (IDLE, NOW - 24 * HOUR, None, Delete),
         (IDLE, NOW - 25 * HOUR, NOW - 26 * HOUR, Delete),
-        (IDLE, NOW - 25 * HOUR, NOW - HOUR, Wait(NOW + 23 * HOUR)),
+        (IDLE, NOW - 25 * HOUR, NOW - HOUR, Held),
         (IDLE, NOW - 25 * HOUR, NOW - 24 * HOUR, Delete),
-        (IDLE, NOW - 900 * HOUR, NOW, Wait(NOW + 24 * HOUR)),
+        (IDLE, NOW - 900 * HOUR, NOW, Held),
     ],
 )
 def test_a_previous_account_goes_by_its_policy_and_its_last_use(
@@ -453,7 +454,7 @@ def test_a_key_that_was_in_use_just_now_is_looked_at_once_more() -> None:
 
 def test_a_use_by_holders_that_were_seen_is_explained() -> None:
     """Once the containers that held it have gone, their last use does not hold it."""
-    seen_before = replace(publication(superseded_at=SUPERSEDED), held="1: my-app/app")
+    seen_before = replace(publication(superseded_at=SUPERSEDED), held=Hold("1: my-app/app", SUPERSEDED))
     assert isinstance(retirement_of(seen_before, GRACE, NOW, 24 * HOUR, NOW), Delete)
 
 

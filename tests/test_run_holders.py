@@ -47,7 +47,8 @@ def test_a_pod_keeps_a_working_key_through_any_number_of_rotations() -> None:
         assert scene.openai.use(taken)
         assert set(scene.accounts()) == {first, scene.named()["name"]}
     held = next(p for p in scene.stored_entry().history if p.account.name == first)
-    assert held.held == "1: my-app/app"
+    assert held.held is not None
+    assert held.held.why == "1: my-app/app"
     stop_pod(scene)
     scene.run()
     assert scene.accounts() == [scene.named()["name"]]

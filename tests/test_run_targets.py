@@ -495,7 +495,7 @@ def test_a_key_that_expires_is_replaced_before_it_does(scene: Scene) -> None:
     "spec", [{"refreshInterval": "0"}, {"refreshPolicy": "CreatedOnce"}, {"refreshPolicy": "OnChange"}]
 )
 def test_a_key_that_expires_is_replaced_whatever_the_source_says(scene: Scene, spec: dict[str, str]) -> None:
-    """Once, or only on change, is said of the interval; a dead key serves nobody. Ledger and Secret tell when it ends."""
+    """Once, or only on change, is said of the interval. Ledger and Secret tell when the key ends."""
     scene.apply_documented()
     annotations = {"openai-key-rotator.io/key-lifetime": "72h"}
     scene.merge(EXTERNAL_SECRET, {"metadata": {"annotations": annotations}, "spec": spec})

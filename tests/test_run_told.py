@@ -36,7 +36,7 @@ def test_the_ledger_says_why_an_old_account_stays(rotated: Scene) -> None:
     first = rotated.stored_entry()
     held = [publication.held for publication in first.history if publication.held is not None]
     assert len(held) == 1
-    assert held[0].startswith("cannot be deleted: PodsForbidden: ")
+    assert held[0].why.startswith("cannot be deleted: PodsForbidden: ")
     assert "cannot be deleted: PodsForbidden" in as_text({first.target: first}, rotated.now(), None)
     rotated.run()
     assert rotated.stored_entry().version == first.version

@@ -8,9 +8,10 @@ from datetime import timedelta
 
 from tests.builders import LEDGER, NOW, SECRET, account, empty_entry, entry, intent, minutes, publication
 from worker.ledger import Unreadable
-from worker.model import Condition, Entry, Failures, Ref
+from worker.model import Condition, Entry, Failures, Hold, Ref
 from worker.status import as_json, as_text
 
+HOLD = Hold("pod x has it", NOW - timedelta(1))
 BROKEN = Unreadable("default.broken", "since is missing")
 WELL = Condition(True, "Rotated", "well", NOW)
 
@@ -47,7 +48,7 @@ def test_an_overdue_rotation_says_for_how_long() -> None:
 def test_what_is_wrong_is_said_below_in_words() -> None:
     """The condition, the attempts, and every account but the current one with what it waits for."""
     state = entry(
-        publication("held", NOW - timedelta(2), superseded_at=NOW - timedelta(1), held="pod x has it"),
+        publication("held", NOW - timedelta(2), superseded_at=NOW - timedelta(1), held=HOLD),
         publication("old", NOW - minutes(60), superseded_at=NOW),
         publication("now", NOW),
         unpublished=(intent("lost", NOW),),
@@ -58,7 +59,7 @@ def test_what_is_wrong_is_said_below_in_words() -> None:
         "",
         "default/creds: words",
         "default/creds: 2 failed attempts, next one not before 2026-11-24T10:02:00Z",
-        "default/creds: account held superseded, held: pod x has it",
+        "default/creds: account held superseded, held since 2026-11-23T10:00:00Z: pod x has it",
         "default/creds: account old superseded, stays until 2026-11-24T10:02:00Z at least",
         "default/creds: account lost unpublished, claimed until 2026-11-24T10:00:00Z",
     ]

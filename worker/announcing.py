@@ -1,7 +1,8 @@
 """Outcomes, told to the cluster: an ExternalSecret's status, and Events on whatever asked for the target.
 
 What a reader of an ExternalSecret expects is kept: condition `Ready` with the reasons SecretSynced and
-SecretSyncedError, `refreshTime`, `syncedResourceVersion`, `binding`; Events Created, Updated, UpdateFailed.
+SecretSyncedError, `refreshTime`, `syncedResourceVersion`, `binding`; Events Created, Updated, UpdateFailed. What else
+matters to users of a target is a Warning with a reason of ours.
 Guarantees: what is true already is not written again; a failure to announce is returned, never raised, for the
 rotation that it is about has happened.
 """
@@ -9,14 +10,15 @@ rotation that it is about has happened.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from worker.codec import KEY_ROTATIONS, entry_name
 from worker.errors import Conflict, NotFound, RotatorError
 from worker.formats import format_time
-from worker.model import JSON, Outcome, Ref, Resource, Result, Source
+from worker.model import JSON, Entry, Notice, Outcome, Ref, Resource, Result, Source
 from worker.ports import Clock, Cluster
 
 EVENTS = Resource("", "v1", "events")
@@ -43,15 +45,29 @@ class Announcer:
                 pass  # deleted meanwhile: there is nobody left to tell
             except RotatorError as error:
                 problems.append(error.message)
-        event = event_object(source, outcome, created=created, now=self.clock.now())
-        if event is not None:
-            try:
-                await self.cluster.create(EVENTS, source.ref.namespace, event)
-            except Conflict:
-                pass  # its name is made of what it says: it has been said within the last hour
-            except RotatorError as error:
-                problems.append(error.message)
-        return problems
+        event = outcome_event(source, outcome, created=created, now=self.clock.now())
+        return problems + (await self._tell(source, event) if event is not None else [])
+
+    async def warn(self, source: Source, notices: Collection[Notice]) -> list[str]:
+        """An Event for each notice. What could not be told, and why."""
+        now = self.clock.now()
+        events = [_event(source, "Warning", notice.reason, notice.message, now) for notice in notices]
+        return [problem for event in events for problem in await self._tell(source, event)]
+
+    async def _tell(self, source: Source, event: JSON) -> list[str]:
+        try:
+            await self.cluster.create(EVENTS, source.ref.namespace, event)
+        except Conflict:
+            pass  # its name is made of what it says: it has been said within the last hour
+        except RotatorError as error:
+            return [error.message]
+        return []
+
+
+def ledger_source(namespace: str, entry: Entry) -> Source:
+    """A target's ledger entry, to tell about where nothing asks for the target any more."""
+    uid = entry.version.uid if entry.version is not None else ""
+    return Source(KEY_ROTATIONS, "KeyRotation", Ref(namespace, entry_name(entry.target)), uid)
 
 
 def status_patch(source: Source, secret: Ref | None, outcome: Outcome, now: datetime) -> JSON | None:
@@ -83,15 +99,20 @@ def status_patch(source: Source, secret: Ref | None, outcome: Outcome, now: date
     return {"status": status}
 
 
-def event_object(source: Source, outcome: Outcome, *, created: bool, now: datetime) -> JSON | None:
-    """The Event for an outcome; None where nothing happened. The same text has the same name."""
+def outcome_event(source: Source, outcome: Outcome, *, created: bool, now: datetime) -> JSON | None:
+    """The Event for an outcome; None where nothing happened."""
     if outcome.result is Result.ROTATED:
         kind, reason = "Normal", "Created" if created else "Updated"
     elif outcome.result in (Result.FAILED, Result.BLOCKED):
         kind, reason = "Warning", "UpdateFailed"
     else:
         return None
-    message = outcome.message[:_LONGEST_MESSAGE]
+    return _event(source, kind, reason, outcome.message, now)
+
+
+def _event(source: Source, kind: str, reason: str, message: str, now: datetime) -> JSON:
+    """An Event. The same text has the same name."""
+    message = message[:_LONGEST_MESSAGE]
     digest = hashlib.sha256(f"{source.uid}\n{reason}\n{message}".encode()).hexdigest()[:16]
     return {
         "apiVersion": "v1",

@@ -10,6 +10,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from worker import holding
 from worker.errors import Deferred, RotatorError
 from worker.formats import format_time
 from worker.model import (
@@ -155,11 +156,12 @@ def noted(target: Target) -> GeneratorNote:
 
 
 def healthy(entry: Entry, now: datetime) -> Entry:
-    """With the condition of a target whose Secret holds a key; the same text for as long as the account is."""
+    """With the condition of a target whose Secret holds a key; the same text for as long as nothing changes."""
     publication = current(entry)
     if publication is None:
         return entry
     message = f"account {publication.account.name} is current since {format_time(publication.at)}"
+    message += holding.in_words(entry)
     return entry.with_condition(True, READY, message, now)
 
 

@@ -28,6 +28,7 @@ from worker.model import (
     Failures,
     GeneratorNote,
     Hidden,
+    Hold,
     Intent,
     NamedAccount,
     Project,
@@ -78,7 +79,7 @@ def entry_object(entry: Entry) -> JSON:
             publishedAt=publication.at,
             supersededAt=publication.superseded_at,
             requestedAt=publication.requested_at,
-            held=publication.held,
+            **_hold_object(publication.held),
         )
     for intent in entry.unpublished:
         accounts[intent.account.name] = _account_object(intent.account) | _present(
@@ -89,6 +90,8 @@ def entry_object(entry: Entry) -> JSON:
         )
     condition = entry.condition
     oldest = min((publication.at for publication in entry.history), default=None)
+    held = min((publication.held.since for publication in entry.history if publication.held is not None), default=None)
+    ends = [publication.account.expires_at for publication in entry.history]
     cleanup = entry.generator.cleanup
     return {
         "spec": {
@@ -107,6 +110,8 @@ def entry_object(entry: Entry) -> JSON:
             accountCount=len(accounts),
             since=entry.since,
             oldestKeyAt=oldest,
+            heldSince=held,
+            nextExpiryAt=min((at for at in ends if at is not None), default=None),
             lastRotatedAt=entry.last_rotated_at,
             nextRotationAt=entry.next_rotation_at,
         )
@@ -148,8 +153,9 @@ def decode_entry(obj: Mapping[str, Any]) -> Entry:
         account = _account(name, stored, ref.namespace)
         published, requested = _time(stored, "publishedAt"), _time(stored, "requestedAt")
         if published is not None:
-            held = _text(stored, "held") if stored.get("held") is not None else None
-            history.append(Publication(account, published, _time(stored, "supersededAt"), requested, held))
+            superseded = _time(stored, "supersededAt")
+            held = _hold(stored, since=superseded or published)
+            history.append(Publication(account, published, superseded, requested, held))
         else:
             claimed = _time(stored, "claimedUntil")
             if requested is None or claimed is None:
@@ -178,6 +184,17 @@ def decode_entry(obj: Mapping[str, Any]) -> Entry:
         version=version_of(obj),
         stored={"spec": spec, "status": status},
     )
+
+
+def _hold_object(hold: Hold | None) -> JSON:
+    return {} if hold is None else {"held": hold.why, "heldSince": hold.since, "heldTold": hold.told}
+
+
+def _hold(stored: Mapping[str, Any], *, since: datetime) -> Hold | None:
+    """`since`: where the object does not say since when, as those of the first version do not."""
+    begun = _time(stored, "heldSince") or since
+    told = _text(stored, "heldTold") if stored.get("heldTold") is not None else None
+    return Hold(_text(stored, "held"), begun, told) if stored.get("held") is not None else None
 
 
 def _throttle_object(throttle: Throttle) -> JSON:

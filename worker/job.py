@@ -50,6 +50,7 @@ class Options:
     concurrency: int = 50
     max_wait: timedelta = timedelta(minutes=5)
     unseen_hold: timedelta = timedelta(hours=24)
+    max_hold: timedelta | None = None
     fallback_admin_key: AdminKeyRef | None = None
     force: bool = False
     dry_run: bool = False
@@ -82,7 +83,8 @@ async def run(options: Options, world: World, stop: Stop, watcher: Watcher) -> R
     )
     watcher.found(len(discovered.targets) + len(discovered.rejected), discovered.unused)
 
-    serving, retiring = _wired(options, world, info, ledger, entries, stop, watcher)
+    stages = wired(options, world, info, ledger, entries, stop, watcher)
+    serving, retiring = stages.serving, stages.retiring
     refused = await serving.refuse(discovered.rejected)
     async with alongside(serving.serve(discovered.targets)) as served:
         # Whoever is slow now is not waited for: the accounts of all others go meanwhile.
@@ -104,7 +106,18 @@ async def opened(options: Options, world: World) -> tuple[Ledger, Clock]:
     return ledger, corrected(world.clock, server_time, taken=taken)
 
 
-def _wired(
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """The stages with what they share: the run's places, what is known of projects, and nothing else."""
+
+    serving: Serving
+    retiring: Retiring
+    projects: Projects
+    observer: Observer
+    announcer: Announcer
+
+
+def wired(
     options: Options,
     world: World,
     info: RunInfo,
@@ -112,8 +125,8 @@ def _wired(
     entries: Mapping[Ref, Entry | Unreadable],
     stop: Stop,
     watcher: Watcher,
-) -> tuple[Serving, Retiring]:
-    """The stages with what they need. They share the run's places and what is known of projects, and nothing else."""
+) -> Stages:
+    """The stages of one run with what they need."""
     cluster, openai, clock = world.cluster, world.openai, world.clock
     slots = Slots(options.concurrency)
     known = [entry.throttle for entry in entries.values() if isinstance(entry, Entry) and entry.throttle is not None]
@@ -129,13 +142,15 @@ def _wired(
         narrowed=bool(options.selector),
         max_wait=options.max_wait,
         unseen_hold=options.unseen_hold,
+        max_hold=options.max_hold,
         ledger=ledger,
         projects=projects,
         observer=observer,
+        announcer=announcer,
         cluster=cluster,
         watcher=watcher,
         clock=clock,
         slots=slots,
         stop=stop,
     )
-    return serving, retiring
+    return Stages(serving, retiring, projects, observer, announcer)

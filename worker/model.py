@@ -162,10 +162,12 @@ class RefreshPolicy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The object that asked for a target: an ExternalSecret, or a generator that stands alone."""
+    """The object that asked for a target: an ExternalSecret, or a generator that stands alone; for an Event about one
+    that nothing asks for any more, its ledger entry.
+    """
 
     resource: Resource
-    kind: Literal["ExternalSecret", "OpenAI"]
+    kind: Literal["ExternalSecret", "OpenAI", "KeyRotation"]
     ref: Ref
     uid: str
     generation: int = 0
@@ -230,6 +232,18 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """Why a superseded account was not deleted although its grace has passed, and since when that is so.
+
+    `told`: the reason of the last Event about it, None where there was none.
+    """
+
+    why: str
+    since: datetime
+    told: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Publication:
     """An account whose key is or was in the target Secret; superseded when another took its place.
 
@@ -240,8 +254,7 @@ class Publication:
     at: datetime
     superseded_at: datetime | None = None
     requested_at: datetime | None = None
-    held: str | None = None
-    """Why it was not deleted although its grace has passed."""
+    held: Hold | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -472,6 +485,14 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Notice:
+    """Something that the users of a target are warned of, by an Event."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Retired:
     """What became of a target's accounts that are not current.
 
@@ -488,3 +509,4 @@ class Retired:
     next_at: datetime | None = None
     held: tuple[str, ...] = ()
     """In words: which of them stay although their grace has passed, and why."""
+    notices: tuple[Notice, ...] = ()

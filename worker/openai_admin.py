@@ -44,9 +44,8 @@ _ADVICE = {
     400: ("OpenAIRefused", "the request was refused; an archived project answers so"),
 }
 _LIFETIME = (
-    "KeyLifetime",
     "its organisation or project limits how long a key may live: set the annotation "
-    f"{PREFIX}key-lifetime of the ExternalSecret or the generator to a time within the limit, such as 720h",
+    f"{PREFIX}key-lifetime of the ExternalSecret or the generator to a time within the limit, such as 720h"
 )
 _CREATE = "create account"
 
@@ -217,7 +216,7 @@ def _raise(status: int, headers: Mapping[str, str], content: bytes, what: str) -
         )
     reason, advice = _ADVICE.get(status, ("OpenAIRefused", "the request was refused"))
     if what == _CREATE and status in (400, 422) and _is_about_expiry(content):
-        reason, advice = _LIFETIME
+        reason, advice = "KeyLifetime", _LIFETIME
     kind: type[Refused] = {403: Forbidden, 404: NotFound}.get(status, Refused)
     raise kind(reason, f"OpenAI refused to {what}: {advice} ({details})", status=status)
 

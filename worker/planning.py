@@ -15,6 +15,7 @@ from worker.bookkeeping import CLAIM, current, renew_by
 from worker.codec import MANAGED
 from worker.errors import ConfigurationError, Deferred, Refused, RotatorError, Throttled
 from worker.formats import format_duration, format_time
+from worker.holding import NOT_IDLE, POSSIBLY, UNSEEN, is_by_containers
 from worker.model import (
     CleanupKind,
     CleanupPolicy,
@@ -41,15 +42,6 @@ Secret before it makes the container, and possibly from a cache."""
 
 VOLUMES_FOLLOW = timedelta(minutes=2)
 """How long a kubelet takes to bring a mounted volume up to date."""
-
-UNSEEN = "by somebody unseen"
-"""How `held` begins in the ledger where no pod is seen to use a key that is in use."""
-
-STUCK = "cannot be deleted"
-"""How `held` begins where something else stands in the way."""
-
-POSSIBLY = "possibly"
-"""How `held` begins where it is not certain that those named carry the key."""
 
 _ADOPT = "`openai-key-rotator adopt"
 
@@ -314,9 +306,10 @@ def _owned_by_another(target: Target, secret: SecretView) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """May be deleted now."""
+    """May be deleted now. `hit`: who holds it all the same, where the longest hold has passed."""
 
     why: str
+    hit: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,6 +336,15 @@ def ripe_at(previous: Publication, cleanup: CleanupPolicy) -> datetime | None:
         return None
     grace = cleanup.grace if cleanup.kind is CleanupKind.RETAIN_LATEST else cleanup.idle
     return max(previous.superseded_at + grace, (previous.requested_at or previous.at) + CLAIM)
+
+
+def next_release(entry: Entry, now: datetime) -> datetime | None:
+    """When the next account may go that may not go yet, by grace and claim alone; None: there is none."""
+    claim = entry.claimed_until(now)
+    if claim is not None:
+        return claim
+    times = [ripe_at(publication, entry.generator.cleanup) for publication in entry.history]
+    return min((at for at in times if at is not None and at > now), default=None)
 
 
 def holders(
@@ -392,8 +394,31 @@ def retirement_of(
     *,
     consumers: Collection[Consumer] = (),
     succeeded: bool = True,
+    max_hold: timedelta | None = None,
 ) -> Delete | Wait | Held:
-    """May a superseded account go, given who consumes its Secret and when its key was last used (None: never)?"""
+    """May a superseded account go, given who consumes its Secret and when its key was last used (None: never)?
+
+    `max_hold`: since it was superseded; whoever holds it for longer loses it.
+    """
+    verdict = _retirement(previous, cleanup, last_used, unseen_hold, now, consumers=consumers, succeeded=succeeded)
+    if not isinstance(verdict, Held) or max_hold is None or previous.superseded_at is None:
+        return verdict
+    limit = previous.superseded_at + max_hold
+    if limit <= now:
+        return Delete(f"held for longer than {format_duration(max_hold)}", verdict.why)
+    return Held(verdict.why, min(limit, verdict.until or limit))
+
+
+def _retirement(
+    previous: Publication,
+    cleanup: CleanupPolicy,
+    last_used: datetime | None,
+    unseen_hold: timedelta,
+    now: datetime,
+    *,
+    consumers: Collection[Consumer],
+    succeeded: bool,
+) -> Delete | Wait | Held:
     ripe, superseded = ripe_at(previous, cleanup), previous.superseded_at
     if ripe is None or superseded is None:
         raise ValueError("a current account is not retired")
@@ -405,14 +430,19 @@ def retirement_of(
     certain, possible = holders(previous, consumers, succeeded=succeeded)
     if certain:
         return Held(_named(certain), None)
-    idle = max(superseded, last_used or superseded) + cleanup.idle
+    used = max(superseded, last_used or superseded)
+    idle = used + cleanup.idle
     if possible and idle > now:
         return Held(f"{POSSIBLY} {_named(possible)}", idle)
     if cleanup.kind is CleanupKind.IDLE:
-        return Wait(idle) if idle > now else Delete(f"its key was idle for {format_duration(cleanup.idle)}")
+        if idle > now:
+            return Held(
+                f"{NOT_IDLE} for {format_duration(cleanup.idle)}: its key was used at {format_time(used)}", idle
+            )
+        return Delete(f"its key was idle for {format_duration(cleanup.idle)}")
     limit = superseded + unseen_hold
     # A use since then is explained by holders that an earlier run has seen for certain, and that are gone now.
-    explained = previous.held is not None and not previous.held.startswith((UNSEEN, STUCK, POSSIBLY))
+    explained = previous.held is not None and is_by_containers(previous.held)
     if last_used is not None and last_used > superseded and not explained:
         settled = superseded + 2 * PROPAGATION
         if settled > now:

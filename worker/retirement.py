@@ -12,7 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from worker import bookkeeping
+from worker import bookkeeping, holding
+from worker.deletion import Deletion, Sight
 from worker.errors import (
     AdminKeyUnusable,
     ConfigurationError,
@@ -22,19 +23,19 @@ from worker.errors import (
     NotFound,
     Refused,
     RotatorError,
-    Unanswered,
 )
+from worker.holding import STUCK, STUCK_FOR_NOW
 from worker.ledger import Ledger
-from worker.model import Account, Entry, Intent, Publication, Ref, Result, Retired, SecretView
+from worker.model import Account, Entry, Intent, Notice, Publication, Result, Retired, SecretView
 from worker.observation import Observer
 from worker.planning import (
-    STUCK,
     Delete,
     Held,
     Wait,
     ended_claims,
     may_yet_publish,
     next_attempt,
+    next_release,
     retirement_of,
     ripe_at,
 )
@@ -42,24 +43,7 @@ from worker.pods import Pods
 from worker.ports import Clock
 from worker.projects import Projects
 
-FRESH = 5.0
-"""Seconds for which a look at the Secret counts as "right before" a delete."""
-_LOOKS = 3
-"""How often it is looked again where the look itself took longer than that."""
 _UNKNOWN_KEY = f"{STUCK}: the Secret holds a key that the ledger does not know: it may be this one's"
-
-
-@dataclass(slots=True)
-class _Sight:
-    """The Secret as it was seen last, and when, by the monotonic clock."""
-
-    target: Ref
-    secret: SecretView | None
-    at: float
-
-
-class _InTheSecret(RotatorError):
-    """The Secret names the account, or carries its key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +52,12 @@ class Retirement:
     pods: Pods
     projects: Projects
     observer: Observer
+    deletion: Deletion
     clock: Clock
     unseen_hold: timedelta
+    max_hold: timedelta | None
+    begun: datetime
+    """What is ripe now may go; what ripens meanwhile is the next round's, so pods are listed once."""
 
     async def retire(self, entry: Entry, *, wanted: bool, served: bool) -> Retired:
         """Delete what may go now. Raises nothing expected.
@@ -83,27 +71,21 @@ class Retirement:
             words = f"the entry is another installation's; see `openai-key-rotator adopt {entry.target}`"
             return Retired(entry.target, Result.BLOCKED, "ForeignLedger", words)
         if claim is not None:
-            return Retired(entry.target, waiting=leaving(entry), next_at=claim)
-        if served and not _ripe(entry, now) and not ended_claims(entry, now) and not self._twins(entry):
-            return _waiting(entry, now)
+            return waiting(entry, now)
+        if served and not _ripe(entry, self.begun) and not ended_claims(entry, now) and not self._twins(entry):
+            return waiting(entry, now)
         try:
             return await self._retire(entry, wanted)
-        except ConfigurationError as error:
-            # Nobody can delete these accounts until a human has given a key, say: told, and kept.
-            message = _words(error, entry)
-            await self._note(entry, wanted, error.reason, message)
-            return Retired(entry.target, Result.BLOCKED, error.reason, message, waiting=leaving(entry))
-        except ConsumersUnseen as error:
-            return Retired(entry.target, Result.BLOCKED, error.reason, error.message, waiting=leaving(entry))
         except RotatorError as error:
-            later = error.until if isinstance(error, Deferred) else None
-            message = error.message + next_attempt(later)
-            return Retired(entry.target, Result.FAILED, error.reason, message, waiting=leaving(entry), next_at=later)
+            if isinstance(error, ConfigurationError):
+                await self._note(entry, wanted, error.reason, _words(error, entry))
+            return _troubled(entry, error)
 
     async def _retire(self, entry: Entry, wanted: bool) -> Retired:
         seen, sight = await self._look(entry)
         trouble: RotatorError | None = None
         held: dict[str, str | None] = {}
+        hit: list[Notice] = []
         after = seen
         # Where the Secret is going to get another key: until then a run that was only stopped may still write its own.
         claims = ended_claims(seen, self.clock.now())
@@ -111,7 +93,7 @@ class Retirement:
         items: tuple[Publication | Intent, ...] = (*seen.history, *intents)
         for item in items:
             try:
-                after, held[item.account.name] = await self._let_go(after, item, sight)
+                after, held[item.account.name] = await self._let_go(after, item, sight, hit)
             except RotatorError as error:
                 trouble = error
                 held[item.account.name] = stuck(error)
@@ -119,16 +101,19 @@ class Retirement:
         deleted = [item.account.name for item in items if item.account.name not in left]
         try:
             for account, twin in self._twins(seen):
-                await self._delete(account, twin, sight, None, by_name=False)
+                await self.deletion.account(account, twin, sight, None, by_name=False)
         except RotatorError as error:
             trouble = error
-        after = replace(after, history=tuple(replace(p, held=held.get(p.account.name)) for p in after.history))
+        after, notices = holding.noted(after, held, self.clock.now())
         if not wanted:
             after = self._disowned(after, sight.secret, trouble)
+        elif after.condition is not None and after.condition.reason == bookkeeping.READY:
+            after = bookkeeping.healthy(after, self.clock.now())  # which says what is held
         stored = await self._save(entry, bookkeeping.told(after, trouble), deleted)
         if trouble is not None:
-            raise trouble
-        return await self._summed_up(stored, wanted, deleted, held)
+            return replace(_troubled(stored, trouble), deleted=tuple(deleted), notices=(*hit, *notices))
+        summary = await self._summed_up(stored, wanted, deleted, held)
+        return replace(summary, notices=(*hit, *notices))
 
     async def _summed_up(self, stored: Entry, wanted: bool, deleted: list[str], held: dict[str, str | None]) -> Retired:
         words = [f"deleted {', '.join(deleted)}"] if deleted else []
@@ -139,15 +124,20 @@ class Retirement:
         elif not wanted and stored.condition is not None:
             words.append(stored.condition.message)
         message = "; ".join((*words, *staying))
-        return replace(_waiting(stored, self.clock.now()), deleted=tuple(deleted), held=staying, message=message)
+        return replace(waiting(stored, self.clock.now()), deleted=tuple(deleted), held=staying, message=message)
 
-    async def _look(self, entry: Entry) -> tuple[Entry, _Sight]:
+    async def _look(self, entry: Entry) -> tuple[Entry, Sight]:
         at = self.clock.monotonic()
         seen, secret = await self.observer.reconciled(entry)
-        return seen, _Sight(entry.target, secret, at)
+        return seen, Sight(entry.target, secret, at)
 
-    async def _let_go(self, entry: Entry, item: Publication | Intent, sight: _Sight) -> tuple[Entry, str | None]:
-        """The entry without this account, where it may go and is gone; otherwise, where it is held, why."""
+    async def _let_go(
+        self, entry: Entry, item: Publication | Intent, sight: Sight, hit: list[Notice]
+    ) -> tuple[Entry, str | None]:
+        """The entry without this account, where it may go and is gone; otherwise, where it is held, why.
+
+        `hit` gets what is to be told of holders who lose it.
+        """
         item = replace(item, account=reachable(entry, item.account))
         account = item.account
         try:
@@ -159,90 +149,58 @@ class Retirement:
                 return entry, _UNKNOWN_KEY
             verdict = await self._verdict(item, entry, sight)
             if isinstance(verdict, Delete):
-                return await self._delete_all(entry, item, await self._ids(item), sight), None
+                entry, gone = await self._delete_all(entry, item, await self.deletion.ids(item), sight)
+                if gone and verdict.hit is not None and self.max_hold is not None:
+                    hit.append(holding.ended(item, verdict.hit, self.max_hold))
+                return entry, None
             return entry, verdict.why if isinstance(verdict, Held) else None
         except Refused as error:
             if await self.projects.archived(account.access, error):
                 return bookkeeping.released(entry, {account.name}), None
             raise
 
-    async def _verdict(self, previous: Publication, entry: Entry, sight: _Sight) -> Delete | Wait | Held | None:
+    async def _verdict(self, previous: Publication, entry: Entry, sight: Sight) -> Delete | Wait | Held | None:
         """Delete, Wait or Held; pods are listed and OpenAI asked for the last use only once the grace has passed."""
         now, cleanup = self.clock.now(), entry.generator.cleanup
         ripe = ripe_at(previous, cleanup)
-        if ripe is None or ripe > now:
+        if ripe is None or ripe > self.begun:
             return None
-        consumers = await self.pods.consumers(entry.target, not_before=ripe)
+        consumers = await self.pods.consumers(entry.target)
         account = previous.account
         used = await self.projects.key_last_used(account.access, account.key_id) if account.key_id else None
         there = sight.secret is not None
-        return retirement_of(previous, cleanup, used, self.unseen_hold, now, consumers=consumers, succeeded=there)
+        return retirement_of(
+            previous,
+            cleanup,
+            used,
+            self.unseen_hold,
+            now,
+            consumers=consumers,
+            succeeded=there,
+            max_hold=self.max_hold,
+        )
 
-    async def _delete(
-        self,
-        account: Account,
-        account_id: str | None,
-        sight: _Sight,
-        requested_at: datetime | None,
-        *,
-        by_name: bool = True,
-    ) -> bool:
-        """Delete an account, unless the Secret names it or carries its key. True: OpenAI confirms that it is gone."""
-        if account_id is None:
-            return False
-
-        async def ready() -> None:
-            await self._look_again(sight)
-            carried = sight.secret is not None and account_id == account.id and sight.secret.carries(account)
-            named = sight.secret.named if sight.secret is not None else None
-            if carried or (named is not None and (named.id == account_id or (by_name and named.name == account.name))):
-                raise _InTheSecret("InTheSecret", f"account {account.name} is in its Secret")
-
-        try:
-            shown_from = requested_at and requested_at + bookkeeping.CLAIM
-            return await self.projects.delete_account(account.access, account_id, ready=ready, shown_from=shown_from)
-        except _InTheSecret:
-            return False
-
-    async def _look_again(self, sight: _Sight) -> None:
-        """See to it that the Secret was looked at right before; again, where the look itself took too long."""
-        for _ in range(_LOOKS):
-            if self.clock.monotonic() - sight.at <= FRESH:
-                return
-            at = self.clock.monotonic()
-            sight.secret = await self.observer.secret(sight.target)
-            sight.at = at  # only now: a look that failed is none
-        if self.clock.monotonic() - sight.at > FRESH:
-            raise Unanswered(
-                "TooSlow", f"nothing is deleted while reading Secret {sight.target} takes over {FRESH:.0f} s"
-            )
-
-    async def _settle(self, entry: Entry, intent: Intent, sight: _Sight) -> Entry:
+    async def _settle(self, entry: Entry, intent: Intent, sight: Sight) -> Entry:
         """Delete every account that the intent made: by its id, and by its name in a list begun after its claim.
 
         Where neither is known the intent stays until a second such list confirms it. Where its run died, it may have
         been published, and then somebody may hold its key: it goes as a publication does.
         """
         account = intent.account
-        ids = await self._ids(intent)
+        ids = await self.deletion.ids(intent)
         if not ids:
             listing = await self.projects.listing(account.access, not_before=intent.claimed_until)
             return bookkeeping.missed(entry, account.name, listing.begun_at)
         if not intent.refused:
             return bookkeeping.presumed(entry, intent, ids[0], self.clock.now())
-        return await self._delete_all(entry, intent, ids, sight)
+        return (await self._delete_all(entry, intent, ids, sight))[0]
 
-    async def _ids(self, item: Publication | Intent) -> list[str]:
-        """Every account that its request made: something on the way may have sent it twice, or lost the answer."""
-        account, requested = item.account, item.requested_at
-        appeared = item.claimed_until if isinstance(item, Intent) else requested and requested + bookkeeping.CLAIM
-        listing = await self.projects.listing(account.access, not_before=appeared)
-        return sorted({*listing.ids_of(account.name), *([account.id] if account.id is not None else [])})
-
-    async def _delete_all(self, entry: Entry, item: Publication | Intent, ids: list[str], sight: _Sight) -> Entry:
-        """The entry without the item, where all of its accounts are gone now."""
-        confirmed = [await self._delete(item.account, account_id, sight, item.requested_at) for account_id in ids]
-        return bookkeeping.released(entry, {item.account.name}) if all(confirmed) else entry
+    async def _delete_all(
+        self, entry: Entry, item: Publication | Intent, ids: list[str], sight: Sight
+    ) -> tuple[Entry, bool]:
+        """The entry without the item, where all of its accounts are gone now; and whether they are."""
+        gone = await self.deletion.all_of(item, ids, sight)
+        return (bookkeeping.released(entry, {item.account.name}), True) if gone else (entry, False)
 
     def _twins(self, entry: Entry) -> list[tuple[Account, str]]:
         """Other accounts with the name of a published one, in lists that this run has read: a create was repeated on
@@ -265,6 +223,7 @@ class Retirement:
             reason, message = "TargetGone", "its Secret is gone: its accounts go when their grace has passed"
         else:
             reason, message = "SourceGone", "nothing asks for this Secret any more: delete it to let its account go"
+        message += holding.in_words(entry)
         return replace(entry, next_rotation_at=None).with_condition(False, reason, message, self.clock.now())
 
     async def _save(self, before: Entry, after: Entry, deleted: list[str]) -> Entry:
@@ -288,7 +247,7 @@ class Retirement:
 def stuck(error: RotatorError) -> str:
     """For the ledger, so the same in every run: what only waiting can mend is told by its reason alone."""
     lasting = isinstance(error, ConfigurationError | ConsumersUnseen)
-    return f"{STUCK}: {error.reason}" + (f": {error.message}" if lasting else "")
+    return f"{STUCK}: {error.reason}: {error.message}" if lasting else f"{STUCK_FOR_NOW}: {error.reason}"
 
 
 def reachable(entry: Entry, account: Account) -> Account:
@@ -311,6 +270,15 @@ def leaving(entry: Entry) -> int:
     return len(entry.unpublished) + sum(p.superseded_at is not None for p in entry.history)
 
 
+def _troubled(entry: Entry, error: RotatorError) -> Retired:
+    """What is told where something stands in the way: of a human's doing (BLOCKED), or that may pass (FAILED)."""
+    if isinstance(error, ConfigurationError | ConsumersUnseen):
+        return Retired(entry.target, Result.BLOCKED, error.reason, _words(error, entry), waiting=leaving(entry))
+    later = error.until if isinstance(error, Deferred) else None
+    message = error.message + next_attempt(later)
+    return Retired(entry.target, Result.FAILED, error.reason, message, waiting=leaving(entry), next_at=later)
+
+
 def _words(trouble: RotatorError, entry: Entry) -> str:
     """Why accounts of a target stay that should go, and what can be done about it."""
     if not isinstance(trouble, ConfigurationError):
@@ -320,11 +288,6 @@ def _words(trouble: RotatorError, entry: Entry) -> str:
     return f"{leaving(entry)} accounts cannot be deleted: {trouble.message}{note}"
 
 
-def _waiting(entry: Entry, now: datetime) -> Retired:
+def waiting(entry: Entry, now: datetime) -> Retired:
     """What stays, and when the next of it may go; what was ripe and stayed is the next run's."""
-    times = [ripe_at(publication, entry.generator.cleanup) for publication in entry.history]
-    return Retired(
-        entry.target,
-        waiting=leaving(entry),
-        next_at=min((t for t in times if t is not None and t > now), default=None),
-    )
+    return Retired(entry.target, waiting=leaving(entry), next_at=next_release(entry, now))

@@ -1,6 +1,7 @@
-"""Retire for every entry: what may go now, then, after one wait for all together, what may go soon.
+"""Retire for every entry, in each namespace once: now, or, where something may go soon, after one wait for all of them.
 
-The second round does not wait for who is slow in the first.
+So pods are listed once per namespace and run; but for what turns out only now to go soon (its Secret was deleted): it
+waits as well. That round does not wait for who is slow in the first.
 Guarantees: everything comes from the ledger, read again; an entry is taken for abandoned only if it was there before
 discovery and discovery would have found what asks for it; a suspended target is left alone.
 """
@@ -9,24 +10,40 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from worker.concurrency import Crash, Slots, Stop, alongside, for_each
+from worker.announcing import Announcer, ledger_source
+from worker.concurrency import Crash, Done, Slots, Stop, alongside, for_each
+from worker.deletion import Deletion
 from worker.discovery import Discovered
 from worker.errors import OutOfReach
 from worker.ledger import Ledger
-from worker.model import Entry, Ref, Result, Retired
+from worker.model import Entry, Ref, Result, Retired, Source
 from worker.observation import Observer
-from worker.planning import ended_claims, ripe_at
+from worker.planning import ended_claims, next_release, ripe_at
 from worker.pods import Pods
 from worker.ports import Clock, Cluster, Watcher
 from worker.projects import Projects
-from worker.retirement import Retirement, leaving
+from worker.retirement import Retirement, leaving, waiting
 
 PATIENCE = 1 / 3
 """Of the time that is left: for so long all of the first round is waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Who asks for which target, rejected ones too; and which of them this run has looked at."""
+
+    sources: Mapping[Ref, Source]
+    served: Collection[Ref]
+
+    @classmethod
+    def of(cls, discovered: Discovered) -> _Asked:
+        sources = {item.secret: item.source for item in discovered.rejected if item.secret is not None}
+        sources |= {target.ref: target.source for target in discovered.targets}
+        return cls(sources, frozenset(target.ref for target in discovered.targets))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +55,11 @@ class Retiring:
     narrowed: bool
     max_wait: timedelta
     unseen_hold: timedelta
+    max_hold: timedelta | None
     ledger: Ledger
     projects: Projects
     observer: Observer
+    announcer: Announcer
     cluster: Cluster
     watcher: Watcher
     clock: Clock
@@ -52,23 +71,29 @@ class Retiring:
         if self.stop.reason is not None:
             return []
         busy = frozenset(under_way)
-        served = {target.ref for target in discovered.targets}
-        wanted = served | {item.secret for item in discovered.rejected if item.secret is not None}
+        asked = _Asked.of(discovered)
         suspended = {target.ref for target in discovered.targets if target.suspended}
         try:
             entries = {
                 ref: entry
                 for ref, entry in (await self._entries()).items()
-                if ref not in suspended and ref not in busy and (ref in wanted or self._abandoned(ref))
+                if ref not in suspended and ref not in busy and (ref in asked.sources or self._abandoned(ref))
             }
-            retirement = self._retirement(entries)
+            soon = self._soon(entries)
+            places = {ref.namespace for ref in soon}
             done: dict[Ref, Retired] = {}
+            now = [entry for ref, entry in entries.items() if ref.namespace not in places]
             with self.slots.room_for({ref.namespace for ref, entry in entries.items() if leaving(entry)}):
-                async with alongside(self._retire_all(retirement, entries, wanted, served, done)) as first:
-                    # As in serving: what may go soon is not kept by whoever is slow now.
+                async with alongside(self._retire_all(now, asked, done)) as first:
+                    # What may go soon is not kept by whoever is slow now.
                     await asyncio.wait({first}, timeout=self.stop.remaining * PATIENCE)
-                    soon = await self._retire_soon(retirement, dict(done), wanted, served)
-            retired = first.result() | soon
+                    soon |= self._found_soon(done.values())
+                    later = {ref for ref in entries if ref.namespace in places} | soon.keys()
+                    waited = await self._retire_later(soon, later, asked)
+            for ref, item in waited.items():
+                before = done[ref].deleted if ref in done else ()
+                done[ref] = replace(item, deleted=before + item.deleted)
+            retired = done
         except OutOfReach as error:
             # What was rotated is done and told; deleting is the next run's.
             ledger = Ref(self.ledger.namespace, "keyrotations")
@@ -94,59 +119,84 @@ class Retiring:
             self.watcher.retired(item)
         return found
 
-    async def _retire_soon(
-        self, retirement: Retirement, first: dict[Ref, Retired], wanted: Collection[Ref], served: Collection[Ref]
+    def _soon(self, entries: Mapping[Ref, Entry]) -> dict[Ref, datetime]:
+        """The targets that have something which may go within the longest wait, and when."""
+        now = self.clock.now()
+        times = {ref: next_release(entry, now) for ref, entry in entries.items() if entry.ledger == self.ledger.uid}
+        return {ref: at for ref, at in times.items() if at is not None and at <= self._horizon()}
+
+    def _found_soon(self, done: Collection[Retired]) -> dict[Ref, datetime]:
+        times = {item.target: item.next_at for item in done}
+        return {ref: at for ref, at in times.items() if at is not None and at <= self._horizon()}
+
+    def _horizon(self) -> datetime:
+        return self.clock.now() + min(self.max_wait, timedelta(seconds=self.stop.remaining))
+
+    async def _retire_later(
+        self, soon: Mapping[Ref, datetime], later: Collection[Ref], asked: _Asked
     ) -> dict[Ref, Retired]:
-        """Wait, once, for all that may go within the longest wait, and retire it."""
-        horizon = self.clock.now() + min(self.max_wait, timedelta(seconds=self.stop.remaining))
-        soon = {r.target: r.next_at for r in first.values() if r.next_at is not None and r.next_at <= horizon}
+        """Wait, once, for all that may go soon, and retire it and what else there is in its namespaces."""
         if not soon:
             return {}
         until = max(soon.values())
         self.watcher.waiting(len(soon), until)
         await self.stop.sleep((until - self.clock.now()).total_seconds() + 1)
+        entries = {ref: entry for ref, entry in (await self._entries()).items() if ref in later}
         if self.stop.reason is not None:
-            return {}
-        entries = {ref: entry for ref, entry in (await self._entries()).items() if ref in soon}
-        second = await self._retire_all(retirement, entries, wanted, served, {})
-        return {ref: replace(item, deleted=first[ref].deleted + item.deleted) for ref, item in second.items()}
+            return {ref: waiting(entry, self.clock.now()) for ref, entry in entries.items()}
+        done: dict[Ref, Retired] = {}
+        await self._retire_all(entries.values(), asked, done)
+        return done
 
     async def _entries(self) -> dict[Ref, Entry]:
         return {ref: entry for ref, entry in (await self.ledger.read_all()).items() if isinstance(entry, Entry)}
 
-    def _retirement(self, entries: Collection[Ref]) -> Retirement:
+    def _retirement(self, entries: Collection[Entry]) -> Retirement:
+        """For one round: what it sees of pods is as of now."""
         secrets: defaultdict[str, set[str]] = defaultdict(set)
-        for ref in entries:
-            secrets[ref.namespace].add(ref.name)
-        pods = Pods(self.cluster, self.clock, {namespace: frozenset(names) for namespace, names in secrets.items()})
-        return Retirement(self.ledger, pods, self.projects, self.observer, self.clock, self.unseen_hold)
+        for entry in entries:
+            secrets[entry.target.namespace].add(entry.target.name)
+        return Retirement(
+            self.ledger,
+            Pods(self.cluster, {namespace: frozenset(names) for namespace, names in secrets.items()}),
+            self.projects,
+            self.observer,
+            Deletion(self.projects, self.observer, self.clock),
+            self.clock,
+            self.unseen_hold,
+            self.max_hold,
+            self.clock.now(),
+        )
 
     def _abandoned(self, ref: Ref) -> bool:
         """Was this target known before discovery, and would discovery have found it if something asked for it?"""
         in_scope = not self.namespaces or ref.namespace in self.namespaces
         return ref in self.known and in_scope and not self.narrowed
 
-    async def _retire_all(
-        self,
-        retirement: Retirement,
-        entries: dict[Ref, Entry],
-        wanted: Collection[Ref],
-        served: Collection[Ref],
-        done: dict[Ref, Retired],
-    ) -> dict[Ref, Retired]:
+    async def _retire_all(self, entries: Collection[Entry], asked: _Asked, done: dict[Ref, Retired]) -> None:
         """Retire for each entry; `done` gets each result at once."""
+        retirement = self._retirement(entries)
 
         async def one(entry: Entry) -> Retired:
             ref = entry.target
-            done[ref] = await retirement.retire(entry, wanted=ref in wanted, served=ref in served)
-            return done[ref]
+            retired = await retirement.retire(entry, wanted=ref in asked.sources, served=ref in asked.served)
+            await self._announce(asked.sources.get(ref), entry, retired)
+            return retired
 
-        ended = await for_each(
-            entries.values(), one, slots=self.slots, stop=self.stop, tenant=lambda entry: entry.target.namespace
+        def ended(item: Done[Entry, Retired]) -> None:
+            ref, value = item.item.target, item.value
+            if isinstance(value, Crash):
+                value = Retired(ref, Result.FAILED, value.reason, value.message)
+            done[ref] = value
+
+        await for_each(
+            entries, one, slots=self.slots, stop=self.stop, tenant=lambda entry: entry.target.namespace, ended=ended
         )
-        return {
-            item.item.target: Retired(item.item.target, Result.FAILED, item.value.reason, item.value.message)
-            if isinstance(item.value, Crash)
-            else item.value
-            for item in ended
-        }
+
+    async def _announce(self, source: Source | None, entry: Entry, retired: Retired) -> None:
+        """Warn those who asked for the target; where nobody does any more, whoever looks at its ledger entry."""
+        if not retired.notices:
+            return
+        subject = source or ledger_source(self.ledger.namespace, entry)
+        for problem in await self.announcer.warn(subject, retired.notices):
+            self.watcher.not_announced(entry.target, problem)

@@ -155,6 +155,13 @@ _OPTIONS = (
         "DURATION",
     ),
     _Option(
+        "max-hold",
+        _positive,
+        None,
+        "delete a superseded key after this, whoever holds it; default: while a container holds it, never",
+        "DURATION",
+    ),
+    _Option(
         "allow-host",
         named_origin,
         (),
@@ -262,6 +269,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], pod_namespace: str | 
             concurrency=values["concurrency"],
             max_wait=values["max-wait"],
             unseen_hold=values["unseen-hold"],
+            max_hold=values["max-hold"],
             fallback_admin_key=AdminKeyRef(Ref(ledger_namespace, fallback[0]), fallback[1]) if fallback else None,
             force=values["force"],
             dry_run=values["dry-run"],

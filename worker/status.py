@@ -11,7 +11,7 @@ from datetime import datetime
 from worker.codec import entry_object
 from worker.formats import format_time
 from worker.ledger import Unreadable
-from worker.model import JSON, Entry, Ref
+from worker.model import JSON, Entry, Publication, Ref
 from worker.planning import ripe_at
 from worker.reporting import age, table
 
@@ -93,11 +93,20 @@ def _accounts(entry: Entry) -> Iterable[tuple[str, str]]:
         if ripe is None:
             yield publication.account.name, "current"
         elif publication.held is not None:
-            yield publication.account.name, f"superseded, held: {publication.held}"
+            hold = publication.held
+            yield (
+                publication.account.name,
+                f"superseded, held since {format_time(hold.since)}: {hold.why}{_end(publication)}",
+            )
         else:
             yield publication.account.name, f"superseded, stays until {format_time(ripe)} at least"
     for intent in entry.unpublished:
         yield intent.account.name, f"unpublished, claimed until {format_time(intent.claimed_until)}"
+
+
+def _end(publication: Publication) -> str:
+    at = publication.account.expires_at
+    return "" if at is None else f"; its key ends at {format_time(at)}"
 
 
 def _described(ref: Ref, entry: Entry | Unreadable, ledger: str | None) -> JSON:

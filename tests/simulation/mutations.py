@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,17 +28,24 @@ class Mutation:
     name: str
     module: str
     patch: str
-    """Hunks, with a line `@@` between them; a last line may be the beginning of one."""
+    """Hunks, with a line `@@` between them, and the name of the module where it is another; a last line may be the
+    beginning of one.
+    """
 
-    def apply(self, source: str) -> str:
-        """The source with the mistake. Raises LookupError where it has not got the lines that are to change."""
-        for hunk in self.patch.strip("\n").split("\n@@\n"):
+    def apply(self, sources: Mapping[str, str]) -> dict[str, str]:
+        """The modules with the mistake. Raises LookupError where one has not got the lines that are to change."""
+        changed: dict[str, str] = {}
+        module = self.module
+        for part in re.split(r"^(?=@@)", self.patch.strip("\n"), flags=re.MULTILINE):
+            head, hunk = re.fullmatch(r"(?:@@ ?(\w*)\n)?(.*?)\n?", part, re.DOTALL).groups()  # type: ignore[union-attr]
+            module = head or module
             lines = hunk.split("\n")
             old, new = ("\n".join(line[1:] for line in lines if line[0] in (" ", sign)) for sign in ("-", "+"))
+            source = changed.get(module, sources[module])
             if old not in source:
-                raise LookupError(f"worker/{self.module}.py has changed: mend the mutation {self.name!r}")
-            source = source.replace(old, new)
-        return source
+                raise LookupError(f"worker/{module}.py has changed: mend the mutation {self.name!r}")
+            changed[module] = source.replace(old, new)
+        return changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +126,8 @@ MUTATIONS = (
         "an account is deleted without a look at the Secret",
         "retirement",
         """
--        return seen, _Sight(entry.target, secret, at)
-+        return seen, _Sight(entry.target, None, at + 1e9)
+-        return seen, Sight(entry.target, secret, at)
++        return seen, Sight(entry.target, None, at + 1e9)
 @@
 -        seen, secret = await self.observer.reconciled(entry)
 +        seen, secret = entry, None
@@ -128,7 +136,7 @@ MUTATIONS = (
     Mutation(
         "I3",
         "a look at the Secret counts however long ago it was",
-        "retirement",
+        "deletion",
         """
 -            await self._look_again(sight)
 """,
@@ -156,7 +164,7 @@ MUTATIONS = (
         "nobody is asked who holds a key",
         "retirement",
         """
--        consumers = await self.pods.consumers(entry.target, not_before=ripe)
+-        consumers = await self.pods.consumers(entry.target)
 +        consumers = ()
 """,
     ),
@@ -240,10 +248,10 @@ MUTATIONS = (
         """
 -            listing = await self.projects.listing(account.access, not_before=intent.claimed_until)
 +            listing = await self.projects.listing(account.access)
-@@
+@@ deletion
 -        listing = await self.projects.listing(account.access, not_before=appeared)
 +        listing = await self.projects.listing(account.access)
-@@
+@@ retirement
 -        if claim is not None:
 +        if False:
 @@
@@ -271,11 +279,11 @@ MUTATIONS = (
     Mutation(
         "I4",
         "an account that was made twice is forgotten with the first",
-        "retirement",
+        "deletion",
         """
 -        return sorted({*listing.ids_of(account.name), *([account.id] if account.id is not None else [])})
 +        return [account.id] if account.id is not None else list(listing.ids_of(account.name))
-@@
+@@ retirement
 -            for account, twin in self._twins(seen):
 +            for account, twin in ():
 """,
@@ -327,13 +335,18 @@ MUTATIONS = (
 )
 
 
+def sources() -> dict[str, str]:
+    """The worker's code as it is, by module."""
+    return {path.stem: path.read_text() for path in (ROOT / "worker").glob("*.py")}
+
+
 def search_with(mutation: Mutation) -> Caught:
     """Search with this mistake in a copy of the worker, until it is caught or all seeds are played."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         shutil.copytree(ROOT / "worker", directory / "worker", ignore=shutil.ignore_patterns("__pycache__"))
-        path = directory / "worker" / f"{mutation.module}.py"
-        path.write_text(mutation.apply(path.read_text()))
+        for module, source in mutation.apply(sources()).items():
+            (directory / "worker" / f"{module}.py").write_text(source)
         done = subprocess.run(
             [sys.executable, "-P", "-m", "tests.simulation", "--until-violation", f"--seeds={SEEDS}", "--jobs=1"],
             cwd=directory,

@@ -21,8 +21,9 @@ from tests.scene import LEDGER
 from tests.simulation.stage import INTERVALS, PROJECTS, TARGETS, Stage, named
 from worker.codec import CURRENT, entry_name
 from worker.formats import parse_time
+from worker.holding import NOT_IDLE, POSSIBLY, STUCK, UNSEEN
 from worker.model import CleanupKind, Ref
-from worker.planning import LARGEST_SLACK, POSSIBLY, PROPAGATION, STUCK, UNSEEN
+from worker.planning import LARGEST_SLACK, PROPAGATION
 
 CLOCKS = 10.0
 """Seconds that a run's idea of the time may be off: the API server's `Date`, and what is tolerated."""
@@ -293,7 +294,7 @@ class Oracle:
         recorded = self._entries[made.target].get(made.name, {})
         noticed = recorded.get("supersededAt")
         superseded = max(superseded, self._moment(noticed) if noticed is not None else 0.0)
-        if not recorded.get("held", UNSEEN).startswith((UNSEEN, STUCK, POSSIBLY)):
+        if not recorded.get("held", UNSEEN).startswith((UNSEEN, STUCK, POSSIBLY, NOT_IDLE)):
             self._seen_held.add(account)  # a container that started in between may have been taken for a holder
         self._check_unused(account, made, run.uses.get(made.key_id), superseded)
 

@@ -6,8 +6,7 @@ from collections import Counter
 
 import pytest
 
-from tests.scene import ROOT
-from tests.simulation.mutations import MUTATIONS, Mutation, search_with
+from tests.simulation.mutations import MUTATIONS, Mutation, search_with, sources
 
 QUICK = ("the intent is written after the create", "404 is taken for gone without a list", "the ledger keeps keys")
 
@@ -15,10 +14,11 @@ QUICK = ("the intent is written after the create", "404 is taken for gone withou
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
 def test_a_mutation_is_one_of_the_code_as_it_is(mutation: Mutation) -> None:
     """A list that does not follow the code would prove nothing."""
-    source = (ROOT / "worker" / f"{mutation.module}.py").read_text()
-    mutated = mutation.apply(source)
-    assert mutated != source
-    compile(mutated, mutation.module, "exec")
+    mutated = mutation.apply(sources())
+    assert mutation.module in mutated
+    for module, source in mutated.items():
+        assert source != sources()[module]
+        compile(source, module, "exec")
 
 
 def test_every_invariant_that_code_can_break_is_broken() -> None:
@@ -37,4 +37,4 @@ def test_a_mistake_is_caught(mutation: Mutation) -> None:
 def test_a_mutation_that_does_not_fit_is_an_error() -> None:
     """It names the module and the mutation to mend."""
     with pytest.raises(LookupError, match="mend the mutation 'none'"):
-        Mutation("I1", "none", "model", "-no such line\n+another").apply("x = 1\n")
+        Mutation("I1", "none", "model", "-no such line\n+another").apply({"model": "x = 1\n"})
