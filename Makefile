@@ -54,7 +54,7 @@ manifests: $(INSTALLED) ## Build every kustomization (components are built by th
 	  echo "$$(dirname "$$file") builds"; \
 	done
 
-control-plane: $(INSTALLED) ## Build the real API server for tests: needs Go, takes minutes the first time
+control-plane: $(INSTALLED) ## Build the real API server and a cluster around it for tests: needs Go, takes minutes the first time
 	@$(BIN)/python -m tests.cluster.build
 
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \

@@ -1,4 +1,5 @@
-"""A real control plane on this machine, for as long as a test session: etcd, kube-apiserver and the controllers.
+"""A real control plane on this machine, for as long as a test session: etcd, kube-apiserver, the controllers, and where
+pods are to run a scheduler and a node whose kubelet is played by kwok.
 
 Guarantees: it listens on loopback only; all its files are below the given directory; no process of it outlives the
 context or this process, however they end; tokens are made anew each time and are never printed. Its data is thrown
@@ -17,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from tests.cluster import guard
 from tests.cluster.endpoint import Endpoint, call, kubeconfig_for, write_private
@@ -25,8 +27,14 @@ __all__ = ["MODULE", "Endpoint", "StartFailed", "cache_directory", "control_plan
 
 MODULE = Path(__file__).parent
 """Where go.mod pins what is built."""
+KWOK_MODULE = MODULE / "kwok"
+"""The same for kwok, which needs other versions of the same libraries."""
+STAGES = "kwok-stages.yaml"
+"""Next to the programs: what kwok does to nodes and pods."""
 STARTS = 3
 """A port that was free may be taken by the time it is used: then everything starts again on others."""
+NODE = "node"
+"""The one that pods are scheduled to, where there are nodes."""
 START_TIMEOUT = 120.0
 """Seconds. It takes 3 on an idle machine."""
 LOG_TAIL = 4000
@@ -37,36 +45,48 @@ class StartFailed(Exception):
 
 
 def cache_directory() -> Path:
-    """Where `make control-plane` puts the programs: a folder of its own for each state of go.mod and go.sum."""
+    """Where `make control-plane` puts the programs: a folder of its own for each state of what pins them."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    pinned = hashlib.sha256((MODULE / "go.mod").read_bytes() + (MODULE / "go.sum").read_bytes())
+    pinned = hashlib.sha256()
+    for module in (MODULE, KWOK_MODULE):
+        pinned.update((module / "go.mod").read_bytes() + (module / "go.sum").read_bytes())
     return cache / "openai-key-rotator" / "control-plane" / pinned.hexdigest()[:16]
 
 
-def find_binaries(*, controllers: bool = False) -> Path | None:
+def find_binaries(*, controllers: bool = False, nodes: bool = False) -> Path | None:
     """The folder with the programs, complete: the one named by KUBEBUILDER_ASSETS, else the project's cache."""
-    programs = ["kube-apiserver", "etcd", *(["kube-controller-manager"] if controllers else [])]
+    programs = ["kube-apiserver", "etcd"]
+    if controllers or nodes:
+        programs.append("kube-controller-manager")
+    if nodes:
+        programs += ["kube-scheduler", "kwok"]
     assets = os.environ.get("KUBEBUILDER_ASSETS")
     for directory in [*([Path(assets)] if assets else []), cache_directory()]:
-        if all(os.access(directory / name, os.X_OK) for name in programs):
+        complete = all(os.access(directory / name, os.X_OK) for name in programs)
+        if complete and (not nodes or (directory / STAGES).is_file()):
             return directory
     return None
 
 
 @contextmanager
-def control_plane(directory: Path, *, controllers: bool = False) -> Iterator[Endpoint]:
+def control_plane(directory: Path, *, controllers: bool = False, nodes: bool = False) -> Iterator[Endpoint]:
     """Run etcd and kube-apiserver, and with `controllers` the controller manager, and wait until they are ready.
 
     With controllers, deleted namespaces go, and owner references count: those of and to a CRD's objects from half a
     minute after it was installed, for the garbage collector looks for new kinds that often.
+
+    With `nodes` it is a whole cluster, controllers included: pods are scheduled to the one node there is, and run, by
+    what their status says. No process runs: kwok writes what a kubelet would write, and leaves alone what a test has
+    written to the status of a pod that runs.
     """
-    binaries = find_binaries(controllers=controllers)
+    binaries = find_binaries(controllers=controllers, nodes=nodes)
     if binaries is None:
         raise StartFailed("no control plane here: `make control-plane` builds it")
     for attempt in range(1, STARTS + 1):
         with ExitStack() as processes:
             try:
-                endpoint = _start(processes, binaries, directory / f"start-{attempt}", controllers=controllers)
+                place = directory / f"start-{attempt}"
+                endpoint = _start(processes, binaries, place, controllers=controllers or nodes, nodes=nodes)
             except _PortTaken as error:
                 if attempt == STARTS:
                     raise StartFailed(str(error)) from None
@@ -82,7 +102,7 @@ class _PortTaken(Exception):
     """Another process was faster."""
 
 
-def _start(processes: ExitStack, binaries: Path, directory: Path, *, controllers: bool) -> Endpoint:
+def _start(processes: ExitStack, binaries: Path, directory: Path, *, controllers: bool, nodes: bool) -> Endpoint:
     directory.mkdir(parents=True)
     etcd_port, peer_port, api_port = _free_ports(3)
     etcd = _Part(processes, binaries / "etcd", directory, _etcd_flags(directory, etcd_port, peer_port))
@@ -105,7 +125,17 @@ def _start(processes: ExitStack, binaries: Path, directory: Path, *, controllers
         # Their first visible work: every namespace gets a service account.
         account = "/api/v1/namespaces/default/serviceaccounts/default"
         _wait(lambda: call(endpoint, "GET", account)[0] == 200, etcd, api_server, manager)
+    if nodes:
+        scheduler = _Part(processes, binaries / "kube-scheduler", directory, _scheduler_flags(directory))
+        kwok = _Part(processes, binaries / "kwok", directory, _kwok_flags(directory, binaries))
+        call(endpoint, "POST", "/api/v1/nodes", {"metadata": {"name": NODE}})
+        _wait(lambda: _takes_pods(call(endpoint, "GET", f"/api/v1/nodes/{NODE}")[1]), etcd, api_server, scheduler, kwok)
     return endpoint
+
+
+def _takes_pods(node: Mapping[str, Any]) -> bool:
+    """Its kubelet, as it were, has said that it is ready, and the controllers have heard it."""
+    return "pods" in node["status"].get("allocatable", {}) and not node["spec"].get("taints")
 
 
 def _etcd_flags(directory: Path, port: int, peer_port: int) -> Mapping[str, object]:
@@ -155,6 +185,19 @@ def _controller_flags(directory: Path) -> Mapping[str, object]:
         "leader-elect": "false",
         "secure-port": 0,
         "profiling": "false",
+    }
+
+
+def _scheduler_flags(directory: Path) -> Mapping[str, object]:
+    return {"kubeconfig": directory / "kubeconfig", "leader-elect": "false", "secure-port": 0, "profiling": "false"}
+
+
+def _kwok_flags(directory: Path, binaries: Path) -> Mapping[str, object]:
+    return {
+        "kubeconfig": directory / "kubeconfig",
+        "config": binaries / STAGES,
+        "manage-all-nodes": "true",
+        "node-lease-duration-seconds": 40,
     }
 
 

@@ -35,6 +35,7 @@ from sandbox.wire import Machine, Request, Response
 from tests.cluster.endpoint import Endpoint
 
 Hear = Callable[[Request, Response], None]
+Retell = Callable[[Request, Response], Response]
 PASSED_ON = ("Authorization", "Content-Type", "Accept")
 PASSED_BACK = ("Content-Type", "Date", "Retry-After")
 LATEST = 3.0
@@ -114,14 +115,27 @@ class Heard:
         return response
 
 
+def _nobody_hears(request: Request, response: Response) -> None:
+    pass
+
+
+def _verbatim(request: Request, response: Response) -> Response:
+    return response
+
+
 @asynccontextmanager
-async def relaying(endpoint: Endpoint, faults: Patient, hear: Hear) -> AsyncIterator[str]:
-    """Relay to the API server while the context lasts; the URL of the relay, plain http on loopback."""
+async def relaying(
+    endpoint: Endpoint, faults: Faults | Patient, hear: Hear = _nobody_hears, *, retell: Retell = _verbatim
+) -> AsyncIterator[str]:
+    """Relay to the API server while the context lasts; the URL of the relay, plain http on loopback.
+
+    `retell`: what becomes of an answer on its way back.
+    """
     context = ssl.create_default_context(cafile=str(endpoint.ca_file))
     connector = aiohttp.TCPConnector(ssl=context, limit=0)
     async with (
         aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session,
-        serving(_ApiServer(session, endpoint.url, hear), faults) as url,
+        serving(_ApiServer(session, endpoint.url, hear, retell), faults) as url,
     ):
         yield url
 
@@ -129,10 +143,11 @@ async def relaying(endpoint: Endpoint, faults: Patient, hear: Hear) -> AsyncIter
 class _ApiServer:
     """The real API server as a machine."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str, hear: Hear) -> None:
+    def __init__(self, session: aiohttp.ClientSession, url: str, hear: Hear, retell: Retell) -> None:
         self._session = session
         self._url = url
         self._hear = hear
+        self._retell = retell
         self._under_way: set[asyncio.Task[Response]] = set()
 
     async def handle(self, request: Request) -> Response:
@@ -155,4 +170,4 @@ class _ApiServer:
         kept = {name: answer.headers[name] for name in PASSED_BACK if name in answer.headers}
         response = Response(answer.status, kept, body)
         self._hear(request, response)
-        return response
+        return self._retell(request, response)

@@ -120,6 +120,17 @@ def test_programs_named_by_the_environment_come_first(programs: Callable[..., Pa
     assert find_binaries() is None
 
 
+def test_nodes_need_everything(programs: Callable[..., Path]) -> None:
+    """All programs, and what kwok is told to do."""
+    directory = programs(etcd="", kube_apiserver="", kube_controller_manager="", kube_scheduler="", kwok="")
+    assert find_binaries(controllers=True) == directory
+    assert find_binaries(nodes=True) is None
+    (directory / rig.STAGES).touch()
+    assert find_binaries(nodes=True) == directory
+    (directory / "kwok").unlink()
+    assert find_binaries(nodes=True) is None
+
+
 @pytest.mark.parametrize(
     ("required", "code", "words"), [("", 0, "not used, 1 tests skipped"), ("1", 1, "skipped, but REQUIRE_CLUSTER=1")]
 )
