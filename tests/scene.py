@@ -33,6 +33,7 @@ from worker.kubernetes_api import KubernetesApi
 from worker.model import Entry, Outcome, Ref, Retired
 from worker.openai_admin import OpenAIAdminApi
 from worker.reporting import Report
+from worker.revoking import Plan, Revoked, revoke
 
 T = TypeVar("T")
 
@@ -122,6 +123,9 @@ class Scene:
         self.watchers: list[RecordingWatcher] = []
         self.cluster_session: InProcessSession | None = None
         self.openai_session: InProcessSession | None = None
+        self.plans: list[Plan] = []
+        """What `revoke` has shown before it asked."""
+        self.said: list[str] = []
 
     # --- time
 
@@ -150,6 +154,20 @@ class Scene:
         """`openai-key-rotator adopt`; with the same options as a run."""
         wanted = Wanted(targets, accounts, yes)
         return self._play(self._whole(lambda asked, world, stop, _: adopt(asked, wanted, world, stop), **options))
+
+    def revoke(self, target: Ref = TARGET, *, agree: bool = True, **options: Any) -> Revoked:
+        """`openai-key-rotator revoke`; `agree`: whether somebody says yes to the plan."""
+        without = bool(options.pop("without_successor", False))
+
+        def agreed(plan: Plan) -> bool:
+            self.plans.append(plan)
+            return agree
+
+        async def command(asked: Options, world: World, stop: Stop, _: RecordingWatcher) -> Revoked:
+            say = self.said.append
+            return await revoke(asked, target, world, stop, agree=agreed, say=say, without_successor=without)
+
+        return self._play(self._whole(command, **options))
 
     def run_together(self, *runs: dict[str, Any], apart: float = 0.0) -> list[Report]:
         """Several runs at once, so many seconds apart; `watchers[-len(runs):]` are theirs."""

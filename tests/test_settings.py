@@ -38,11 +38,13 @@ def test_without_any_option_a_run_has_the_documented_defaults() -> None:
             concurrency=50,
             max_wait=timedelta(minutes=5),
             unseen_hold=timedelta(hours=24),
+            max_hold=None,
             fallback_admin_key=None,
             force=False,
             dry_run=False,
         ),
         wanted=Wanted(),
+        without_successor=False,
         output=None,
         deadline=timedelta(minutes=15),
         strict=False,
@@ -237,7 +239,25 @@ def test_adopt_refuses_what_is_no_target_or_account(argv: list[str]) -> None:
     assert len(mistakes("adopt", *argv)) == 1
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["-h"], ["adopt", "--help"], ["run", "--help"], ["status", "-h"]])
+def test_revoke_takes_one_target() -> None:
+    """And what a run may need to make its new key."""
+    settings = read("revoke", "--yes", "default/creds", "--without-successor", "--allow-host", "https://eu.test")
+    assert (settings.command, settings.wanted, settings.without_successor) == (
+        "revoke",
+        Wanted((Ref("default", "creds"),), (), True),
+        True,
+    )
+    assert settings.options.allowed_hosts
+
+
+@pytest.mark.parametrize("argv", [[], ["a/b", "a/c"], ["default"], ["a/b", "--force"], ["a/b", "--account=user-1"]])
+def test_revoke_refuses_what_is_not_one_target(argv: list[str]) -> None:
+    assert mistakes("revoke", *argv)
+
+
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["-h"], ["adopt", "--help"], ["revoke", "-h"], ["run", "--help"], ["status", "-h"]]
+)
 def test_help_is_no_mistake(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """It goes to standard output."""
     with pytest.raises(SystemExit) as caught:

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from worker.codec import KEY_ROTATIONS, entry_name
+from worker.codec import SECRETS
 from worker.errors import Conflict, NotFound, RotatorError
 from worker.formats import format_time
-from worker.model import JSON, Entry, Notice, Outcome, Ref, Resource, Result, Source
+from worker.model import JSON, Notice, Outcome, Ref, Resource, Result, Source
 from worker.ports import Clock, Cluster
 
 EVENTS = Resource("", "v1", "events")
@@ -57,17 +57,16 @@ class Announcer:
     async def _tell(self, source: Source, event: JSON) -> list[str]:
         try:
             await self.cluster.create(EVENTS, source.ref.namespace, event)
-        except Conflict:
-            pass  # its name is made of what it says: it has been said within the last hour
+        except (Conflict, NotFound):
+            pass  # its name is made of what it says: it has been said within the last hour; or the namespace is gone
         except RotatorError as error:
             return [error.message]
         return []
 
 
-def ledger_source(namespace: str, entry: Entry) -> Source:
-    """A target's ledger entry, to tell about where nothing asks for the target any more."""
-    uid = entry.version.uid if entry.version is not None else ""
-    return Source(KEY_ROTATIONS, "KeyRotation", Ref(namespace, entry_name(entry.target)), uid)
+def secret_source(target: Ref) -> Source:
+    """The Secret itself, to tell about where nothing asks for it any more: not the ledger's namespace but its own."""
+    return Source(SECRETS, "Secret", target, "")
 
 
 def status_patch(source: Source, secret: Ref | None, outcome: Outcome, now: datetime) -> JSON | None:

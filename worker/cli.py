@@ -70,6 +70,8 @@ async def _command(settings: Settings, clock: Clock, chance: Randomness) -> int:
             return await _status(settings, cluster, clock)
         if settings.command == "adopt":
             return await _adopt(settings, cluster, clock, chance)
+        if settings.command == "revoke":
+            return await _revoke(settings, cluster, clock, chance)
         return await _run(settings, cluster, clock, chance, log)
 
 
@@ -99,6 +101,41 @@ async def _adopt(settings: Settings, cluster: Cluster, clock: Clock, chance: Ran
         adopted = await adopt(settings.options, settings.wanted, world, stop)
     print(logs.redacted(as_text(adopted) if _as_table(settings) else json.dumps(as_json(adopted), indent=2)))
     return 1 if adopted.refused else 0
+
+
+async def _revoke(settings: Settings, cluster: Cluster, clock: Clock, chance: Randomness) -> int:
+    from worker import logs
+    from worker.revocation_words import as_json, plan_text, result_text
+    from worker.revoking import Plan, revoke
+    from worker.terminal import agreed
+
+    def say(words: str) -> None:
+        print(logs.redacted(words), file=sys.stderr, flush=True)
+
+    def agree(plan: Plan) -> bool:
+        say(plan_text(plan))
+        if settings.wanted.yes or agreed("Delete these accounts now?"):
+            return True
+        if not sys.stdin.isatty():
+            say("error: there is no terminal to ask on: --yes does it without asking")
+        return False
+
+    stop = _stop(settings)
+    async with _asking_openai(settings, cluster, clock, chance, stop) as world:
+        (target,) = settings.wanted.targets
+        revoked = await revoke(
+            settings.options,
+            target,
+            world,
+            stop,
+            agree=agree,
+            say=say,
+            without_successor=settings.without_successor,
+        )
+    print(logs.redacted(result_text(revoked) if _as_table(settings) else json.dumps(as_json(revoked), indent=2)))
+    if not revoked.agreed and not sys.stdin.isatty():
+        return 2
+    return 0 if revoked.complete else 1
 
 
 async def _run(settings: Settings, cluster: Cluster, clock: Clock, chance: Randomness, log: Log) -> int:

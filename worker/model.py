@@ -163,11 +163,11 @@ class RefreshPolicy(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Source:
     """The object that asked for a target: an ExternalSecret, or a generator that stands alone; for an Event about one
-    that nothing asks for any more, its ledger entry.
+    that nothing asks for any more, the Secret.
     """
 
     resource: Resource
-    kind: Literal["ExternalSecret", "OpenAI", "KeyRotation"]
+    kind: Literal["ExternalSecret", "OpenAI", "Secret"]
     ref: Ref
     uid: str
     generation: int = 0

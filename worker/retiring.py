@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from worker.announcing import Announcer, ledger_source
+from worker.announcing import Announcer, secret_source
 from worker.concurrency import Crash, Done, Slots, Stop, alongside, for_each
 from worker.deletion import Deletion
 from worker.discovery import Discovered
@@ -194,9 +194,9 @@ class Retiring:
         )
 
     async def _announce(self, source: Source | None, entry: Entry, retired: Retired) -> None:
-        """Warn those who asked for the target; where nobody does any more, whoever looks at its ledger entry."""
+        """Warn those who asked for the target; where nobody does any more, whoever has its Secret."""
         if not retired.notices:
             return
-        subject = source or ledger_source(self.ledger.namespace, entry)
+        subject = source or secret_source(entry.target)
         for problem in await self.announcer.warn(subject, retired.notices):
             self.watcher.not_announced(entry.target, problem)

@@ -38,10 +38,11 @@ class UsageError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    command: Literal["run", "status", "adopt"]
+    command: Literal["run", "status", "adopt", "revoke"]
     options: Options
     wanted: Wanted
-    """What `adopt` is asked for."""
+    """What `adopt` is asked for; the one target that `revoke` is asked for, and whether it needs no confirmation."""
+    without_successor: bool
     output: Literal["json", "table"] | None
     """None: by whether standard output is a terminal."""
     deadline: timedelta
@@ -122,8 +123,9 @@ def _target(text: str) -> Ref:
     return Ref(namespace, name)
 
 
-_ALL = ("run", "status", "adopt")
-_ACTING = ("run", "adopt")
+_ALL = ("run", "status", "adopt", "revoke")
+_ACTING = ("run", "adopt", "revoke")
+_MANY = ("run", "adopt")
 _OPTIONS = (
     _Option(
         "namespace",
@@ -132,12 +134,12 @@ _OPTIONS = (
         "serve only this namespace (may be repeated); default: all",
         "NS",
         many=True,
-        commands=_ACTING,
+        commands=_MANY,
     ),
     _Option("selector", str, "", "serve only generators with these labels", "LABELS"),
     _Option("force", _flag, False, "rotate every target, due or not", flag=True),
     _Option("dry-run", _flag, False, "say what would be done; write nothing", flag=True),
-    _Option("concurrency", _count, 50, "targets that are worked on at once; default 50", "N", commands=_ACTING),
+    _Option("concurrency", _count, 50, "targets that are worked on at once; default 50", "N", commands=_MANY),
     _Option("max-wait", _duration, timedelta(minutes=5), "longest wait for a grace period; default 5m", "DURATION"),
     _Option(
         "deadline",
@@ -179,7 +181,15 @@ _OPTIONS = (
         commands=_ACTING,
     ),
     _Option("strict", _flag, False, "exit with 1 also where a target is blocked", flag=True),
-    _Option("yes", _flag, False, "record what is shown", flag=True, commands=("adopt",)),
+    _Option("yes", _flag, False, "do what is shown, and do not ask", flag=True, commands=("adopt", "revoke")),
+    _Option(
+        "without-successor",
+        _flag,
+        False,
+        "delete all its accounts even if no new key can be made",
+        flag=True,
+        commands=("revoke",),
+    ),
     _Option(
         "account",
         _account_id,
@@ -194,6 +204,10 @@ _OPTIONS = (
     _Option("kubeconfig", str, None, "path of a kubeconfig; default: as kubectl", "FILE", commands=_ALL),
     _Option("context", str, None, "context of the kubeconfig", "NAME", commands=_ALL),
 )
+
+
+_NAMING = ("adopt", "revoke")
+"""Commands that are given targets by name."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -214,11 +228,13 @@ def _parser() -> argparse.ArgumentParser:
         "run": "rotate what is due and delete what may go",
         "status": "show every target, from the ledger",
         "adopt": "show, and with --yes record, accounts that Secrets, GeneratorStates or another ledger's entries name",
+        "revoke": "a key is compromised: make a new one, then delete all other accounts of the target at once",
     }
     for command, text in texts.items():
         sub = commands.add_parser(command, help=text, description=text, allow_abbrev=False)
-        if command == "adopt":
-            sub.add_argument("targets", nargs="*", metavar="NAMESPACE/SECRET", help="these targets; default: all")
+        if command in _NAMING:
+            whom = "these targets; default: all" if command == "adopt" else "this target"
+            sub.add_argument("targets", nargs="*", metavar="NAMESPACE/SECRET", help=whom)
         for option in _OPTIONS:
             if command not in option.commands:
                 continue
@@ -242,7 +258,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], pod_namespace: str | 
     given, unknown = parser.parse_known_args(arguments)
     values: dict[str, Any] = {}
     words = list(getattr(given, "targets", ()))
-    if given.command == "adopt":  # argparse takes those before the first option alone
+    if given.command in _NAMING:  # argparse takes those before the first option alone
         words += [argument for argument in unknown if not argument.startswith("-")]
         unknown = [argument for argument in unknown if argument.startswith("-")]
     mistakes = [_unknown(argument) for argument in unknown]
@@ -251,6 +267,8 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], pod_namespace: str | 
     targets = _all_targets(words, mistakes)
     if given.command == "adopt" and values["account"] and len(targets) != 1:
         mistakes.append("--account: needs exactly one NAMESPACE/SECRET, whose account it is")
+    if given.command == "revoke" and len(words) != 1:
+        mistakes.append("revoke: needs exactly one NAMESPACE/SECRET, such as default/openai-credentials")
     known = {option.variable for option in _OPTIONS}
     mistakes += [
         f"unknown variable {name}" for name in sorted(environ) if name.startswith("ROTATOR_") and name not in known
@@ -275,6 +293,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], pod_namespace: str | 
             dry_run=values["dry-run"],
         ),
         wanted=Wanted(targets, tuple(dict.fromkeys(values["account"])), values["yes"]),
+        without_successor=values["without-successor"],
         output=values["output"],
         deadline=values["deadline"],
         strict=values["strict"],

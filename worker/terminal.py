@@ -5,6 +5,7 @@ Guarantee: the progress goes to standard error and only to a terminal; the table
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections import Counter
 from collections.abc import Collection
@@ -16,6 +17,22 @@ from worker.logs import redacted
 from worker.model import Outcome, Ref, Result, Retired
 from worker.ports import Clock
 from worker.reporting import HEADERS, UNUSED, Report, rows, run_fields, table
+
+
+def agreed(question: str) -> bool:
+    """Ask on the terminal; only yes is yes, and Ctrl-C is no. False where there is no terminal."""
+    if not sys.stdin.isatty():
+        return False
+    # The event loop's own handler would let the prompt wait on.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return False
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class TerminalWatcher:

@@ -1,0 +1,313 @@
+"""`revoke`: a target's keys are compromised. A new key first, then all its other accounts at once, whoever holds them.
+
+Guarantees: nothing is done before somebody has agreed to what it breaks; only accounts are deleted that the ledger
+records for this target; without a new key nothing is deleted, unless that was asked for; an account on which another
+run may be working is left to the next run. A revocation that was interrupted is simply done again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from worker import bookkeeping
+from worker.announcing import Announcer, secret_source
+from worker.concurrency import Stop
+from worker.deletion import Deletion, Sight
+from worker.errors import ConfigurationError, ConsumersUnseen, Refused, RotatorError, Unanswered
+from worker.formats import format_time
+from worker.job import Options, Stages, World, opened, wired
+from worker.ledger import Ledger
+from worker.model import (
+    Consumer,
+    Entry,
+    Intent,
+    Notice,
+    Outcome,
+    Publication,
+    Ref,
+    Rejected,
+    Retired,
+    RunInfo,
+    Source,
+    Target,
+)
+from worker.planning import CLOCKS_APART, holders
+from worker.pods import Pods
+from worker.retirement import reachable
+from worker.survey import survey
+
+_PAUSE = 2.0
+"""Seconds between two looks at whether another run has ended its work on the target."""
+_ATTEMPTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Doomed:
+    """An account that is to be deleted, and which containers carry its key, for certain or perhaps."""
+
+    name: str
+    id: str | None
+    current: bool
+    certain: tuple[str, ...]
+    possible: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a revocation is going to do and to break, as far as it can be seen. `following`: containers that read the
+    Secret through a volume. `blind`: why pods could not be looked at. `obstacle`: why there can be no new key.
+    """
+
+    target: Ref
+    doomed: tuple[Doomed, ...]
+    following: tuple[str, ...]
+    blind: str | None
+    obstacle: str | None
+    without_successor: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """What came of it. `successor`: the new account; None: there is none, and `why_none`. `agreed`: somebody did."""
+
+    plan: Plan
+    agreed: bool = True
+    successor: str | None = None
+    why_none: str | None = None
+    deleted: tuple[str, ...] = ()
+    left: tuple[tuple[str, str], ...] = ()
+    """Accounts that are not gone, and why."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Is everything gone that was to go, with a new key in place, unless none was demanded?"""
+        return self.agreed and not self.left and (self.successor is not None or self.plan.without_successor)
+
+
+async def revoke(
+    options: Options,
+    target: Ref,
+    world: World,
+    stop: Stop,
+    *,
+    agree: Callable[[Plan], bool],
+    say: Callable[[str], None],
+    without_successor: bool = False,
+) -> Revoked:
+    """Revoke a target's keys, if `agree` says so once it has seen what that means. `say` hears what is waited for.
+
+    Raises OutOfReach where cluster or ledger cannot be used, ConfigurationError where the ledger has nothing to revoke.
+    """
+    ledger, clock = await opened(options, world)
+    options = replace(options, force=True, namespaces=(target.namespace,))
+    revocation = _Revocation(options, target, without_successor, replace(world, clock=clock), ledger, stop, say)
+    return await revocation.revoke(agree)
+
+
+class _Untold:
+    """Keeps what could not be told to the cluster; all else is in the result."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+
+    def found(self, targets: int, unused: Collection[Ref]) -> None: ...
+
+    def served(self, outcome: Outcome) -> None: ...
+
+    def waiting(self, targets: int, until: datetime) -> None: ...
+
+    def retired(self, retired: Retired) -> None: ...
+
+    def not_announced(self, target: Ref, problem: str) -> None:
+        self.problems.append(problem)
+
+
+@dataclass(frozen=True, slots=True)
+class _Revocation:
+    options: Options
+    target: Ref
+    without_successor: bool
+    world: World
+    ledger: Ledger
+    stop: Stop
+    say: Callable[[str], None]
+    untold: _Untold = field(default_factory=_Untold)
+
+    async def revoke(self, agree: Callable[[Plan], bool]) -> Revoked:
+        entry = await self._entry()
+        target, source, obstacle = await self._target()
+        plan = await self._plan(entry, obstacle)
+        if not agree(plan):
+            return Revoked(plan, agreed=False)
+        successor, why_none = (await self._successor(target)) if target is not None else (None, obstacle)
+        if successor is None and not self.without_successor:
+            return Revoked(plan, why_none=why_none)
+        deleted, left = await self._delete(successor, why_none)
+        if deleted:
+            subject = source or secret_source(self.target)
+            announcer = Announcer(self.world.cluster, self.world.clock)
+            self.untold.problems += await announcer.warn(subject, [_notice(plan, deleted, successor)])
+        return Revoked(plan, True, successor, why_none, tuple(deleted), tuple(left), tuple(self.untold.problems))
+
+    # --- what there is
+
+    async def _entry(self) -> Entry:
+        ref = self.target
+        entry = await self.ledger.read(ref)
+        if entry is None:
+            message = f"the ledger has no entry for {ref}, and so no account: see `openai-key-rotator adopt`"
+            raise ConfigurationError("NoEntry", message)
+        if entry.ledger != self.ledger.uid:
+            message = f"the entry of {ref} is another installation's: see `openai-key-rotator adopt {ref}`"
+            raise ConfigurationError("ForeignLedger", message)
+        return entry
+
+    async def _target(self) -> tuple[Target | None, Source | None, str | None]:
+        """Who asks for the Secret; where no key can be made for it, why. That it is suspended is no reason not to."""
+        ref = self.target
+        options = self.options
+        found = await survey(
+            self.world.cluster,
+            namespaces=options.namespaces,
+            allowed_hosts=options.allowed_hosts,
+            fallback=options.fallback_admin_key,
+        )
+        target = next((target for target in found.targets if target.ref == ref), None)
+        if target is not None:
+            return replace(target, suspended=False), target.source, None
+        rejected: Rejected | None = next((item for item in found.rejected if item.secret == ref), None)
+        if rejected is not None:
+            return None, rejected.source, f"{rejected.reason}: {rejected.message}"
+        return None, None, "nothing asks for this Secret any more"
+
+    async def _plan(self, entry: Entry, obstacle: str | None) -> Plan:
+        ref, now = self.target, self.world.clock.now()
+        entry, secret = await self._stages(entry).observer.reconciled(entry)
+        consumers: tuple[Consumer, ...] = ()
+        blind = None
+        try:
+            consumers = await Pods(self.world.cluster, {ref.namespace: frozenset({ref.name})}).consumers(ref)
+        except ConsumersUnseen as error:
+            blind = error.message
+        stays = secret is not None and obstacle is None
+        doomed = [_doomed(publication, consumers, now, stays=stays) for publication in entry.history]
+        doomed += [Doomed(i.account.name, i.account.id, False, (), ()) for i in entry.unpublished]
+        following = sorted({consumer.name for consumer in consumers if consumer.follows}) if stays else []
+        return Plan(ref, tuple(doomed), tuple(following), blind, obstacle, self.without_successor)
+
+    # --- a new key
+
+    async def _successor(self, target: Target) -> tuple[str | None, str | None]:
+        """Rotate; the name of the new account, or why there is none."""
+        for _ in range(_ATTEMPTS):
+            before = await self._unclaimed()
+            stages = self._stages(before)
+            (outcome,) = await stages.serving.serve([target])
+            if outcome.reason != "InProgress":
+                break
+        names = {p.account.name for p in before.history} | {i.account.name for i in before.unpublished}
+        after, _ = await stages.observer.reconciled(await self._entry())
+        publication = bookkeeping.current(after)
+        if publication is not None and publication.account.name not in names:
+            return publication.account.name, None
+        return None, f"{outcome.reason}: {outcome.message}"
+
+    async def _unclaimed(self) -> Entry:
+        """The entry, once no other run works on the target: that takes seconds, or, where it has died, minutes."""
+        said = False
+        while True:
+            entry = await self._entry()
+            claim = entry.claimed_until(self.world.clock.now())
+            if claim is None:
+                return entry
+            if not said:
+                self.say(f"another run is working on it, until {format_time(claim)} at the latest: waiting")
+                said = True
+            await self.stop.sleep(_PAUSE)
+            if self.stop.reason is not None:
+                raise Unanswered(
+                    self.stop.reason, "another run was working on the target until time ran out; try again"
+                )
+
+    # --- the others go
+
+    async def _delete(self, successor: str | None, why_none: str | None) -> tuple[list[str], list[tuple[str, str]]]:
+        """Delete all accounts but the new one, and say so in the ledger: those that are gone, those that are not."""
+        stored = await self._entry()
+        stages = self._stages(stored)
+        at = self.world.clock.monotonic()
+        entry, secret = await stages.observer.reconciled(stored)
+        sight = Sight(entry.target, secret, at)
+        deletion = Deletion(stages.projects, stages.observer, self.world.clock)
+        deleted, left = [], []
+        items: tuple[Publication | Intent, ...] = (*entry.history, *entry.unpublished)
+        for item in (item for item in items if item.account.name != successor):
+            name = item.account.name
+            if isinstance(item, Intent) and item.claimed_until > self.world.clock.now():
+                until = format_time(item.claimed_until)
+                left.append((name, f"a run may be working on it until {until}; the run after that deletes it"))
+                continue
+            item = replace(item, account=reachable(entry, item.account))
+            try:
+                gone = await self._gone(item, stages, deletion, sight, spared=successor is not None)
+            except RotatorError as error:
+                left.append((name, error.message))
+                continue
+            if gone:
+                deleted.append(item)
+            elif gone is False:
+                left.append(
+                    (name, "it is in the Secret again, or OpenAI does not confirm that it is gone: revoke again")
+                )
+        await self.ledger.update(stored, lambda stored: self._without(stored, deleted, successor, why_none))
+        return [item.account.name for item in deleted], left
+
+    async def _gone(
+        self, item: Publication | Intent, stages: Stages, deletion: Deletion, sight: Sight, *, spared: bool
+    ) -> bool | None:
+        """Delete what an item's request made: is all of it gone? None: it made nothing that OpenAI knows of."""
+        try:
+            ids = await deletion.ids(item)
+            return await deletion.all_of(item, ids, sight, spared=spared) if ids else None
+        except Refused as error:
+            if await stages.projects.archived(item.account.access, error):
+                return True
+            raise
+
+    def _without(
+        self, entry: Entry, deleted: list[Publication | Intent], successor: str | None, why_none: str | None
+    ) -> Entry:
+        """The entry without what is gone. Until all has appeared that a request may have made it stays recorded."""
+        now = self.world.clock.now()
+        settled = [item for item in deleted if (item.requested_at or now) + bookkeeping.CLAIM <= now]
+        entry = bookkeeping.released(entry, [item.account.name for item in settled])
+        if successor is not None:
+            return bookkeeping.healthy(entry, now)
+        return entry.with_condition(False, "Revoked", f"its keys were revoked; there is no new one: {why_none}", now)
+
+    def _stages(self, entry: Entry) -> Stages:
+        world = self.world
+        info = RunInfo(world.clock.now(), self.ledger.uid, force=True)
+        return wired(self.options, world, info, self.ledger, {entry.target: entry}, self.stop, self.untold)
+
+
+def _doomed(publication: Publication, consumers: tuple[Consumer, ...], now: datetime, *, stays: bool) -> Doomed:
+    ended = replace(publication, superseded_at=publication.superseded_at or now + CLOCKS_APART)
+    certain, possible = holders(ended, consumers, succeeded=stays)
+    return Doomed(
+        publication.account.name,
+        publication.account.id,
+        publication.superseded_at is None,
+        tuple(sorted({consumer.name for consumer in certain})),
+        tuple(sorted({consumer.name for consumer in possible})),
+    )
+
+
+def _notice(plan: Plan, deleted: list[str], successor: str | None) -> Notice:
+    hit = sorted({name for doomed in plan.doomed for name in doomed.certain if doomed.name in deleted})
+    words = f"revoked by hand: {', '.join(deleted)}; "
+    words += f"{successor} is current" if successor is not None else "there is no new key"
+    return Notice("Revoked", f"{words}; {', '.join(hit)} must be restarted" if hit else words)
