@@ -185,9 +185,9 @@ def test_a_list_is_read_page_by_page() -> None:
     web = Web([page("a", token="x/y=&z"), page("b", token="t2"), page("c")])
     assert ask(web, list_all) == ["a", "b", "c"]
     assert web.queries == [
-        {"limit": "500"},
-        {"limit": "500", "continue": "x/y=&z"},
-        {"limit": "500", "continue": "t2"},
+        {"limit": "200"},
+        {"limit": "200", "continue": "x/y=&z"},
+        {"limit": "200", "continue": "t2"},
     ]
     assert web.paths == [("GET", "/api/v1/secrets")] * 3
 

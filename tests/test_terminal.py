@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import os
+import signal
+import sys
+import threading
 
 import pytest
 
@@ -10,7 +15,7 @@ from tests.builders import KEY, NOW, RUN, SECRET
 from tests.test_clocks import StoppedClock
 from worker.model import Outcome, Ref, Result, Retired
 from worker.reporting import Report
-from worker.terminal import TerminalWatcher
+from worker.terminal import TerminalWatcher, agreed
 
 
 class Terminal(io.StringIO):
@@ -81,3 +86,43 @@ def test_neither_keys_nor_control_characters_are_shown(text: str) -> None:
     assert "CANARY" not in output
     assert "\x1b" not in output
     assert len(output.splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("typed", "answer"),
+    [(b"y\n", True), (b"Yes\n", True), (b"n\n", False), (b"\n", False), (b"yo\n", False), (b"\x04", False)],
+)
+def test_only_yes_is_yes(monkeypatch: pytest.MonkeyPatch, typed: bytes, answer: bool) -> None:
+    """Nothing typed, the end of the input, and all else is no."""
+    master, slave = os.openpty()
+    with os.fdopen(slave, "r") as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        os.write(master, typed)
+        assert agreed("Sure?") is answer
+    os.close(master)
+
+
+def test_ctrl_c_at_the_question_is_no(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although the event loop has taken the signal; afterwards it has it again."""
+    heard: list[bool] = []
+
+    async def ask() -> bool:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGINT, lambda: heard.append(True))
+        threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+        said = agreed("Sure?")
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.sleep(0.1)
+        return said
+
+    master, slave = os.openpty()
+    with os.fdopen(slave, "r") as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert asyncio.run(ask()) is False
+    os.close(master)
+    assert heard
+
+
+def test_without_a_terminal_nobody_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("yes\n"))
+    assert agreed("Sure?") is False

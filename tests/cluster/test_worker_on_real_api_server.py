@@ -125,6 +125,25 @@ def test_the_account_before_is_deleted_after_its_grace(rig: Rig) -> None:
     assert rig.kubectl("-n", rig.ledger, "get", "keyrotations", "-o", "name") == ""
 
 
+def test_a_compromised_key_is_revoked(granted: Rig) -> None:
+    """With the worker's own permissions: asked first, then a new key, and the old one is dead at once."""
+    kubeconfig = grant(granted)
+    assert granted.run(kubeconfig=kubeconfig).code == 0
+    granted.age()
+    target, before, dead = f"{granted.namespace}/openai-credentials", granted.accounts(), granted.key()
+    asked = granted.run("revoke", target, "--output", "table", kubeconfig=kubeconfig)
+    assert (asked.code, granted.accounts()) == (2, before)
+    assert f"{before[0]} (" in asked.output
+    assert "--yes does it without asking" in asked.output
+    done = granted.run("revoke", target, "--yes", "--output", "table", kubeconfig=kubeconfig)
+    assert done.code == 0, done.output
+    assert f"deleted: {before[0]}" in done.output
+    assert granted.openai.key_status(dead) is KeyStatus.DELETED
+    assert granted.openai.key_status(granted.key()) is KeyStatus.ACTIVE
+    events = granted.kubectl("-n", granted.namespace, "get", "events", "-o", "jsonpath={.items[*].reason}")
+    assert "Revoked" in events.split()
+
+
 def test_a_secret_deleted_meanwhile_or_edited_heals(rig: Rig) -> None:
     """Deleted, or its annotation taken away: a new key; the owner reference stands up to the garbage collector."""
     rig.apply_documented(rig.namespace)
