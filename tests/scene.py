@@ -18,7 +18,7 @@ from typing import Any, TypeVar, cast
 import yaml
 
 from sandbox.cluster import create_namespace, install_crds, send
-from sandbox.faults import Fate, Faults, delivered
+from sandbox.faults import Fate, Faults, delivered, response_lost
 from sandbox.in_process import InProcessSession, api_client
 from sandbox.kubernetes import Kubernetes
 from sandbox.openai import CANARY, KeyStatus, OpenAI
@@ -106,6 +106,27 @@ class SceneClock:
         return self._scene.moment()
 
 
+@dataclass
+class Killer:
+    """Kills a command at its request of this number, counted from 0: before it is sent, or after it was served."""
+
+    number: int
+    after: bool
+    work: asyncio.Future[Any] | None = None
+    sent: int = 0
+
+    def fate(self, request: Request) -> Fate:
+        assert self.work is not None
+        self.sent += 1
+        if self.sent <= self.number:
+            return delivered()
+        if self.sent == self.number + 1 and self.after:
+            asyncio.get_running_loop().call_later(0.1, self.work.cancel)
+            return response_lost()
+        self.work.cancel()
+        raise asyncio.CancelledError
+
+
 class Scene:
     """Documented objects may be applied with `apply_documented`; `run` is a whole run of the worker."""
 
@@ -157,17 +178,31 @@ class Scene:
 
     def revoke(self, target: Ref = TARGET, *, agree: bool = True, **options: Any) -> Revoked:
         """`openai-key-rotator revoke`; `agree`: whether somebody says yes to the plan."""
-        without = bool(options.pop("without_successor", False))
+        return self._play(self._revocation(target, agree=agree, **options))
 
+    def revoke_killed(self, killer: Killer) -> bool:
+        """The same, killed at one of its requests; False: it has made fewer, and was not."""
+
+        async def until_killed() -> bool:
+            killer.work = asyncio.ensure_future(self._revocation(cluster_faults=killer, openai_faults=killer))
+            await asyncio.wait({killer.work})
+            await asyncio.sleep(1)
+            return killer.work.cancelled()
+
+        return self._play(until_killed())
+
+    async def _revocation(
+        self, target: Ref = TARGET, *, agree: bool = True, without_successor: bool = False, **options: Any
+    ) -> Revoked:
         def agreed(plan: Plan) -> bool:
             self.plans.append(plan)
             return agree
 
         async def command(asked: Options, world: World, stop: Stop, _: RecordingWatcher) -> Revoked:
             say = self.said.append
-            return await revoke(asked, target, world, stop, agree=agreed, say=say, without_successor=without)
+            return await revoke(asked, target, world, stop, agree=agreed, say=say, without_successor=without_successor)
 
-        return self._play(self._whole(command, **options))
+        return await self._whole(command, **options)
 
     def run_together(self, *runs: dict[str, Any], apart: float = 0.0) -> list[Report]:
         """Several runs at once, so many seconds apart; `watchers[-len(runs):]` are theirs."""

@@ -8,9 +8,10 @@ import pytest
 
 from sandbox.faults import Fate, Rule, Rules, answered, request_lost, response_lost
 from sandbox.wire import Response
-from tests.scene import LEDGER, PROJECT, TARGET, Scene, checked_scene
+from tests.scene import LEDGER, PROJECT, TARGET, Killer, Scene, checked_scene
 from tests.test_run_bad_input import ADMIN_SECRET
-from tests.test_run_holders import start_pod
+from tests.test_run_holders import start_pod, stop_pod
+from tests.test_run_ledger import settle
 from tests.test_run_targets import EXTERNAL_SECRET
 from worker.announcing import EVENTS
 from worker.errors import ConfigurationError
@@ -33,7 +34,12 @@ def faults(scene: Scene, *rules: Rule) -> Rules:
 
 @pytest.fixture
 def held(scene: Scene) -> Scene:
+    return revocable(scene)
+
+
+def revocable(scene: Scene | None = None) -> Scene:
     """Two rotations, and a pod that carries the first one's key."""
+    scene = scene or Scene()
     scene.apply_documented()
     scene.run()
     scene.advance(minutes=20)
@@ -198,6 +204,25 @@ def test_a_young_account_stays_recorded_until_nothing_more_can_appear(scene: Sce
     scene.advance(minutes=10)
     scene.run()
     assert [p.account.name for p in scene.stored_entry().history] == [revoked.successor]
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before a request", "after a request"])
+@pytest.mark.parametrize("again", [False, True], ids=["left to runs", "revoked again"])
+def test_a_revocation_may_die_at_any_request(after: bool, again: bool) -> None:
+    """The Secret holds a live key at each moment, nothing is orphaned, and done again it is complete."""
+    for number in range(100):
+        scene = revocable()
+        killed = scene.revoke_killed(Killer(number, after))
+        assert scene.live_key(), number
+        if again:
+            assert scene.revoke().complete, number
+            assert scene.accounts() == [scene.named()["name"]], number
+        stop_pod(scene)
+        settle(scene, hours=1)
+        if not killed:
+            assert number > 10
+            return
+    raise AssertionError("a revocation that sends a hundred requests")
 
 
 def test_only_what_the_ledger_records_is_deleted(held: Scene) -> None:
