@@ -170,7 +170,7 @@ def test_another_runs_work_is_waited_for(held: Scene) -> None:
     (intent,) = held.stored_entry().unpublished
     assert intent.claimed_until > held.now()
     revoked = held.revoke()
-    assert any("another run is working on it" in words for words in held.said)
+    assert any("a run is working on it" in words for words in held.said)
     assert held.now() >= intent.claimed_until
     assert revoked.complete
     assert intent.account.name in revoked.deleted
@@ -223,6 +223,15 @@ def test_a_revocation_may_die_at_any_request(after: bool, again: bool) -> None:
             assert number > 10
             return
     raise AssertionError("a revocation that sends a hundred requests")
+
+
+def test_a_publication_that_could_not_be_noted_is_noted_with_the_rest(held: Scene) -> None:
+    """The key is in the Secret, so the revocation goes on."""
+    patches = Rule(answer(500), "PATCH", r".*/keyrotations/.*", skip=1, count=1)
+    revoked = held.revoke(cluster_faults=faults(held, patches))
+    assert revoked.complete
+    assert [p.account.name for p in held.stored_entry().history] == [revoked.successor]
+    assert held.stored_entry().unpublished == ()
 
 
 def test_only_what_the_ledger_records_is_deleted(held: Scene) -> None:

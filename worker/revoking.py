@@ -208,6 +208,8 @@ class _Revocation:
             (outcome,) = await stages.serving.serve([target])
             if outcome.reason != "InProgress":
                 break
+        if outcome.reason == "LedgerNotWritten":
+            await self._unclaimed()  # the key is in the Secret; what notes it there respects the claim
         names = {p.account.name for p in before.history} | {i.account.name for i in before.unpublished}
         after, _ = await stages.observer.reconciled(await self._entry())
         publication = bookkeeping.current(after)
@@ -224,7 +226,9 @@ class _Revocation:
             if claim is None:
                 return entry
             if not said:
-                self.say(f"another run is working on it, until {format_time(claim)} at the latest: waiting")
+                self.say(
+                    f"a run is working on it, or has died of it, until {format_time(claim)} at the latest: waiting"
+                )
                 said = True
             await self.stop.sleep(_PAUSE)
             if self.stop.reason is not None:
@@ -262,7 +266,7 @@ class _Revocation:
                 left.append(
                     (name, "it is in the Secret again, or OpenAI does not confirm that it is gone: revoke again")
                 )
-        await self.ledger.update(stored, lambda stored: self._without(stored, deleted, successor, why_none))
+        await self.ledger.update(entry, lambda entry: self._without(entry, deleted, successor, why_none))
         return [item.account.name for item in deleted], left
 
     async def _gone(
