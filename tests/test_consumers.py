@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -105,7 +106,8 @@ ANYTHING = st.recursive(
         st.lists(inner, max_size=3)
         | st.dictionaries(
             st.sampled_from(
-                ["name", "env", "envFrom", "secretRef", "state", "running", "volumes", "secret", "startedAt"]
+                ["name", "env", "envFrom", "secretRef", "valueFrom", "secretKeyRef", "state", "running", "startedAt"]
+                + ["volumes", "secret", "secretName", "projected", "sources", "volumeMounts", "subPath", "containers"]
             ),
             inner,
             max_size=4,
@@ -115,8 +117,43 @@ ANYTHING = st.recursive(
 )
 
 
-@given(spec=ANYTHING, status=ANYTHING)
-def test_no_pod_breaks_it(spec: object, status: object) -> None:
-    """Whatever a pod's JSON looks like, it is read without an error."""
-    consumers_of({"spec": {"nodeName": "n", "containers": spec}, "status": {"containerStatuses": status}}, {"s"})
-    consumers_of({"spec": spec, "status": status}, {"s"})
+def places(value: object) -> Iterator[tuple[str | int, ...]]:
+    """The paths to all parts of a JSON value."""
+    yield ()
+    items: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in items:
+        yield from ((key, *path) for path in places(part))
+
+
+def replaced(value: Any, path: tuple[str | int, ...], part: object) -> Any:
+    """A JSON value with something else in one place."""
+    if not path:
+        return part
+    copy = value.copy()
+    copy[path[0]] = replaced(value[path[0]], path[1:], part)
+    return copy
+
+
+@given(
+    reading=st.sampled_from([(BY_ENV, None), (BY_ENV_FROM, None), (BY_MOUNT, PLAIN), (BY_SUB_PATH, PROJECTED)]),
+    field=st.sampled_from(["containers", "initContainers", "ephemeralContainers"]),
+    part=ANYTHING,
+    data=st.data(),
+)
+def test_whatever_a_pod_looks_like_who_names_the_secret_is_found(
+    reading: tuple[dict[str, Any], dict[str, Any] | None], field: str, part: object, data: st.DataObject
+) -> None:
+    """Anything in place of any part of a pod is read without an error; where what says that the container reads the
+    Secret, and that the pod has a node, is left as it was, the container is found."""
+    container, volume = reading
+    whole = pod(container, volume=volume, field=field)
+    path = data.draw(st.sampled_from(list(places(whole))))
+    found = consumers_of(as_pod(replaced(whole, path, part)), {"s"})
+    telling = [("spec", "nodeName"), ("spec", "volumes"), *(("spec", field, 0, key) for key in container)]
+    if not any(path == where[: len(path)] or where == path[: len(where)] for where in telling):
+        assert [consumer.secret for consumer in found] == ["s"]
+
+
+def as_pod(value: object) -> dict[str, Any]:
+    """A list of pods has objects only."""
+    return value if isinstance(value, dict) else {}
