@@ -191,9 +191,13 @@ class Pod:
         running = [life for life in lived if life.starts <= moment]
         if not running:
             return {"waiting": {"reason": "ContainerCreating"}}
-        started = {"startedAt": at(self.reported(running[-1])).strftime("%Y-%m-%dT%H:%M:%SZ")}
+        started = {"startedAt": _text(self.reported(running[-1]))}
         if moment < running[-1].ends:
             return {"running": started}
         if self.loops and running[-1] is not self.lives[-1]:
             return {"waiting": {"reason": "CrashLoopBackOff"}}
-        return {"terminated": started}
+        return {"terminated": {**started, "finishedAt": _text(running[-1].ends + self.skew)}}
+
+
+def _text(moment: int) -> str:
+    return at(moment).strftime("%Y-%m-%dT%H:%M:%SZ")

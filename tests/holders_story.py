@@ -115,7 +115,8 @@ class Story:
     def retire(self) -> Iterator[Verdict]:
         for intent in ended_claims(self.entry, at(self.now)):
             if not may_yet_publish(self.entry, intent):
-                self.entry = presumed(self.entry, intent, f"user-{intent.account.name}", at(self.now))
+                account, gone = f"user-{intent.account.name}", self.secret.read(self.now) is None
+                self.entry = presumed(self.entry, intent, account, at(self.now), secret_gone=gone)
         consumers = self.consumers()
         used = dict(sorted(use for pod in self.pods for use in pod.uses(self.secret, self.now - self.late)))
         held: dict[str, str | None] = {}
@@ -130,9 +131,8 @@ class Story:
     def decide(
         self, publication: Publication, consumers: list[Consumer], last_used: int | None
     ) -> Delete | Wait | Held:
-        there = self.secret.read(self.now) is not None
         used = at(last_used) if last_used is not None else None
-        return retirement_of(publication, self.cleanup, used, DAY, at(self.now), consumers=consumers, succeeded=there)
+        return retirement_of(publication, self.cleanup, used, DAY, at(self.now), consumers=consumers)
 
     def consumers(self) -> list[Consumer]:
         shown = [pod.shown(self.secret, self.now) for pod in self.pods]

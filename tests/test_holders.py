@@ -28,11 +28,11 @@ SUPERSEDED = EPOCH + timedelta(hours=1)
 OLD = Publication(Account("a0", ACCESS, "id0"), EPOCH, SUPERSEDED, EPOCH - timedelta(seconds=2))
 
 
-def verdict(*consumers: Consumer, after: timedelta, used: timedelta | None = None, succeeded: bool = True) -> object:
+def verdict(*consumers: Consumer, after: timedelta, used: timedelta | None = None, old: Publication = OLD) -> object:
     """What becomes of an account so long after it was superseded; `used`: last use, after that moment."""
     last_used = SUPERSEDED + used if used is not None else None
     now = SUPERSEDED + after
-    return retirement_of(OLD, GRACE, last_used, DAY, now, consumers=consumers, succeeded=succeeded)
+    return retirement_of(old, GRACE, last_used, DAY, now, consumers=consumers)
 
 
 def consumer(minutes: float | None, *, follows: bool = False) -> Consumer:
@@ -72,7 +72,11 @@ def test_a_volume_is_waited_for_and_then_holds_nothing() -> None:
     waited = retirement_of(OLD, short, None, DAY, SUPERSEDED + timedelta(seconds=30), consumers=[mounted])
     assert waited == Wait(SUPERSEDED + VOLUMES_FOLLOW)
     assert isinstance(verdict(mounted, after=timedelta(minutes=3)), Delete)
-    assert verdict(mounted, after=timedelta(minutes=3), succeeded=False) == Held("1: p/c", None)
+    gone = replace(OLD, secret_gone=True)
+    assert verdict(mounted, after=timedelta(minutes=3), old=gone) == Held("1: p/c", None)
+    back = replace(gone, secret_back_at=SUPERSEDED + timedelta(hours=1))
+    assert verdict(mounted, after=timedelta(minutes=61), old=back) == Wait(SUPERSEDED + timedelta(minutes=62))
+    assert isinstance(verdict(mounted, after=timedelta(minutes=62), old=back), Delete)
 
 
 def test_many_holders_are_counted_and_some_named() -> None:

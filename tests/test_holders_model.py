@@ -1,7 +1,6 @@
 """Who holds a superseded key: random histories against a model that replays what each container really read.
 
 `holders_model.py` knows what is in which container; `holders_story.py` has runs look at it through worker/.
-What is left out, for worker/ is known to let go too early there, is in `open_gap`, with a test each that fails.
 
 Mutations tried by hand on 2026-11-24, each of which failed the first property below (VOLUMES_FOLLOW 0: the one of
 volumes that follow): STALE 0 or 4 minutes, CLOCKS_APART 0, no grace, no start of a key's time (`earliest`) or one at
@@ -51,22 +50,8 @@ def may_not_lose(story: Story, verdict: Verdict) -> list[Pod]:
         for pod in story.pods
         for life in pod.living(secret, now)
         if verdict.key in pod.has(life, secret, now)
-        and not open_gap(pod, story)
         and (pod.rhythm < NEVER or min(pod.reported(life), now - IDLE) < secret.left(verdict.key, now))
     ]
-
-
-def open_gap(pod: Pod, story: Story) -> bool:
-    """Where worker/ is known to let go too early: each has its test below that is expected to fail."""
-    secret, now = story.secret, story.now
-    frozen = secret.was_gone(now - FOLLOW, now)  # its volumes carry what they had, or did just now
-    if pod.role is Role.INIT and pod.way in (*VOLUMES, Way.ENV_AND_VOLUME):
-        return any(life.ends - life.starts > APART - abs(pod.skew) for life in pod.lives)
-    if pod.way is Way.SUB_PATH:
-        return any(secret.read(life.sees) is None for life in pod.lived(secret, now))
-    if pod.way in VOLUMES:
-        return frozen and (len(pod.lives) > 1 or secret.read(now) is not None)
-    return pod.way is Way.ENV_AND_VOLUME and (frozen or story.cleanup.grace < timedelta(seconds=FOLLOW))
 
 
 def might_hold(pod: Pod, story: Story, publication: Publication) -> bool:
@@ -245,7 +230,6 @@ def test_a_volume_has_time_to_follow() -> None:
         assert not isinstance(verdict.decision, Delete)
 
 
-@pytest.mark.xfail(reason="worker/ lets go too early: see open_gap")
 @pytest.mark.parametrize(
     ("pod", "steps"),
     [

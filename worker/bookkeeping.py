@@ -54,7 +54,9 @@ def reconcile(entry: Entry, secret: SecretView | None, named_at_openai: str | No
     What a run finds published or superseded without a time of its own gets `now`: too late is safe, too early is not.
     """
     if secret is None:
-        return replace(entry, history=tuple(_superseded(publication, now) for publication in entry.history))
+        gone = tuple(_superseded(publication, now, secret_gone=True) for publication in entry.history)
+        return replace(entry, history=gone)
+    entry = _secret_back(entry, now)
     carried = [publication for publication in entry.history if secret.carries(publication.account)]
     if carried:
         chosen = next((publication for publication in carried if publication.superseded_at is None), carried[-1])
@@ -117,7 +119,9 @@ def published(entry: Entry, account: Account, rotated_at: datetime, at: datetime
     requested = next((item.requested_at for item in known if item.account.name == account.name), None)
     new = Publication(account, at, None, requested)
     others = tuple(
-        _superseded(publication, at) for publication in entry.history if publication.account.name != account.name
+        _superseded(publication, at)
+        for publication in _secret_back(entry, at).history
+        if publication.account.name != account.name
     )
     return replace(
         entry,
@@ -254,9 +258,10 @@ def missed(entry: Entry, name: str, list_begun_at: datetime) -> Entry:
     return replace(entry, unpublished=tuple(first if other is intent else other for other in entry.unpublished))
 
 
-def presumed(entry: Entry, intent: Intent, account_id: str, now: datetime) -> Entry:
+def presumed(entry: Entry, intent: Intent, account_id: str, now: datetime, *, secret_gone: bool) -> Entry:
     """An intent whose run died, perhaps in the Secret from its request until now: it goes as a publication does."""
-    publication = Publication(replace(intent.account, id=account_id), intent.requested_at, now, intent.requested_at)
+    account, asked = replace(intent.account, id=account_id), intent.requested_at
+    publication = Publication(account, asked, now, asked, secret_gone=secret_gone)
     rest = tuple(other for other in entry.unpublished if other.account.name != intent.account.name)
     return replace(entry, history=(*entry.history, publication), unpublished=rest)
 
@@ -315,8 +320,16 @@ def is_empty(entry: Entry) -> bool:
     return not entry.history and not entry.unpublished
 
 
-def _superseded(publication: Publication, at: datetime) -> Publication:
-    return publication if publication.superseded_at is not None else replace(publication, superseded_at=at)
+def _superseded(publication: Publication, at: datetime, *, secret_gone: bool = False) -> Publication:
+    if publication.superseded_at is not None:
+        return publication
+    return replace(publication, superseded_at=at, secret_gone=secret_gone)
+
+
+def _secret_back(entry: Entry, at: datetime) -> Entry:
+    """The Secret is there: volumes that kept what was in a deleted one begin to follow it."""
+    history = tuple(replace(p, secret_back_at=at) if p.frozen else p for p in entry.history)
+    return replace(entry, history=history) if history != entry.history else entry
 
 
 def _promoted(entry: Entry, chosen: Publication, now: datetime) -> Entry:
@@ -324,7 +337,9 @@ def _promoted(entry: Entry, chosen: Publication, now: datetime) -> Entry:
     return replace(
         entry,
         history=tuple(
-            replace(publication, superseded_at=None) if publication is chosen else _superseded(publication, now)
+            replace(publication, superseded_at=None, secret_gone=False, secret_back_at=None)
+            if publication is chosen
+            else _superseded(publication, now)
             for publication in entry.history
         ),
     )

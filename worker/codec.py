@@ -79,6 +79,8 @@ def entry_object(entry: Entry) -> JSON:
             publishedAt=publication.at,
             supersededAt=publication.superseded_at,
             requestedAt=publication.requested_at,
+            secretGone=publication.secret_gone or None,
+            secretBackAt=publication.secret_back_at,
             **_hold_object(publication.held),
         )
     for intent in entry.unpublished:
@@ -155,7 +157,8 @@ def decode_entry(obj: Mapping[str, Any]) -> Entry:
         if published is not None:
             superseded = _time(stored, "supersededAt")
             held = _hold(stored, since=superseded or published)
-            history.append(Publication(account, published, superseded, requested, held))
+            gone, back = stored.get("secretGone") is True, _time(stored, "secretBackAt")
+            history.append(Publication(account, published, superseded, requested, held, gone, back))
         else:
             claimed = _time(stored, "claimedUntil")
             if requested is None or claimed is None:

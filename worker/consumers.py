@@ -2,14 +2,14 @@
 
 What is known of kubelets: a container's environment is read before the container is made, so a value that comes through
 `env`, `envFrom` or a `subPath` mount is that of the container's start and stays until it ends; a container that
-restarts reads anew; a mounted volume follows its Secret. Guarantees: whatever the pod's JSON looks like, a container
-that may carry a key is found; nothing raises.
+restarts reads anew; a mounted volume follows its Secret, and is the pod's: it outlives its containers. Guarantees:
+whatever the pod's JSON looks like, a container that may carry a key is found; nothing raises.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from worker.formats import parse_time
@@ -36,17 +36,23 @@ def _consumers(
     ):
         found = {str(item.get("name")): item for item in _objects(status.get(states))}
         for container in _objects(spec.get(field)):
-            fixed, follows = _names(container, volumes)
+            fixed, by_path, follows = (found & set(wanted) for found in _names(container, volumes))
             own = _object(found.get(str(container.get("name"))))
             passes_on = field == "initContainers" and container.get("restartPolicy") != "Always"
             alive, started = _inherited(own, status) if passes_on else _life(own)
+            name = f"{pod_name}/{container.get('name', '?')}"
             if alive:
-                name = f"{pod_name}/{container.get('name', '?')}"
-                yield from (Consumer(secret, name, started, follows=False) for secret in sorted(fixed & set(wanted)))
+                yield from (Consumer(secret, name, started, follows=False) for secret in sorted(fixed - by_path))
+                yield from (Consumer(secret, name, started, follows=False, mounted=True) for secret in sorted(by_path))
+            if passes_on:
+                until = _ended(own)
                 yield from (
-                    Consumer(secret, name, started, follows=not passes_on)
-                    for secret in sorted((follows - fixed) & set(wanted))
+                    Consumer(secret, name, started, follows=False, mounted=True, read_until=until)
+                    for secret in sorted(follows)
                 )
+            else:
+                begun = _time(status.get("startTime"))
+                yield from (Consumer(secret, name, begun, follows=True) for secret in sorted(follows))
 
 
 def _life(own: Mapping[str, Any]) -> tuple[bool, datetime | None]:
@@ -69,18 +75,27 @@ def _inherited(own: Mapping[str, Any], status: Mapping[str, Any]) -> tuple[bool,
     return True, None
 
 
-def _names(container: Mapping[str, Any], volumes: Mapping[str, frozenset[str]]) -> tuple[set[str], set[str]]:
-    """The Secrets whose values a container keeps from its start, and those that it sees through a volume."""
+def _ended(own: Mapping[str, Any]) -> datetime:
+    """When an init container ended; one that has not, or does not say, may read on for ever."""
+    terminated = _object(_object(own.get("state")).get("terminated"))
+    return _time(terminated.get("finishedAt")) or datetime.max.replace(tzinfo=UTC)
+
+
+def _names(container: Mapping[str, Any], volumes: Mapping[str, frozenset[str]]) -> tuple[set[str], set[str], set[str]]:
+    """The Secrets whose values a container keeps from its start, through the environment and through a path of a
+    volume, and those that it sees through a whole volume.
+    """
     fixed = {
         str(_object(_object(item.get("valueFrom")).get("secretKeyRef")).get("name"))
         for item in _objects(container.get("env"))
     }
     fixed |= {str(_object(item.get("secretRef")).get("name")) for item in _objects(container.get("envFrom"))}
+    by_path: set[str] = set()
     follows: set[str] = set()
     for mount in _objects(container.get("volumeMounts")):
         once = mount.get("subPath") or mount.get("subPathExpr")
-        (fixed if once else follows).update(volumes.get(str(mount.get("name")), ()))
-    return fixed, follows
+        (by_path if once else follows).update(volumes.get(str(mount.get("name")), ()))
+    return fixed, by_path, follows
 
 
 def _volumes(spec: Mapping[str, Any]) -> dict[str, frozenset[str]]:

@@ -255,6 +255,15 @@ class Publication:
     superseded_at: datetime | None = None
     requested_at: datetime | None = None
     held: Hold | None = None
+    secret_gone: bool = False
+    """It was superseded by nothing: the Secret was deleted. Volumes then keep what they have."""
+    secret_back_at: datetime | None = None
+    """After that: when the Secret was seen again, and volumes began to follow it. None: it is still gone."""
+
+    @property
+    def frozen(self) -> bool:
+        """May volumes carry its key for as long as they like?"""
+        return self.secret_gone and self.secret_back_at is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -423,14 +432,17 @@ class AccountKey:
 class Consumer:
     """A container that lives and reads a Secret. `started_at` is None while it is about to start.
 
-    `follows`: it sees the Secret through a volume, which the kubelet keeps up to date; otherwise it keeps what was in
-    the Secret at its start.
+    `follows`: it sees the Secret through a volume, which belongs to its pod, starts with it (`started_at` is the pod's)
+    and is kept up to date by the kubelet; otherwise it keeps what was in the Secret at its start, or, where it had a
+    volume to read from, at any time until `read_until`. `mounted`: what it keeps is from a volume.
     """
 
     secret: str
     name: str
     started_at: datetime | None
     follows: bool
+    mounted: bool = False
+    read_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

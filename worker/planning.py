@@ -347,12 +347,11 @@ def next_release(entry: Entry, now: datetime) -> datetime | None:
     return min((at for at in times if at is not None and at > now), default=None)
 
 
-def holders(
-    previous: Publication, consumers: Collection[Consumer], *, succeeded: bool
-) -> tuple[list[Consumer], list[Consumer]]:
-    """Which consumers carry a superseded account's key for certain, and which may.
+def holders(previous: Publication, consumers: Collection[Consumer]) -> tuple[list[Consumer], list[Consumer]]:
+    """Which consumers carry a superseded account's key for certain, and which may, once volumes have followed.
 
-    `succeeded`: the Secret is there, with another key, and volumes follow it; without it they keep what they have.
+    Where the Secret was deleted, its volumes keep what they have until it is there again, also for containers that
+    start in between: those then keep it from a `subPath`.
     """
     superseded = previous.superseded_at
     if superseded is None:
@@ -362,17 +361,32 @@ def holders(
     certain, possible = [], []
     for consumer in consumers:
         started = consumer.started_at
-        if consumer.follows and succeeded:
-            continue
-        if started is None:
+        if consumer.follows:
+            if previous.frozen and (started is None or started <= superseded + STALE):
+                certain.append(consumer)
+        elif started is None:
             possible.append(consumer)
-        elif consumer.follows and started <= superseded:
-            certain.append(consumer)  # its volume kept what it had when the Secret was deleted
-        elif earliest <= started < superseded:
+        elif started < superseded:
+            if earliest <= (consumer.read_until or started):
+                certain.append(consumer)
+        elif consumer.mounted and _while_gone(previous, started):
             certain.append(consumer)
-        elif superseded <= started <= superseded + STALE:
+        elif started <= (_back(previous) if consumer.mounted else superseded) + STALE:
             possible.append(consumer)
     return certain, possible
+
+
+def _while_gone(previous: Publication, moment: datetime) -> bool:
+    """Was the Secret deleted then, as far as is known?"""
+    return previous.frozen or (previous.secret_gone and moment < _back(previous))
+
+
+def _back(previous: Publication) -> datetime:
+    """Since when volumes have followed the Secret to another key, at the latest from then on."""
+    back = previous.secret_back_at or previous.superseded_at
+    if back is None:
+        raise ValueError("a current account is in its Secret")
+    return back
 
 
 def may_yet_publish(entry: Entry, intent: Intent) -> bool:
@@ -393,14 +407,13 @@ def retirement_of(
     now: datetime,
     *,
     consumers: Collection[Consumer] = (),
-    succeeded: bool = True,
     max_hold: timedelta | None = None,
 ) -> Delete | Wait | Held:
     """May a superseded account go, given who consumes its Secret and when its key was last used (None: never)?
 
     `max_hold`: since it was superseded; whoever holds it for longer loses it.
     """
-    verdict = _retirement(previous, cleanup, last_used, unseen_hold, now, consumers=consumers, succeeded=succeeded)
+    verdict = _retirement(previous, cleanup, last_used, unseen_hold, now, consumers=consumers)
     if not isinstance(verdict, Held) or max_hold is None or previous.superseded_at is None:
         return verdict
     limit = previous.superseded_at + max_hold
@@ -417,19 +430,18 @@ def _retirement(
     now: datetime,
     *,
     consumers: Collection[Consumer],
-    succeeded: bool,
 ) -> Delete | Wait | Held:
     ripe, superseded = ripe_at(previous, cleanup), previous.superseded_at
     if ripe is None or superseded is None:
         raise ValueError("a current account is not retired")
     if ripe > now:
         return Wait(ripe)
-    followed = superseded + VOLUMES_FOLLOW
-    if now < followed and any(consumer.follows for consumer in consumers):
-        return Wait(followed)
-    certain, possible = holders(previous, consumers, succeeded=succeeded)
+    certain, possible = holders(previous, consumers)
     if certain:
         return Held(_named(certain), None)
+    followed = _back(previous) + VOLUMES_FOLLOW
+    if now < followed and any(consumer.follows for consumer in consumers):
+        return Wait(followed)
     used = max(superseded, last_used or superseded)
     idle = used + cleanup.idle
     if possible and idle > now:

@@ -167,8 +167,8 @@ class Retirement:
             return None
         consumers = await self.pods.consumers(entry.target)
         account = previous.account
-        used = await self.projects.key_last_used(account.access, account.key_id) if account.key_id else None
-        there = sight.secret is not None
+        uses = [await self.projects.key_last_used(account.access, key_id) for key_id in await self._key_ids(account)]
+        used = max((use for use in uses if use is not None), default=None)
         return retirement_of(
             previous,
             cleanup,
@@ -176,9 +176,14 @@ class Retirement:
             self.unseen_hold,
             now,
             consumers=consumers,
-            succeeded=there,
             max_hold=self.max_hold,
         )
+
+    async def _key_ids(self, account: Account) -> list[str]:
+        """Its keys. Of an account whose run died before it could note them, OpenAI knows."""
+        if account.key_id is not None or account.id is None:
+            return [account.key_id] if account.key_id is not None else []
+        return [key.id for key in (await self.projects.account_keys(account.access)).get(account.id, ())]
 
     async def _settle(self, entry: Entry, intent: Intent, sight: Sight) -> Entry:
         """Delete every account that the intent made: by its id, and by its name in a list begun after its claim.
@@ -192,7 +197,7 @@ class Retirement:
             listing = await self.projects.listing(account.access, not_before=intent.claimed_until)
             return bookkeeping.missed(entry, account.name, listing.begun_at)
         if not intent.refused:
-            return bookkeeping.presumed(entry, intent, ids[0], self.clock.now())
+            return bookkeeping.presumed(entry, intent, ids[0], self.clock.now(), secret_gone=sight.secret is None)
         return (await self._delete_all(entry, intent, ids, sight))[0]
 
     async def _delete_all(

@@ -299,8 +299,10 @@ class _Revocation:
 
 
 def _doomed(publication: Publication, consumers: tuple[Consumer, ...], now: datetime, *, stays: bool) -> Doomed:
-    ended = replace(publication, superseded_at=publication.superseded_at or now + CLOCKS_APART)
-    certain, possible = holders(ended, consumers, succeeded=stays)
+    ended = publication
+    if publication.superseded_at is None:
+        ended = replace(publication, superseded_at=now + CLOCKS_APART, secret_gone=not stays)
+    certain, possible = holders(ended, consumers)
     return Doomed(
         publication.account.name,
         publication.account.id,

@@ -173,8 +173,11 @@ MUTATIONS = (
         "OpenAI is not asked when a key was last used",
         "retirement",
         """
--        used = await self.projects.key_last_used(account.access, account.key_id) if account.key_id else None
+-        used = max((use for use in uses if use is not None), default=None)
 +        used = None
+@@
+-        uses = [await self.projects.key_last_used(account.access, key_id) for key_id in await self._key_ids(account)]
++
 """,
     ),
     Mutation(
