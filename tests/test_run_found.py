@@ -77,6 +77,19 @@ def test_what_was_perhaps_published_keeps_its_grace(due: Scene) -> None:
     assert name not in due.accounts()
 
 
+def test_what_was_perhaps_published_and_is_used_is_held(due: Scene) -> None:
+    """The ledger does not know its key's id, for its run died; OpenAI does, and when it was last used."""
+    name, key = publish_and_die(due), due.key()
+    due.delete(SECRET)
+    for _ in range(3):
+        due.advance(minutes=10)
+        assert due.openai.use(key)
+        due.run(max_wait=NO_WAIT)
+    held = next(p.held for p in due.stored_entry().history if p.account.name == name)
+    assert held is not None
+    assert held.why.startswith("by somebody unseen: its key was used at ")
+
+
 def test_a_look_at_the_secret_that_failed_is_none(due: Scene) -> None:
     """The account that comes next in the same entry has been put back into the Secret meanwhile."""
     due.kubernetes.forbid("list", "pods")  # so two superseded accounts wait
