@@ -69,13 +69,16 @@ def measure(count: int, which: str) -> dict[str, float]:
 
 async def read(kubeconfig: str) -> dict[str, float]:
     """Read all pods as a run does."""
+    from worker.clocks import SystemClock
     from worker.kubernetes_api import KubernetesApi, connect
     from worker.model import Ref
     from worker.pods import Pods
 
     begun = time.process_time()
     async with await connect(kubeconfig=kubeconfig, context=None, in_cluster=False, connections=10) as client:
-        pods = Pods(KubernetesApi(client, random.Random(1)), {"default": frozenset({"openai-credentials"})})
+        pods = Pods(
+            KubernetesApi(client, random.Random(1)), SystemClock(), {"default": frozenset({"openai-credentials"})}
+        )
         found = await pods.consumers(Ref("default", "openai-credentials"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"peak": peak, "cpu": time.process_time() - begun, "found": len(found)}

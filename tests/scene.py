@@ -33,7 +33,7 @@ from worker.kubernetes_api import KubernetesApi
 from worker.model import Entry, Outcome, Ref, Retired
 from worker.openai_admin import OpenAIAdminApi
 from worker.reporting import Report
-from worker.revoking import Plan, Revoked, revoke
+from worker.revoking import Plan, Revoked, plan, revoke
 
 T = TypeVar("T")
 
@@ -144,9 +144,8 @@ class Scene:
         self.watchers: list[RecordingWatcher] = []
         self.cluster_session: InProcessSession | None = None
         self.openai_session: InProcessSession | None = None
-        self.plans: list[Plan] = []
-        """What `revoke` has shown before it asked."""
         self.said: list[str] = []
+        """What `revoke` has told while it waited."""
 
     # --- time
 
@@ -176,9 +175,17 @@ class Scene:
         wanted = Wanted(targets, accounts, yes)
         return self._play(self._whole(lambda asked, world, stop, _: adopt(asked, wanted, world, stop), **options))
 
-    def revoke(self, target: Ref = TARGET, *, agree: bool = True, **options: Any) -> Revoked:
-        """`openai-key-rotator revoke`; `agree`: whether somebody says yes to the plan."""
-        return self._play(self._revocation(target, agree=agree, **options))
+    def plan(self, target: Ref = TARGET, *, without_successor: bool = False, **options: Any) -> Plan:
+        """What `openai-key-rotator revoke` shows before it asks."""
+
+        async def command(asked: Options, world: World, stop: Stop, _: RecordingWatcher) -> Plan:
+            return await plan(asked, target, world, stop, without_successor=without_successor)
+
+        return self._play(self._whole(command, **options))
+
+    def revoke(self, target: Ref = TARGET, **options: Any) -> Revoked:
+        """`openai-key-rotator revoke --yes`."""
+        return self._play(self._revocation(target, **options))
 
     def revoke_killed(self, killer: Killer) -> bool:
         """The same, killed at one of its requests; False: it has made fewer, and was not."""
@@ -191,16 +198,9 @@ class Scene:
 
         return self._play(until_killed())
 
-    async def _revocation(
-        self, target: Ref = TARGET, *, agree: bool = True, without_successor: bool = False, **options: Any
-    ) -> Revoked:
-        def agreed(plan: Plan) -> bool:
-            self.plans.append(plan)
-            return agree
-
+    async def _revocation(self, target: Ref = TARGET, *, without_successor: bool = False, **options: Any) -> Revoked:
         async def command(asked: Options, world: World, stop: Stop, _: RecordingWatcher) -> Revoked:
-            say = self.said.append
-            return await revoke(asked, target, world, stop, agree=agreed, say=say, without_successor=without_successor)
+            return await revoke(asked, target, world, stop, say=self.said.append, without_successor=without_successor)
 
         return await self._whole(command, **options)
 

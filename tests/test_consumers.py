@@ -72,7 +72,8 @@ def pod(
         ("crash loop", pod(BY_ENV, {"waiting": {"reason": "CrashLoopBackOff"}}), []),
         ("terminated", pod(BY_ENV, {"terminated": {"startedAt": "2026-11-24T10:00:00Z"}}), []),
         ("finished pod", pod(BY_ENV, phase="Succeeded"), []),
-        ("failed pod", pod(BY_ENV, phase="Failed"), []),
+        ("failed pod", pod(BY_ENV, {"terminated": {}}, phase="Failed"), []),
+        ("failed pod whose container has not ended yet", pod(BY_ENV, phase="Failed"), [(STARTED, False)]),
         ("sidecar", pod(BY_ENV | {"restartPolicy": "Always"}, field="initContainers"), [(STARTED, False)]),
         (
             "an init container that has ended",
@@ -163,3 +164,28 @@ def test_whatever_a_pod_looks_like_who_names_the_secret_is_found(
 def as_pod(value: object) -> dict[str, Any]:
     """A list of pods has objects only."""
     return value if isinstance(value, dict) else {}
+
+
+def test_an_init_container_whose_start_is_lost_may_have_read_at_any_time() -> None:
+    """Kubelets lose the status of one that ended long ago: dated by its pod, and open at the end."""
+    lost = pod(BY_ENV, {"terminated": {"exitCode": 0}}, field="initContainers")
+    (found,) = consumers_of(lost, {"s"})
+    assert found.started_at == STARTED
+    assert found.read_until == datetime.max.replace(tzinfo=UTC)
+
+
+def test_an_init_container_may_have_read_its_volume_until_its_end() -> None:
+    """Or later, while it runs."""
+    ended = {"terminated": {"startedAt": "2026-11-24T10:00:00Z", "finishedAt": "2026-11-24T11:00:00Z"}}
+    (found,) = consumers_of(pod(BY_MOUNT, ended, volume=PLAIN, field="initContainers"), {"s"})
+    assert (found.started_at, found.read_until) == (STARTED, STARTED.replace(hour=11))
+    (found,) = consumers_of(pod(BY_MOUNT, RUNNING, volume=PLAIN, field="initContainers"), {"s"})
+    assert found.read_until == datetime.max.replace(tzinfo=UTC)
+
+
+def test_a_pod_that_is_being_deleted_keeps_what_its_volume_has() -> None:
+    """Until its time is over; from then on it cannot have followed."""
+    leaving = pod(BY_MOUNT, volume=PLAIN)
+    leaving["metadata"]["deletionTimestamp"] = "2026-11-24T12:00:00Z"
+    (found,) = consumers_of(leaving, {"s"})
+    assert (found.follows, found.read_until) == (False, STARTED.replace(hour=12))

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from tests.scene import EPOCH
+from worker.bookkeeping import VOLUMES_FOLLOW
 from worker.model import (
     Account,
     AdminKeyRef,
@@ -17,7 +18,7 @@ from worker.model import (
     Publication,
     Ref,
 )
-from worker.planning import STALE, VOLUMES_FOLLOW, Delete, Held, Wait, retirement_of
+from worker.planning import STALE, Delete, Held, Wait, retirement_of
 
 ACCESS = ProjectAccess(Project("https://openai.test/v1", "p"), AdminKeyRef(Ref("default", "admin"), "key"))
 GRACE = CleanupPolicy(CleanupKind.RETAIN_LATEST, timedelta(minutes=2), timedelta(hours=24))

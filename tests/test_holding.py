@@ -152,7 +152,7 @@ def test_a_key_that_ends_while_it_is_held_is_told_before(scene: Scene) -> None:
     expires = scene.stored_entry().history[0].account.expires_at
     assert expires is not None
     assert f"its key ends by itself at {expires:%Y-%m-%dT%H:%M:%SZ}" in event["message"]
-    assert "its key ends at" in as_text({TARGET: scene.stored_entry()}, scene.now(), None)
+    assert "its key lives until" in as_text({TARGET: scene.stored_entry()}, scene.now(), None)
     stored = scene.kubernetes.find("keyrotations", "openai-key-rotator", "default.openai-credentials")
     assert stored is not None
     assert stored["status"]["nextExpiryAt"] == f"{expires:%Y-%m-%dT%H:%M:%SZ}"
@@ -174,7 +174,7 @@ def test_the_longest_hold_ends_it_and_says_whom_it_hit(held: Scene) -> None:
     held.run(max_hold=2 * DAY)
     assert first not in held.accounts()
     (event,) = notices(held, "HoldEnded")
-    assert f"account {first} was deleted after --max-hold 48h, although held: 1: my-app/app" in event["message"]
+    assert f"account {first} was deleted, after --max-hold 48h, and was still held: 1: my-app/app" in event["message"]
     assert held.live_key()
 
 

@@ -266,7 +266,22 @@ def test_a_policy_on_lifetimes_is_told_with_the_annotation_to_set(error: dict[st
     refused = ask(Web([js({"error": error}, 400)]), create)
     assert refused.reason == "KeyLifetime"
     assert "openai-key-rotator.io/key-lifetime" in refused.message
-    assert_silent(refused, "within 30")
+    assert_silent(refused, "Keys must")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Your organization requires keys to expire within 3600 seconds.", ", which OpenAI says is 1h ("),
+        ("must expire within 30 days", ", which OpenAI says is 720h ("),
+        ("must expire within the limit", "within the limit ("),
+        ("must expire within 30 to 60 days or 5 seconds", "within the limit ("),
+    ],
+)
+def test_the_limit_of_a_lifetime_is_told(text: str, words: str) -> None:
+    """Where OpenAI's text holds one number that can be nothing else."""
+    refused = ask(Web([js({"error": {"message": text}}, 400)]), create)
+    assert words in refused.message
 
 
 def test_no_lifetime_is_sent_where_none_is_asked_for() -> None:

@@ -455,13 +455,17 @@ def test_a_key_that_was_in_use_just_now_is_looked_at_once_more() -> None:
 def test_a_use_by_holders_that_were_seen_is_explained() -> None:
     """Once the containers that held it have gone, their last use does not hold it."""
     seen_before = replace(publication(superseded_at=SUPERSEDED), held=Hold("1: my-app/app", SUPERSEDED))
-    assert isinstance(retirement_of(seen_before, GRACE, NOW, 24 * HOUR, NOW), Delete)
+    before = NOW - timedelta(seconds=1)
+    assert isinstance(retirement_of(seen_before, GRACE, before, 24 * HOUR, NOW, looked_at=NOW), Delete)
+    later = retirement_of(seen_before, GRACE, NOW, 24 * HOUR, NOW, looked_at=NOW)
+    assert isinstance(later, Held), "somebody has used it when they were gone"
 
 
 def test_a_held_account_says_why_and_until_when() -> None:
     """In words that fit into a condition."""
     found = retirement_of(publication(superseded_at=SUPERSEDED), GRACE, NOW, 24 * HOUR, NOW)
     words = "by somebody unseen: its key was used at 2026-11-24T10:00:00Z, after it was superseded"
+    words += "; it goes at 2026-11-25T09:00:00Z"
     assert found == Held(words, SUPERSEDED + 24 * HOUR)
 
 

@@ -82,23 +82,51 @@ def test_it_says_exactly_what_it_will_break(held: Scene) -> None:
     """Containers by name, with the account whose key they have; and those that follow by themselves."""
     first = next(p.account.name for p in held.stored_entry().history if p.superseded_at is not None)
     start_pod(held, "newer")
-    held.revoke(agree=False)
-    (plan,) = held.plans
-    text = plan_text(plan)
+    text = plan_text(held.plan())
     assert f"my-app/app: has the key of {first} from its start" in text
     assert f"newer/app: has the key of {held.named()['name']} from its start" in text
     assert f"{held.named()['name']} ({held.named()['id']}), current" in text
     assert "no container" not in text
 
 
-def test_nothing_is_done_unless_somebody_agrees(held: Scene) -> None:
-    """Not one request that writes."""
-    accounts = held.accounts()
-    revoked = held.revoke(agree=False)
-    assert not revoked.complete
-    assert result_text(revoked) == "nothing was done"
+def test_a_plan_writes_nothing(held: Scene) -> None:
+    """Not one request but reads, whatever it shows."""
+    held.plan()
     assert {kind.split()[0] for kind in held.requests()} == {"GET"}
-    assert held.accounts() == accounts
+
+
+def test_who_came_while_it_was_asked_is_hit_and_named(held: Scene) -> None:
+    """A run has rotated since the plan was shown, and a pod has taken that key."""
+    shown = held.plan()
+    held.advance(hours=1)
+    held.run()
+    held.advance(minutes=10)
+    start_pod(held, "second")
+    held.advance(minutes=10)
+    revoked = held.revoke()
+    assert "second/app" not in plan_text(shown)
+    assert revoked.hit == ("my-app/app", "second/app")
+    assert "restart now: my-app/app, second/app" in result_text(revoked)
+    (event,) = [e for e in held.kubernetes.objects("events", "default") if e["reason"] == "Revoked"]
+    assert "second/app" in event["message"]
+
+
+def test_a_possible_holder_is_to_be_restarted_as_well(held: Scene) -> None:
+    """It started right after the rotation."""
+    held.advance(hours=1)
+    held.run(max_wait=NO_WAIT)
+    held.advance(minutes=1)
+    start_pod(held, "perhaps")
+    held.advance(minutes=10)
+    assert "perhaps/app" in held.revoke().hit
+
+
+def test_a_second_revocation_at_once_is_complete_too(held: Scene) -> None:
+    """What the first has deleted minutes ago is still recorded, and gone."""
+    for _ in range(3):
+        revoked = held.revoke()
+        assert revoked.complete, revoked.left
+    assert held.accounts() == [held.named()["name"]]
 
 
 def test_without_a_new_key_nothing_is_deleted(held: Scene) -> None:
@@ -141,8 +169,11 @@ def test_a_target_that_nothing_asks_for_can_only_lose_its_accounts(held: Scene) 
     revoked = held.revoke()
     assert not revoked.complete
     assert "nothing asks for this Secret any more" in result_text(revoked)
-    assert "--without-successor" in plan_text(held.plans[0])
+    shown = plan_text(held.plan())
+    assert "so nothing would be deleted" in shown
+    assert "--without-successor" in shown
     assert len(held.accounts()) == 2
+    assert "these accounts are deleted all the same" in plan_text(held.plan(without_successor=True))
     assert held.revoke(without_successor=True).complete
     assert held.accounts() == []
 
@@ -251,15 +282,18 @@ def test_a_target_without_an_entry_is_a_mistake(scene: Scene) -> None:
     scene.merge(path, {"spec": {"ledger": "another"}})
     with pytest.raises(ConfigurationError, match="another installation's"):
         scene.revoke()
-    assert scene.plans == []
+    with pytest.raises(ConfigurationError, match="another installation's"):
+        scene.plan()
     assert scene.live_key()
 
 
 def test_where_pods_may_not_be_listed_it_says_that_it_is_blind(held: Scene) -> None:
     """That does not stop it: the key is compromised."""
     held.kubernetes.forbid("list", "pods")
+    text = plan_text(held.plan())
+    assert "it cannot be seen who has one of these keys" in text
+    assert "no container" not in text
     assert held.revoke().complete
-    assert "it cannot be seen who holds them: " in plan_text(held.plans[0])
 
 
 def test_an_event_says_who_must_be_restarted(held: Scene) -> None:
@@ -267,7 +301,7 @@ def test_an_event_says_who_must_be_restarted(held: Scene) -> None:
     held.revoke()
     (event,) = [e for e in held.kubernetes.objects("events", "default") if e["reason"] == "Revoked"]
     assert (event["type"], event["involvedObject"]["kind"]) == ("Warning", "ExternalSecret")
-    assert "my-app/app must be restarted" in event["message"]
+    assert "a dead key have, or may have: my-app/app" in event["message"]
 
 
 def test_an_event_that_is_refused_is_said(held: Scene) -> None:
@@ -279,12 +313,19 @@ def test_an_event_that_is_refused_is_said(held: Scene) -> None:
 
 
 def test_an_admin_secret_that_is_gone_is_named(held: Scene) -> None:
-    """Neither a new key nor a delete is possible without it."""
+    """Neither a new key nor a delete is possible without it, and nothing else is claimed."""
     held.delete(ADMIN_SECRET)
-    text = result_text(held.revoke(without_successor=True))
+    revoked = held.revoke(without_successor=True)
+    text = result_text(revoked)
+    assert not revoked.complete
     assert "AdminKeyMissing" in text
-    assert "not deleted: " in text
+    assert f"NOT deleted, and current: {held.named()['name']}" in text
+    assert "no working key" not in text
     assert len(held.accounts()) == 2
+    assert held.live_key()
+    condition = held.stored_entry().condition
+    assert condition is not None
+    assert condition.reason != "Revoked"
 
 
 def test_scripts_get_the_same_as_values(held: Scene) -> None:

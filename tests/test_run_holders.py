@@ -50,6 +50,7 @@ def test_a_pod_keeps_a_working_key_through_any_number_of_rotations() -> None:
     assert held.held is not None
     assert held.held.why == "1: my-app/app"
     stop_pod(scene)
+    scene.advance(seconds=1)
     scene.run()
     assert scene.accounts() == [scene.named()["name"]]
 

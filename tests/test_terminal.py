@@ -102,16 +102,17 @@ def test_only_yes_is_yes(monkeypatch: pytest.MonkeyPatch, typed: bytes, answer: 
     os.close(master)
 
 
-def test_ctrl_c_at_the_question_is_no(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Although the event loop has taken the signal; afterwards it has it again."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_at_the_question_is_no(monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
+    """Although the event loop has taken it; afterwards it has it again."""
     heard: list[bool] = []
 
     async def ask() -> bool:
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGINT, lambda: heard.append(True))
-        threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+        loop.add_signal_handler(number, lambda: heard.append(True))
+        threading.Timer(0.2, lambda: os.kill(os.getpid(), number)).start()
         said = agreed("Sure?")
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
         await asyncio.sleep(0.1)
         return said
 
@@ -125,4 +126,10 @@ def test_ctrl_c_at_the_question_is_no(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_a_terminal_nobody_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("yes\n"))
+    assert agreed("Sure?") is False
+
+
+def test_with_a_closed_standard_input_nobody_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python has none at all then."""
+    monkeypatch.setattr(sys, "stdin", None)
     assert agreed("Sure?") is False

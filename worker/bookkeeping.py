@@ -32,6 +32,8 @@ end a request (its `timeout` parameter), and a margin for clocks. What was asked
 LATE = timedelta(seconds=45)
 """For so long, at least, a target is left alone after a request of which nobody knows whether it takes effect. A claim
 is longer; it may have ended before the request was sent, by a run that was stopped."""
+VOLUMES_FOLLOW = timedelta(minutes=2)
+"""How long a kubelet takes to bring a mounted volume up to date."""
 LISTS_APART = timedelta(minutes=1)
 """How far apart the two lists must begin that let an intent go for which no account was found."""
 
@@ -54,8 +56,7 @@ def reconcile(entry: Entry, secret: SecretView | None, named_at_openai: str | No
     What a run finds published or superseded without a time of its own gets `now`: too late is safe, too early is not.
     """
     if secret is None:
-        gone = tuple(_superseded(publication, now, secret_gone=True) for publication in entry.history)
-        return replace(entry, history=gone)
+        return _secret_gone(entry, now)
     entry = _secret_back(entry, now)
     carried = [publication for publication in entry.history if secret.carries(publication.account)]
     if carried:
@@ -320,10 +321,27 @@ def is_empty(entry: Entry) -> bool:
     return not entry.history and not entry.unpublished
 
 
-def _superseded(publication: Publication, at: datetime, *, secret_gone: bool = False) -> Publication:
-    if publication.superseded_at is not None:
-        return publication
-    return replace(publication, superseded_at=at, secret_gone=secret_gone)
+def _superseded(publication: Publication, at: datetime) -> Publication:
+    return publication if publication.superseded_at is not None else replace(publication, superseded_at=at)
+
+
+def _secret_gone(entry: Entry, now: datetime) -> Entry:
+    """The Secret is not there: what volumes had not left behind when it was last known to be there, they keep."""
+    publication = current(entry)
+    known = [publication.at] if publication is not None else []
+    there = max((*known, *(p.secret_back_at for p in entry.history if p.secret_back_at is not None)), default=now)
+
+    def kept(previous: Publication) -> Publication:
+        followed = previous.secret_back_at or previous.superseded_at
+        if followed is None:
+            return replace(previous, superseded_at=now, secret_gone=True)
+        return previous if followed + VOLUMES_FOLLOW <= there else _frozen(previous)
+
+    return replace(entry, history=tuple(kept(previous) for previous in entry.history))
+
+
+def _frozen(previous: Publication) -> Publication:
+    return replace(previous, secret_gone=True, secret_back_at=None)
 
 
 def _secret_back(entry: Entry, at: datetime) -> Entry:

@@ -106,35 +106,27 @@ async def _adopt(settings: Settings, cluster: Cluster, clock: Clock, chance: Ran
 async def _revoke(settings: Settings, cluster: Cluster, clock: Clock, chance: Randomness) -> int:
     from worker import logs
     from worker.revocation_words import as_json, plan_text, result_text
-    from worker.revoking import Plan, revoke
-    from worker.terminal import agreed
+    from worker.revoking import plan, revoke
+    from worker.terminal import agreed, can_ask
 
     def say(words: str) -> None:
         print(logs.redacted(words), file=sys.stderr, flush=True)
 
-    def agree(plan: Plan) -> bool:
-        say(plan_text(plan))
-        if settings.wanted.yes or agreed("Delete these accounts now?"):
-            return True
-        if not sys.stdin.isatty():
-            say("error: there is no terminal to ask on: --yes does it without asking")
-        return False
-
+    (target,) = settings.wanted.targets
+    options, without = settings.options, settings.without_successor
     stop = _stop(settings)
     async with _asking_openai(settings, cluster, clock, chance, stop) as world:
-        (target,) = settings.wanted.targets
-        revoked = await revoke(
-            settings.options,
-            target,
-            world,
-            stop,
-            agree=agree,
-            say=say,
-            without_successor=settings.without_successor,
-        )
+        say(plan_text(await plan(options, target, world, stop, without_successor=without)))
+    if options.dry_run:
+        say("nothing was done: it is a dry run")
+        return 0
+    if not settings.wanted.yes and not agreed("Go on?"):
+        say("nothing was done" if can_ask() else "error: there is no terminal to ask on: --yes does it without asking")
+        return 1 if can_ask() else 2
+    stop = _stop(settings)  # however long the answer took
+    async with _asking_openai(settings, cluster, clock, chance, stop) as world:
+        revoked = await revoke(options, target, world, stop, say=say, without_successor=without)
     print(logs.redacted(result_text(revoked) if _as_table(settings) else json.dumps(as_json(revoked), indent=2)))
-    if not revoked.agreed and not sys.stdin.isatty():
-        return 2
     return 0 if revoked.complete else 1
 
 

@@ -15,11 +15,17 @@ from typing import Any
 from worker.formats import parse_time
 from worker.model import Consumer
 
+_CONTAINERS = ("containers", "initContainers", "ephemeralContainers")
+_STATUSES = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
+
 
 def consumers_of(pod: Mapping[str, Any], wanted: Collection[str]) -> tuple[Consumer, ...]:
     """The consumers in a pod of the Secrets named in `wanted`; none in a pod that has ended or has no node yet."""
     spec, status = _object(pod.get("spec")), _object(pod.get("status"))
-    if not spec.get("nodeName") or status.get("phase") in ("Succeeded", "Failed"):
+    phase = status.get("phase")
+    # A pod may have failed (evicted, past its deadline) before its containers have ended.
+    runs = any("running" in _object(own.get("state")) for kind in _STATUSES for own in _objects(status.get(kind)))
+    if not spec.get("nodeName") or phase == "Succeeded" or (phase == "Failed" and not runs):
         return ()
     return tuple(_consumers(pod, spec, status, wanted))
 
@@ -27,52 +33,56 @@ def consumers_of(pod: Mapping[str, Any], wanted: Collection[str]) -> tuple[Consu
 def _consumers(
     pod: Mapping[str, Any], spec: Mapping[str, Any], status: Mapping[str, Any], wanted: Collection[str]
 ) -> Iterator[Consumer]:
-    pod_name = str(_object(pod.get("metadata")).get("name", "?"))
+    metadata, begun = _object(pod.get("metadata")), _time(status.get("startTime"))
+    pod_name, leaving = str(metadata.get("name", "?")), _time(metadata.get("deletionTimestamp"))
     volumes = _volumes(spec)
-    for field, states in (
-        ("containers", "containerStatuses"),
-        ("initContainers", "initContainerStatuses"),
-        ("ephemeralContainers", "ephemeralContainerStatuses"),
-    ):
-        found = {str(item.get("name")): item for item in _objects(status.get(states))}
+    for field, states in zip(_CONTAINERS, _STATUSES, strict=True):
+        known = {str(item.get("name")): item for item in _objects(status.get(states))}
         for container in _objects(spec.get(field)):
-            fixed, by_path, follows = (found & set(wanted) for found in _names(container, volumes))
-            own = _object(found.get(str(container.get("name"))))
+            fixed, by_path, follows = (names & set(wanted) for names in _names(container, volumes))
+            own = _object(known.get(str(container.get("name"))))
             passes_on = field == "initContainers" and container.get("restartPolicy") != "Always"
-            alive, started = _inherited(own, status) if passes_on else _life(own)
+            alive, started, until = _inherited(own, begun) if passes_on else _life(own)
             name = f"{pod_name}/{container.get('name', '?')}"
-            if alive:
-                yield from (Consumer(secret, name, started, follows=False) for secret in sorted(fixed - by_path))
-                yield from (Consumer(secret, name, started, follows=False, mounted=True) for secret in sorted(by_path))
-            if passes_on:
-                until = _ended(own)
-                yield from (
-                    Consumer(secret, name, started, follows=False, mounted=True, read_until=until)
-                    for secret in sorted(follows)
-                )
-            else:
-                begun = _time(status.get("startTime"))
-                yield from (Consumer(secret, name, begun, follows=True) for secret in sorted(follows))
+            for secret in sorted(fixed | by_path) if alive else ():
+                yield Consumer(secret, name, started, follows=False, mounted=secret in by_path, read_until=until)
+            for secret in sorted(follows):
+                if passes_on:
+                    yield Consumer(secret, name, started, follows=False, mounted=True, read_until=_ended(own))
+                elif leaving is None:
+                    yield Consumer(secret, name, begun, follows=True)
+                elif alive:  # a volume of a pod that is being deleted is not brought up to date any more
+                    yield Consumer(secret, name, begun, follows=False, mounted=True, read_until=leaving)
 
 
-def _life(own: Mapping[str, Any]) -> tuple[bool, datetime | None]:
-    """Whether a container lives, and since when; None: it is about to start, or does not say."""
+_Life = tuple[bool, datetime | None, datetime | None]
+"""Whether a container lives; when it started, None: it is about to; and if that is not known for certain, until when it
+may have read its environment."""
+
+
+def _life(own: Mapping[str, Any]) -> _Life:
     state = _object(own.get("state"))
     if "running" in state:
-        return True, _time(_object(state["running"]).get("startedAt"))
+        return True, _started(own), None
     if "terminated" in state:
-        return False, None
+        return False, None, None
     # Waiting: its environment may have been read already. In a crash loop it will be read anew.
-    return _object(state.get("waiting")).get("reason") != "CrashLoopBackOff", None
+    return _object(state.get("waiting")).get("reason") != "CrashLoopBackOff", None, None
 
 
-def _inherited(own: Mapping[str, Any], status: Mapping[str, Any]) -> tuple[bool, datetime | None]:
+def _inherited(own: Mapping[str, Any], pod_begun: datetime | None) -> _Life:
     """An init container may have handed the key on to its pod: it counts until the pod ends, from its own start."""
+    state, started = _object(own.get("state")), _started(own)
+    if started is not None or not ("running" in state or "terminated" in state):
+        return True, started, None
+    return True, pod_begun, datetime.max.replace(tzinfo=UTC)  # kubelets lose it at times
+
+
+def _started(own: Mapping[str, Any]) -> datetime | None:
+    """When a container started that runs or has ended, if it says so."""
     state = _object(own.get("state"))
-    for name in ("running", "terminated"):
-        if name in state:
-            return True, _time(_object(state[name]).get("startedAt")) or _time(status.get("startTime"))
-    return True, None
+    times = (_time(_object(state.get(name)).get("startedAt")) for name in ("running", "terminated"))
+    return next((time for time in times if time is not None), None)
 
 
 def _ended(own: Mapping[str, Any]) -> datetime:

@@ -76,10 +76,19 @@ class Deletion:
             return False
 
     async def all_of(
-        self, item: Publication | Intent, ids: Collection[str], sight: Sight, *, spared: bool = True
+        self,
+        item: Publication | Intent,
+        ids: Collection[str],
+        sight: Sight,
+        *,
+        spared: bool = True,
+        early: bool = False,
     ) -> bool:
-        """Delete what the item's request made. True: all of it is gone."""
-        account, requested_at = item.account, item.requested_at
+        """Delete what the item's request made. True: all of it is gone.
+
+        `early`: what OpenAI shows now counts, although more may appear that the request has made.
+        """
+        account, requested_at = item.account, None if early else item.requested_at
         return all([await self.account(account, one, sight, requested_at, spared=spared) for one in ids])
 
     async def ids(self, item: Publication | Intent) -> list[str]:

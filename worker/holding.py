@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from worker.formats import format_duration, format_time
+from worker.formats import format_time
 from worker.model import Entry, Hold, Notice, Publication
 
 UNSEEN = "by somebody unseen"
@@ -55,13 +55,10 @@ def noted(entry: Entry, whys: Mapping[str, str | None], now: datetime) -> tuple[
     return replace(entry, history=tuple(history)), tuple(notices)
 
 
-def ended(publication: Publication, hit: str, max_hold: timedelta) -> Notice:
+def ended(publication: Publication, hit: str, why: str) -> Notice:
     """What is told of an account that was deleted although somebody held it."""
-    return Notice(
-        "HoldEnded",
-        f"account {publication.account.name} was deleted after --max-hold {format_duration(max_hold)}, although held: "
-        f"{hit}; whoever has its key from the environment has a dead one until it is restarted",
-    )
+    words = f"account {publication.account.name} was deleted, {why}, and was still held: {hit}; whoever has its key"
+    return Notice("HoldEnded", f"{words} has a dead one now, until it reads the Secret anew")
 
 
 def in_words(entry: Entry) -> str:
@@ -79,7 +76,8 @@ def _what_matters(publication: Publication, hold: Hold, now: datetime) -> str | 
     expires = publication.account.expires_at
     if expires is not None and expires <= now + MATTERS:
         return "KeyExpiring"
-    return "KeyHeld" if hold.since + MATTERS <= now else None
+    # Somebody unseen loses the key when the hold ends: told while something can be done about it.
+    return "KeyHeld" if hold.since + MATTERS <= now or hold.why.startswith(UNSEEN) else None
 
 
 def _told(publication: Publication, hold: Hold) -> str:
@@ -88,6 +86,8 @@ def _told(publication: Publication, hold: Hold) -> str:
     message = f"account {account.name}{superseded} is held since {format_time(hold.since)}: {hold.why}"
     if account.expires_at is not None:
         message += f"; its key ends by itself at {format_time(account.expires_at)}"
+    if hold.why.startswith(UNSEEN):
+        return f"{message}; have whoever uses it read the Secret anew"
     if hold.why.startswith(STUCK):
         return message
     return f"{message}; restart what uses it (kubectl rollout restart): it goes with the run after that"

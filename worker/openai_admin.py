@@ -27,6 +27,7 @@ from worker.errors import (
     Unanswered,
     Unintelligible,
 )
+from worker.formats import format_duration
 from worker.model import ID, JSON, PREFIX, AccountKey, Hidden, NewAccount, Project
 from worker.ports import Randomness
 from worker.retrying import retry_after, retrying
@@ -45,7 +46,7 @@ _ADVICE = {
 }
 _LIFETIME = (
     "its organisation or project limits how long a key may live: set the annotation "
-    f"{PREFIX}key-lifetime of the ExternalSecret or the generator to a time within the limit, such as 720h"
+    f"{PREFIX}key-lifetime of the ExternalSecret or the generator to a time within the limit"
 )
 _CREATE = "create account"
 
@@ -216,7 +217,7 @@ def _raise(status: int, headers: Mapping[str, str], content: bytes, what: str) -
         )
     reason, advice = _ADVICE.get(status, ("OpenAIRefused", "the request was refused"))
     if what == _CREATE and status in (400, 422) and _is_about_expiry(content):
-        reason, advice = "KeyLifetime", _LIFETIME
+        reason, advice = "KeyLifetime", _LIFETIME + _limit(content)
     kind: type[Refused] = {403: Forbidden, 404: NotFound}.get(status, Refused)
     raise kind(reason, f"OpenAI refused to {what}: {advice} ({details})", status=status)
 
@@ -241,6 +242,15 @@ def _is_about_expiry(content: bytes) -> bool:
         return any("expir" in str(error.get(field)) for field in ("param", "code", "message"))
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
         return False
+
+
+def _limit(content: bytes) -> str:
+    """The limit, where the text of the error holds one number of seconds or days: a number gives nothing away."""
+    found = re.findall(rb"(?<![\w.-])(\d{1,8}) (second|day)s?\b", content)
+    if len(found) != 1:
+        return ""
+    number, unit = found[0]
+    return f", which OpenAI says is {format_duration(timedelta(**{unit.decode() + 's': int(number)}))}"
 
 
 def _expiry(value: object) -> datetime | None:

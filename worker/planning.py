@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from worker.bookkeeping import CLAIM, current, renew_by
+from worker.bookkeeping import CLAIM, VOLUMES_FOLLOW, current, renew_by
 from worker.codec import MANAGED
 from worker.errors import ConfigurationError, Deferred, Refused, RotatorError, Throttled
 from worker.formats import format_duration, format_time
@@ -39,9 +39,6 @@ PROPAGATION = timedelta(minutes=2)
 STALE = timedelta(minutes=5)
 """A container started this soon after an account was superseded may still have got its key: the kubelet reads the
 Secret before it makes the container, and possibly from a cache."""
-
-VOLUMES_FOLLOW = timedelta(minutes=2)
-"""How long a kubelet takes to bring a mounted volume up to date."""
 
 _ADOPT = "`openai-key-rotator adopt"
 
@@ -407,18 +404,21 @@ def retirement_of(
     now: datetime,
     *,
     consumers: Collection[Consumer] = (),
+    looked_at: datetime | None = None,
     max_hold: timedelta | None = None,
 ) -> Delete | Wait | Held:
     """May a superseded account go, given who consumes its Secret and when its key was last used (None: never)?
 
-    `max_hold`: since it was superseded; whoever holds it for longer loses it.
+    `looked_at`: when the consumers were looked for, None: now. `max_hold`: since it was superseded; whoever holds it
+    for longer loses it.
     """
-    verdict = _retirement(previous, cleanup, last_used, unseen_hold, now, consumers=consumers)
+    looked_at = looked_at or now
+    verdict = _retirement(previous, cleanup, last_used, unseen_hold, now, consumers=consumers, looked_at=looked_at)
     if not isinstance(verdict, Held) or max_hold is None or previous.superseded_at is None:
         return verdict
     limit = previous.superseded_at + max_hold
     if limit <= now:
-        return Delete(f"held for longer than {format_duration(max_hold)}", verdict.why)
+        return Delete(f"after --max-hold {format_duration(max_hold)}", verdict.why)
     return Held(verdict.why, min(limit, verdict.until or limit))
 
 
@@ -430,6 +430,7 @@ def _retirement(
     now: datetime,
     *,
     consumers: Collection[Consumer],
+    looked_at: datetime,
 ) -> Delete | Wait | Held:
     ripe, superseded = ripe_at(previous, cleanup), previous.superseded_at
     if ripe is None or superseded is None:
@@ -453,14 +454,17 @@ def _retirement(
             )
         return Delete(f"its key was idle for {format_duration(cleanup.idle)}")
     limit = superseded + unseen_hold
-    # A use since then is explained by holders that an earlier run has seen for certain, and that are gone now.
-    explained = previous.held is not None and is_by_containers(previous.held)
-    if last_used is not None and last_used > superseded and not explained:
+    # A use is explained by holders that an earlier run has seen for certain, and that were gone when looked for now.
+    explained = previous.held is not None and is_by_containers(previous.held) and used < looked_at
+    if used > superseded and not explained:
         settled = superseded + 2 * PROPAGATION
         if settled > now:
             return Wait(settled)  # it was in use just now: is it still, once all who follow the Secret have followed?
-    if last_used is not None and last_used > superseded + PROPAGATION and limit > now and not explained:
-        return Held(f"{UNSEEN}: its key was used at {format_time(last_used)}, after it was superseded", limit)
+    if used > superseded + PROPAGATION and not explained:
+        unseen = f"{UNSEEN}: its key was used at {format_time(used)}, after it was superseded"
+        if limit > now:
+            return Held(f"{unseen}; it goes at {format_time(limit)}", limit)
+        return Delete(f"after --unseen-hold {format_duration(unseen_hold)}", unseen)
     return Delete(f"superseded at {format_time(superseded)}")
 
 

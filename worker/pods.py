@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Mapping
+from datetime import datetime
 
 from worker.consumers import consumers_of
 from worker.errors import ConsumersUnseen, Forbidden
 from worker.model import JSON, Consumer, Ref, Resource
-from worker.ports import Cluster
+from worker.ports import Clock, Cluster
 
 PODS = Resource("", "v1", "pods")
 
@@ -21,21 +22,27 @@ PODS = Resource("", "v1", "pods")
 class Pods:
     """`targets`: by namespace, the names of the Secrets that matter."""
 
-    def __init__(self, cluster: Cluster, targets: Mapping[str, frozenset[str]]) -> None:
+    def __init__(self, cluster: Cluster, clock: Clock, targets: Mapping[str, frozenset[str]]) -> None:
         self._cluster = cluster
+        self._clock = clock
         self._targets = targets
-        self._seen: dict[str, Mapping[str, list[Consumer]]] = {}
+        self._seen: dict[str, tuple[datetime, Mapping[str, list[Consumer]]]] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def consumers(self, target: Ref) -> tuple[Consumer, ...]:
-        """Who consumes this Secret.
+        """Who consumed this Secret at `looked_at`.
 
         Raises ConsumersUnseen, in words that name what to grant, where pods may not be listed.
         """
         async with self._locks[target.namespace]:
             if target.namespace not in self._seen:
-                self._seen[target.namespace] = await self._read(target.namespace)
-        return tuple(self._seen[target.namespace].get(target.name, ()))
+                self._seen[target.namespace] = (self._clock.now(), await self._read(target.namespace))
+        return tuple(self._seen[target.namespace][1].get(target.name, ()))
+
+    def looked_at(self, namespace: str) -> datetime | None:
+        """When the list of a namespace's pods began, if it has been read."""
+        seen = self._seen.get(namespace)
+        return seen[0] if seen is not None else None
 
     async def _read(self, namespace: str) -> Mapping[str, list[Consumer]]:
         wanted = self._targets.get(namespace, frozenset())

@@ -33,6 +33,7 @@ from worker.planning import (
     Held,
     Wait,
     ended_claims,
+    holders,
     may_yet_publish,
     next_attempt,
     next_release,
@@ -150,8 +151,8 @@ class Retirement:
             verdict = await self._verdict(item, entry, sight)
             if isinstance(verdict, Delete):
                 entry, gone = await self._delete_all(entry, item, await self.deletion.ids(item), sight)
-                if gone and verdict.hit is not None and self.max_hold is not None:
-                    hit.append(holding.ended(item, verdict.hit, self.max_hold))
+                if gone and verdict.hit is not None:
+                    hit.append(holding.ended(item, verdict.hit, verdict.why))
                 return entry, None
             return entry, verdict.why if isinstance(verdict, Held) else None
         except Refused as error:
@@ -166,18 +167,22 @@ class Retirement:
         if ripe is None or ripe > self.begun:
             return None
         consumers = await self.pods.consumers(entry.target)
-        account = previous.account
-        uses = [await self.projects.key_last_used(account.access, key_id) for key_id in await self._key_ids(account)]
-        used = max((use for use in uses if use is not None), default=None)
+        certain, _ = holders(previous, consumers)
         return retirement_of(
             previous,
             cleanup,
-            used,
+            None if certain else await self._last_used(previous.account),  # for those it does not matter
             self.unseen_hold,
             now,
             consumers=consumers,
+            looked_at=self.pods.looked_at(entry.target.namespace),
             max_hold=self.max_hold,
         )
+
+    async def _last_used(self, account: Account) -> datetime | None:
+        """When its key was last used, as far as OpenAI knows; None: never."""
+        uses = [await self.projects.key_last_used(account.access, key_id) for key_id in await self._key_ids(account)]
+        return max((use for use in uses if use is not None), default=None)
 
     async def _key_ids(self, account: Account) -> list[str]:
         """Its keys. Of an account whose run died before it could note them, OpenAI knows."""

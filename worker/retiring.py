@@ -158,7 +158,7 @@ class Retiring:
             secrets[entry.target.namespace].add(entry.target.name)
         return Retirement(
             self.ledger,
-            Pods(self.cluster, {namespace: frozenset(names) for namespace, names in secrets.items()}),
+            Pods(self.cluster, self.clock, {namespace: frozenset(names) for namespace, names in secrets.items()}),
             self.projects,
             self.observer,
             Deletion(self.projects, self.observer, self.clock),

@@ -8,39 +8,50 @@ from worker.revoking import Doomed, Plan, Revoked
 
 def plan_text(plan: Plan) -> str:
     """What will be done, and who loses what."""
-    first = "a new key is made first; then" if plan.obstacle is None else f"no new key can be made ({plan.obstacle});"
-    lines = [f"revoke {plan.target}: {first} these accounts are deleted at once, whoever holds their keys:"]
-    lines += [f"  {doomed.name} ({doomed.id or 'id unknown'}){', current' * doomed.current}" for doomed in plan.doomed]
-    lines += ["what breaks, as far as it can be seen:"]
+    accounts = [
+        f"  {doomed.name} ({doomed.id or 'id unknown'}){', current' * doomed.current}" for doomed in plan.doomed
+    ]
+    if plan.obstacle is None:
+        first = "a new key is made; then these accounts are deleted at once, whoever holds their keys:"
+        if plan.without_successor:
+            first = "a new key is made, if one can be; then, in any case, these accounts are deleted at once:"
+    elif plan.without_successor:
+        first = f"no new key can be made ({plan.obstacle}); these accounts are deleted all the same:"
+    else:
+        first = f"no new key can be made ({plan.obstacle}), so nothing would be deleted of:"
+    lines = [f"revoke {plan.target}: {first}", *accounts]
+    if plan.obstacle is not None and not plan.without_successor:
+        return "\n".join([*lines, _advice(plan)])
+    lines.append("what breaks, as far as it can be seen:")
     broken = [f"  {words}" for doomed in plan.doomed for words in _broken(doomed)]
     if plan.following:
-        names = ", ".join(plan.following)
-        broken.append(f"  {names}: sees the Secret through a volume, which follows within two minutes")
-    lines += broken or ["  no container of its namespace is seen to hold one of these keys"]
-    if plan.blind is not None:
-        lines.append(f"  it cannot be seen who holds them: {plan.blind}")
-    lines.append("  whoever else has one of these keys loses it; that is the purpose")
-    if plan.obstacle is not None and not plan.without_successor:
-        lines.append(_advice(plan))
+        follow = "follows within two minutes of a new key" if plan.obstacle is None else "gets no new key"
+        broken.append(f"  {', '.join(plan.following)}: sees the Secret through a volume, which {follow}")
+    if plan.blind:
+        broken.append("  pods may not be listed (RBAC: list pods), so it cannot be seen who has one of these keys")
+    lines += broken or ["  no container of its namespace is seen to have one of these keys"]
+    lines.append("  whoever else has one of them loses it; that is the purpose")
     return "\n".join(lines)
 
 
 def result_text(revoked: Revoked) -> str:
     """What was done, what was not, and what can be done about it."""
     plan, lines = revoked.plan, []
-    if not revoked.agreed:
-        return "nothing was done"
     if revoked.successor is not None:
         lines.append(f"{plan.target} has a new key: account {revoked.successor}")
-    elif plan.without_successor:
-        lines.append(f"{plan.target} has no working key now: {revoked.why_none}; a run makes one as soon as it can")
-    else:
+    elif not plan.without_successor:
         lines += [f"nothing was deleted, for no new key could be made: {revoked.why_none}", _advice(plan)]
+    elif revoked.kept is not None:
+        lines.append(f"no new key could be made ({revoked.why_none}); NOT deleted, and current: {revoked.kept}")
+    else:
+        lines.append(f"{plan.target} has no working key now, for no new one could be made: {revoked.why_none}")
     if revoked.deleted:
         lines.append(f"deleted: {', '.join(revoked.deleted)}")
-        restart = sorted({name for doomed in plan.doomed for name in doomed.certain if doomed.name in revoked.deleted})
-        if restart:
-            lines.append(f"restart now: {', '.join(restart)}")
+    if revoked.hit and revoked.successor is not None:
+        lines.append(f"restart now: {', '.join(revoked.hit)}")
+    elif revoked.hit or (revoked.deleted and plan.following and revoked.kept is None):
+        names = ", ".join(sorted({*revoked.hit, *plan.following}))
+        lines.append(f"without a working key until there is a new one, and then to be restarted: {names}")
     lines += [f"not deleted: {name}: {why}" for name, why in revoked.left]
     lines += [f"could not be told to the cluster: {problem}" for problem in revoked.notes]
     return "\n".join(lines)
@@ -52,11 +63,12 @@ def as_json(revoked: Revoked) -> JSON:
     return {
         "namespace": plan.target.namespace,
         "secret": plan.target.name,
-        "agreed": revoked.agreed,
         "complete": revoked.complete,
         "successor": revoked.successor,
         "whyNone": revoked.why_none,
+        "kept": revoked.kept,
         "deleted": list(revoked.deleted),
+        "hit": list(revoked.hit),
         "left": [{"name": name, "why": why} for name, why in revoked.left],
         "accounts": [
             {
@@ -69,14 +81,14 @@ def as_json(revoked: Revoked) -> JSON:
             for doomed in plan.doomed
         ],
         "following": list(plan.following),
-        "unseen": plan.blind,
+        "blind": plan.blind,
         "notes": list(revoked.notes),
     }
 
 
 def _broken(doomed: Doomed) -> list[str]:
     what = f"has the key of {doomed.name} from its start: it fails until it is restarted"
-    perhaps = f"may have the key of {doomed.name}: it was started about when that was superseded"
+    perhaps = f"may have the key of {doomed.name}: it is about to start, or started about when that was superseded"
     return [f"{name}: {what}" for name in doomed.certain] + [f"{name}: {perhaps}" for name in doomed.possible]
 
 

@@ -1,8 +1,8 @@
 """`revoke`: a target's keys are compromised. A new key first, then all its other accounts at once, whoever holds them.
 
-Guarantees: nothing is done before somebody has agreed to what it breaks; only accounts are deleted that the ledger
-records for this target; without a new key nothing is deleted, unless that was asked for; an account on which another
-run may be working is left to the next run. A revocation that was interrupted is simply done again.
+Guarantees: `plan` writes nothing; only accounts are deleted that the ledger records for this target; without a new key
+nothing is deleted, unless that was asked for; an account on which another run may be working is left to the next run. A
+revocation that was interrupted is simply done again.
 """
 
 from __future__ import annotations
@@ -57,25 +57,27 @@ class Doomed:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a revocation is going to do and to break, as far as it can be seen. `following`: containers that read the
-    Secret through a volume. `blind`: why pods could not be looked at. `obstacle`: why there can be no new key.
+    Secret through a volume. `blind`: whether pods could not be looked at. `obstacle`: why there can be no new key.
     """
 
     target: Ref
     doomed: tuple[Doomed, ...]
     following: tuple[str, ...]
-    blind: str | None
+    blind: bool
     obstacle: str | None
     without_successor: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Revoked:
-    """What came of it. `successor`: the new account; None: there is none, and `why_none`. `agreed`: somebody did."""
+    """What came of it. `plan`: as it was right before the deletes, which is what they hit. `successor`: the new
+    account; None: there is none, and `why_none`. `kept`: the account that is still current, where there is no new one.
+    """
 
     plan: Plan
-    agreed: bool = True
     successor: str | None = None
     why_none: str | None = None
+    kept: str | None = None
     deleted: tuple[str, ...] = ()
     left: tuple[tuple[str, str], ...] = ()
     """Accounts that are not gone, and why."""
@@ -84,7 +86,24 @@ class Revoked:
     @property
     def complete(self) -> bool:
         """Is everything gone that was to go, with a new key in place, unless none was demanded?"""
-        return self.agreed and not self.left and (self.successor is not None or self.plan.without_successor)
+        return not self.left and (self.successor is not None or self.plan.without_successor)
+
+    @property
+    def hit(self) -> tuple[str, ...]:
+        """Containers that have, or may have, a key that is dead now."""
+        gone = [doomed for doomed in self.plan.doomed if doomed.name in self.deleted]
+        return tuple(sorted({name for doomed in gone for name in (*doomed.certain, *doomed.possible)}))
+
+
+async def plan(options: Options, target: Ref, world: World, stop: Stop, *, without_successor: bool = False) -> Plan:
+    """What `revoke` would do now; nothing is written.
+
+    Raises OutOfReach where cluster or ledger cannot be used, ConfigurationError where the ledger has nothing to revoke.
+    """
+    revocation = await _revocation(options, target, world, stop, without_successor, lambda _: None)
+    entry = await revocation.entry()
+    _, _, obstacle = await revocation.target_of()
+    return await revocation.plan(entry, obstacle)
 
 
 async def revoke(
@@ -93,18 +112,19 @@ async def revoke(
     world: World,
     stop: Stop,
     *,
-    agree: Callable[[Plan], bool],
     say: Callable[[str], None],
     without_successor: bool = False,
 ) -> Revoked:
-    """Revoke a target's keys, if `agree` says so once it has seen what that means. `say` hears what is waited for.
+    """Revoke a target's keys. `say` hears what is waited for. Raises as `plan` does."""
+    return await (await _revocation(options, target, world, stop, without_successor, say)).revoke()
 
-    Raises OutOfReach where cluster or ledger cannot be used, ConfigurationError where the ledger has nothing to revoke.
-    """
+
+async def _revocation(
+    options: Options, target: Ref, world: World, stop: Stop, without_successor: bool, say: Callable[[str], None]
+) -> _Revocation:
     ledger, clock = await opened(options, world)
-    options = replace(options, force=True, namespaces=(target.namespace,))
-    revocation = _Revocation(options, target, without_successor, replace(world, clock=clock), ledger, stop, say)
-    return await revocation.revoke(agree)
+    options = replace(options, force=True, dry_run=False, namespaces=(target.namespace,))
+    return _Revocation(options, target, without_successor, replace(world, clock=clock), ledger, stop, say)
 
 
 class _Untold:
@@ -136,25 +156,23 @@ class _Revocation:
     say: Callable[[str], None]
     untold: _Untold = field(default_factory=_Untold)
 
-    async def revoke(self, agree: Callable[[Plan], bool]) -> Revoked:
-        entry = await self._entry()
-        target, source, obstacle = await self._target()
-        plan = await self._plan(entry, obstacle)
-        if not agree(plan):
-            return Revoked(plan, agreed=False)
+    async def revoke(self) -> Revoked:
+        entry = await self.entry()
+        target, source, obstacle = await self.target_of()
         successor, why_none = (await self._successor(target)) if target is not None else (None, obstacle)
         if successor is None and not self.without_successor:
-            return Revoked(plan, why_none=why_none)
-        deleted, left = await self._delete(successor, why_none)
-        if deleted:
-            subject = source or secret_source(self.target)
+            return Revoked(await self.plan(entry, obstacle), why_none=why_none)
+        stored = await self.entry()
+        plan = await self.plan(stored, obstacle if successor is not None else why_none, spared=successor)
+        revoked = replace(await self._delete(stored, plan, successor, why_none), successor=successor, why_none=why_none)
+        if revoked.deleted:
             announcer = Announcer(self.world.cluster, self.world.clock)
-            self.untold.problems += await announcer.warn(subject, [_notice(plan, deleted, successor)])
-        return Revoked(plan, True, successor, why_none, tuple(deleted), tuple(left), tuple(self.untold.problems))
+            self.untold.problems += await announcer.warn(source or secret_source(self.target), [_notice(revoked)])
+        return replace(revoked, notes=tuple(self.untold.problems))
 
     # --- what there is
 
-    async def _entry(self) -> Entry:
+    async def entry(self) -> Entry:
         ref = self.target
         entry = await self.ledger.read(ref)
         if entry is None:
@@ -165,7 +183,7 @@ class _Revocation:
             raise ConfigurationError("ForeignLedger", message)
         return entry
 
-    async def _target(self) -> tuple[Target | None, Source | None, str | None]:
+    async def target_of(self) -> tuple[Target | None, Source | None, str | None]:
         """Who asks for the Secret; where no key can be made for it, why. That it is suspended is no reason not to."""
         ref = self.target
         options = self.options
@@ -183,19 +201,22 @@ class _Revocation:
             return None, rejected.source, f"{rejected.reason}: {rejected.message}"
         return None, None, "nothing asks for this Secret any more"
 
-    async def _plan(self, entry: Entry, obstacle: str | None) -> Plan:
+    async def plan(self, entry: Entry, obstacle: str | None, *, spared: str | None = None) -> Plan:
+        """What goes, and who has it. `spared`: the new account, which stays."""
         ref, now = self.target, self.world.clock.now()
         entry, secret = await self._stages(entry).observer.reconciled(entry)
         consumers: tuple[Consumer, ...] = ()
-        blind = None
+        blind = False
         try:
-            consumers = await Pods(self.world.cluster, {ref.namespace: frozenset({ref.name})}).consumers(ref)
-        except ConsumersUnseen as error:
-            blind = error.message
+            pods = Pods(self.world.cluster, self.world.clock, {ref.namespace: frozenset({ref.name})})
+            consumers = await pods.consumers(ref)
+        except ConsumersUnseen:
+            blind = True
         stays = secret is not None and obstacle is None
-        doomed = [_doomed(publication, consumers, now, stays=stays) for publication in entry.history]
+        history = [publication for publication in entry.history if publication.account.name != spared]
+        doomed = [_doomed(publication, consumers, now, stays=stays) for publication in history]
         doomed += [Doomed(i.account.name, i.account.id, False, (), ()) for i in entry.unpublished]
-        following = sorted({consumer.name for consumer in consumers if consumer.follows}) if stays else []
+        following = sorted({consumer.name for consumer in consumers if consumer.follows})
         return Plan(ref, tuple(doomed), tuple(following), blind, obstacle, self.without_successor)
 
     # --- a new key
@@ -211,7 +232,7 @@ class _Revocation:
         if outcome.reason == "LedgerNotWritten":
             await self._unclaimed()  # the key is in the Secret; what notes it there respects the claim
         names = {p.account.name for p in before.history} | {i.account.name for i in before.unpublished}
-        after, _ = await stages.observer.reconciled(await self._entry())
+        after, _ = await stages.observer.reconciled(await self.entry())
         publication = bookkeeping.current(after)
         if publication is not None and publication.account.name not in names:
             return publication.account.name, None
@@ -221,7 +242,7 @@ class _Revocation:
         """The entry, once no other run works on the target: that takes seconds, or, where it has died, minutes."""
         said = False
         while True:
-            entry = await self._entry()
+            entry = await self.entry()
             claim = entry.claimed_until(self.world.clock.now())
             if claim is None:
                 return entry
@@ -238,15 +259,15 @@ class _Revocation:
 
     # --- the others go
 
-    async def _delete(self, successor: str | None, why_none: str | None) -> tuple[list[str], list[tuple[str, str]]]:
+    async def _delete(self, stored: Entry, plan: Plan, successor: str | None, why_none: str | None) -> Revoked:
         """Delete all accounts but the new one, and say so in the ledger: those that are gone, those that are not."""
-        stored = await self._entry()
         stages = self._stages(stored)
         at = self.world.clock.monotonic()
         entry, secret = await stages.observer.reconciled(stored)
         sight = Sight(entry.target, secret, at)
         deletion = Deletion(stages.projects, stages.observer, self.world.clock)
-        deleted, left = [], []
+        deleted: list[Publication | Intent] = []
+        left: list[tuple[str, str]] = []
         items: tuple[Publication | Intent, ...] = (*entry.history, *entry.unpublished)
         for item in (item for item in items if item.account.name != successor):
             name = item.account.name
@@ -267,7 +288,10 @@ class _Revocation:
                     (name, "it is in the Secret again, or OpenAI does not confirm that it is gone: revoke again")
                 )
         await self.ledger.update(entry, lambda entry: self._without(entry, deleted, successor, why_none))
-        return [item.account.name for item in deleted], left
+        names = [item.account.name for item in deleted]
+        before = bookkeeping.current(entry)
+        kept = before.account.name if before is not None and before.account.name not in names else None
+        return Revoked(plan, kept=kept if successor is None else None, deleted=tuple(names), left=tuple(left))
 
     async def _gone(
         self, item: Publication | Intent, stages: Stages, deletion: Deletion, sight: Sight, *, spared: bool
@@ -275,7 +299,7 @@ class _Revocation:
         """Delete what an item's request made: is all of it gone? None: it made nothing that OpenAI knows of."""
         try:
             ids = await deletion.ids(item)
-            return await deletion.all_of(item, ids, sight, spared=spared) if ids else None
+            return await deletion.all_of(item, ids, sight, spared=spared, early=True) if ids else None
         except Refused as error:
             if await stages.projects.archived(item.account.access, error):
                 return True
@@ -290,6 +314,9 @@ class _Revocation:
         entry = bookkeeping.released(entry, [item.account.name for item in settled])
         if successor is not None:
             return bookkeeping.healthy(entry, now)
+        before = bookkeeping.current(entry)
+        if before is not None and all(item.account.name != before.account.name for item in deleted):
+            return entry  # its key works
         return entry.with_condition(False, "Revoked", f"its keys were revoked; there is no new one: {why_none}", now)
 
     def _stages(self, entry: Entry) -> Stages:
@@ -312,8 +339,8 @@ def _doomed(publication: Publication, consumers: tuple[Consumer, ...], now: date
     )
 
 
-def _notice(plan: Plan, deleted: list[str], successor: str | None) -> Notice:
-    hit = sorted({name for doomed in plan.doomed for name in doomed.certain if doomed.name in deleted})
-    words = f"revoked by hand: {', '.join(deleted)}; "
-    words += f"{successor} is current" if successor is not None else "there is no new key"
-    return Notice("Revoked", f"{words}; {', '.join(hit)} must be restarted" if hit else words)
+def _notice(revoked: Revoked) -> Notice:
+    words = f"revoked by hand: {', '.join(revoked.deleted)}; "
+    words += f"{revoked.successor} is current" if revoked.successor is not None else "there is no new key"
+    hit = ", ".join(revoked.hit)
+    return Notice("Revoked", f"{words}; a dead key have, or may have: {hit}" if hit else words)

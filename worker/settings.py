@@ -138,7 +138,7 @@ _OPTIONS = (
     ),
     _Option("selector", str, "", "serve only generators with these labels", "LABELS"),
     _Option("force", _flag, False, "rotate every target, due or not", flag=True),
-    _Option("dry-run", _flag, False, "say what would be done; write nothing", flag=True),
+    _Option("dry-run", _flag, False, "say what would be done; write nothing", flag=True, commands=("run", "revoke")),
     _Option("concurrency", _count, 50, "targets that are worked on at once; default 50", "N", commands=_MANY),
     _Option("max-wait", _duration, timedelta(minutes=5), "longest wait for a grace period; default 5m", "DURATION"),
     _Option(

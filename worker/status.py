@@ -106,7 +106,7 @@ def _accounts(entry: Entry) -> Iterable[tuple[str, str]]:
 
 def _end(publication: Publication) -> str:
     at = publication.account.expires_at
-    return "" if at is None else f"; its key ends at {format_time(at)}"
+    return "" if at is None else f"; its key lives until {format_time(at)}"
 
 
 def _described(ref: Ref, entry: Entry | Unreadable, ledger: str | None) -> JSON:

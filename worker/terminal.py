@@ -19,12 +19,17 @@ from worker.ports import Clock
 from worker.reporting import HEADERS, UNUSED, Report, rows, run_fields, table
 
 
+def can_ask() -> bool:
+    """Is there a terminal at the other end of the standard input, if it is open at all?"""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
 def agreed(question: str) -> bool:
-    """Ask on the terminal; only yes is yes, and Ctrl-C is no. False where there is no terminal."""
-    if not sys.stdin.isatty():
+    """Ask on the terminal; only yes is yes, and Ctrl-C and SIGTERM are no. False where there is no terminal."""
+    if not can_ask():
         return False
-    # The event loop's own handler would let the prompt wait on.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    # The event loop's own handlers would let the prompt wait on.
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
         return sys.stdin.readline().strip().lower() in ("y", "yes")
@@ -32,7 +37,8 @@ def agreed(question: str) -> bool:
         print(file=sys.stderr)
         return False
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class TerminalWatcher:

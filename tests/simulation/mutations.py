@@ -173,11 +173,8 @@ MUTATIONS = (
         "OpenAI is not asked when a key was last used",
         "retirement",
         """
--        used = max((use for use in uses if use is not None), default=None)
-+        used = None
-@@
--        uses = [await self.projects.key_last_used(account.access, key_id) for key_id in await self._key_ids(account)]
-+
+-            None if certain else await self._last_used(previous.account),  # for those it does not matter
++            None,
 """,
     ),
     Mutation(

@@ -233,7 +233,7 @@ class Oracle:
             run.looks[Ref(request.segments[3], request.segments[5])] = self.stage.moment()
         elif kind == "GET pods":
             run.pods[request.segments[3]] = self.stage.moment()
-        elif kind == "GET api_keys":
+        elif kind == "GET api_keys" and not request.path.endswith("/api_keys"):
             run.uses[request.path.rpartition("/")[2]] = None if absent else response.json()["last_used_at"]
         elif _lists_accounts(kind, request) and not absent:
             project = _project(request)
