@@ -161,6 +161,22 @@ def test_a_key_that_ends_while_it_is_held_is_told_before(scene: Scene) -> None:
     assert len(notices(scene, "KeyExpiring")) == 1
 
 
+def test_a_key_that_ends_and_cannot_be_replaced_is_told(scene: Scene) -> None:
+    """The applications of a target whose admin key is wrong lose theirs at a known time."""
+    scene.apply_documented()
+    scene.merge(EXTERNAL_SECRET, {"metadata": {"annotations": {"openai-key-rotator.io/key-lifetime": "12h"}}})
+    scene.run()
+    expires = f"{scene.named()['expiresAt']}"
+    scene.delete("/api/v1/namespaces/default/secrets/openai-admin-secret")
+    for hours, word in ((9, "ends"), (4, "has ended")):
+        scene.advance(hours=hours)
+        scene.run()
+        assert scene.outcome().result is Result.FAILED
+        words = f"; the key in its Secret {word} by itself at {expires}"
+        assert words in scene.outcome().message
+        assert words in scene.condition()["message"]
+
+
 # --- --max-hold
 
 

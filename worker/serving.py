@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeVar
 
-from worker import bookkeeping
+from worker import bookkeeping, holding
 from worker.announcing import Announcer
 from worker.concurrency import Crash, Done, Slots, Stop, for_each
 from worker.errors import Conflict, Deferred, RotatorError
@@ -115,6 +115,8 @@ class Serving:
             if isinstance(entry, Entry):
                 with suppress(RotatorError):
                     await self._note(entry, entry.with_condition(False, error.reason, error.message, self.clock.now()))
+        if isinstance(entry, Entry) and outcome.result in (Result.FAILED, Result.BLOCKED):
+            outcome = replace(outcome, message=outcome.message + holding.soon_dead(entry, self.clock.now()))
         await self._announce(target.ref, outcome, created=created)
         return outcome
 
