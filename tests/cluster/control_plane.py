@@ -71,10 +71,9 @@ def find_binaries(*, controllers: bool = False, nodes: bool = False) -> Path | N
 
 
 def find_promtool() -> Path | None:
-    """The program, where `make control-plane` has put it; else the one that KUBEBUILDER_ASSETS names, or none."""
-    assets = os.environ.get("KUBEBUILDER_ASSETS")
-    places = [cache_directory(), *([Path(assets)] if assets else [])]
-    return next((place / "promtool" for place in places if os.access(place / "promtool", os.X_OK)), None)
+    """The program, if it is in the project's cache."""
+    program = cache_directory() / "promtool"
+    return program if os.access(program, os.X_OK) else None
 
 
 @contextmanager
