@@ -124,13 +124,18 @@ def test_a_held_key_is_told_since_when(scene: Scene) -> None:
 
 
 def test_a_key_with_a_lifetime_is_told_when_it_ends(scene: Scene) -> None:
-    """And that it is renewed before."""
+    """And that it is renewed before: then the oldest key is a new one."""
     scene.merge(EXTERNAL_SECRET, {"metadata": {"annotations": {"openai-key-rotator.io/key-lifetime": "1h"}}})
     start = scene.now().timestamp()
     scene.run()
     found = told(scene)
     assert found["next_expiry_timestamp_seconds"] == start + 3600
     assert found["next_rotation_timestamp_seconds"] == start + 2400
+    scene.advance(minutes=50)
+    renewed = scene.now().timestamp()
+    scene.run()
+    assert told(scene)["oldest_key_timestamp_seconds"] == renewed
+    assert told(scene)["next_expiry_timestamp_seconds"] == renewed + 3600
 
 
 def test_a_target_that_fails_is_told_with_its_reason(scene: Scene) -> None:
@@ -288,14 +293,17 @@ def test_every_alert_is_explained_and_tested() -> None:
 
 @pytest.mark.promtool
 def test_promtool_finds_the_alerts_right(tmp_path: Path) -> None:
-    """Their syntax and style; and each fires when it should, and says what it should."""
+    """Syntax, the dashboard's too; and each fires when it should, and says what it should."""
     promtool = find_promtool()
     if promtool is None:
         pytest.skip("no promtool: `make control-plane` builds it")
     spec = loaded(COMPONENT / "prometheusrule.yaml")["spec"]
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(spec))
+    recorded = [{"record": f"panel_{number}", "expr": query} for number, query in enumerate(queries())]
+    (tmp_path / "dashboard.yaml").write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": recorded}]}))
     shutil.copy(RULE_TESTS, tmp_path)
-    for command in (["check", "rules", "--lint=all", "--lint-fatal", "rules.yaml"], ["test", "rules", RULE_TESTS.name]):
+    check = ["check", "rules", "--lint=all", "--lint-fatal"]
+    for command in ([*check, "rules.yaml"], [*check, "dashboard.yaml"], ["test", "rules", RULE_TESTS.name]):
         done = subprocess.run([promtool, *command], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "SUCCESS" in done.stdout
