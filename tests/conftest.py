@@ -61,9 +61,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Where the real API server is required, a test that goes without it has failed."""
+    """Where the real API server is required, a test that goes without it, or without promtool, has failed."""
     report = yield
-    if REQUIRED and report.skipped and item.get_closest_marker("cluster"):
+    if REQUIRED and report.skipped and (item.get_closest_marker("cluster") or item.get_closest_marker("promtool")):
         report.outcome = "failed"
         report.longrepr = f"skipped, but REQUIRE_CLUSTER=1: {report.longreprtext}"
     return report

@@ -15,9 +15,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.cluster.control_plane import KWOK_MODULE, MODULE, STAGES, cache_directory
+from tests.cluster.control_plane import KWOK_MODULE, MODULE, PROMTOOL_MODULE, STAGES, cache_directory
 
 PACKAGES = {
+    "promtool": (PROMTOOL_MODULE, "github.com/prometheus/prometheus/cmd/promtool"),
     "kwok": (KWOK_MODULE, "sigs.k8s.io/kwok/cmd/kwok"),
     "kube-scheduler": (MODULE, "k8s.io/kubernetes/cmd/kube-scheduler"),
     "kube-controller-manager": (MODULE, "k8s.io/kubernetes/cmd/kube-controller-manager"),

@@ -29,6 +29,8 @@ MODULE = Path(__file__).parent
 """Where go.mod pins what is built."""
 KWOK_MODULE = MODULE / "kwok"
 """The same for kwok, which needs other versions of the same libraries."""
+PROMTOOL_MODULE = MODULE / "promtool"
+"""The same for promtool, which is no part of a cluster: it checks and tests the alert rules."""
 STAGES = "kwok-stages.yaml"
 """Next to the programs: what kwok does to nodes and pods."""
 STARTS = 3
@@ -48,7 +50,7 @@ def cache_directory() -> Path:
     """Where `make control-plane` puts the programs: a folder of its own for each state of what pins them."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     pinned = hashlib.sha256()
-    for module in (MODULE, KWOK_MODULE):
+    for module in (MODULE, KWOK_MODULE, PROMTOOL_MODULE):
         pinned.update((module / "go.mod").read_bytes() + (module / "go.sum").read_bytes())
     return cache / "openai-key-rotator" / "control-plane" / pinned.hexdigest()[:16]
 
@@ -66,6 +68,12 @@ def find_binaries(*, controllers: bool = False, nodes: bool = False) -> Path | N
         if complete and (not nodes or (directory / STAGES).is_file()):
             return directory
     return None
+
+
+def find_promtool() -> Path | None:
+    """The program, if it is in the project's cache."""
+    program = cache_directory() / "promtool"
+    return program if os.access(program, os.X_OK) else None
 
 
 @contextmanager

@@ -13,7 +13,14 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import control_plane as rig
-from tests.cluster.control_plane import StartFailed, control_plane, find_binaries, kubeconfig_for
+from tests.cluster.control_plane import (
+    StartFailed,
+    cache_directory,
+    control_plane,
+    find_binaries,
+    find_promtool,
+    kubeconfig_for,
+)
 from tests.cluster.endpoint import Endpoint, call, kubectl, service_account_token
 
 ROOT = Path(__file__).parent.parent.parent
@@ -150,6 +157,32 @@ def test_tests_without_the_api_server_are_told(
     )
     assert done.returncode == code
     assert words in done.stdout
+    assert "make control-plane" in done.stdout
+
+
+def test_promtool_is_the_one_of_the_cache(programs: Callable[..., Path]) -> None:
+    """Pinned as the cluster's programs are; the folder of another version of those need not have it."""
+    programs(promtool="")
+    assert find_promtool() is None
+    cache_directory().mkdir(parents=True)
+    program = cache_directory() / "promtool"
+    program.touch(mode=0o755)
+    assert find_promtool() == program
+    program.chmod(0o644)
+    assert find_promtool() is None
+
+
+@pytest.mark.parametrize(("required", "code"), [("", 0), ("1", 1)])
+def test_alerts_go_untested_only_where_nothing_is_required(
+    programs: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, required: str, code: int
+) -> None:
+    """Without promtool."""
+    programs()
+    monkeypatch.setenv("REQUIRE_CLUSTER", required)
+    one = "tests/test_monitoring.py::test_promtool_finds_the_alerts_right"
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-r", "s", one]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == code
     assert "make control-plane" in done.stdout
 
 
