@@ -48,6 +48,7 @@ def test_without_any_option_a_run_has_the_documented_defaults() -> None:
         output=None,
         deadline=timedelta(minutes=15),
         strict=False,
+        summary_file=None,
         kubeconfig=None,
         context=None,
         in_cluster=False,

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from worker.clocks import SystemClock
 from worker.concurrency import Stop, where
 from worker.errors import OutOfReach, RotatorError
+from worker.model import JSON
 from worker.ports import Clock, Cluster, Randomness
 from worker.settings import POD_NAMESPACE_FILE, Settings, UsageError, parse
 
@@ -133,7 +134,7 @@ async def _revoke(settings: Settings, cluster: Cluster, clock: Clock, chance: Ra
 async def _run(settings: Settings, cluster: Cluster, clock: Clock, chance: Randomness, log: Log) -> int:
     from worker import logs
     from worker.job import run
-    from worker.reporting import exit_code
+    from worker.reporting import exit_code, run_fields
     from worker.terminal import TerminalWatcher
 
     watcher = TerminalWatcher(clock) if _as_table(settings) else logs.LogWatcher(log)
@@ -141,7 +142,9 @@ async def _run(settings: Settings, cluster: Cluster, clock: Clock, chance: Rando
     async with _asking_openai(settings, cluster, clock, chance, stop) as world:
         report: Report = await run(settings.options, world, stop, watcher)
     watcher.finished(report)
-    return exit_code(report, strict=settings.strict)
+    code = exit_code(report, strict=settings.strict)
+    _summarise(settings, {**run_fields(report), "exit_code": code})
+    return code
 
 
 def _stop(settings: Settings) -> Stop:
@@ -175,6 +178,18 @@ async def _asking_openai(
         raise OutOfReach("DeadlineExceeded", "the cluster's objects could not be listed within the deadline") from None
 
 
+def _summarise(settings: Settings, summary: JSON) -> None:
+    """Write the run's summary to where the kubelet reads a pod's termination message, if that was asked for."""
+    if settings.summary_file is None or settings.command != "run":
+        return
+    from worker import logs
+
+    try:
+        settings.summary_file.write_text(logs.redacted(json.dumps(summary)) + "\n")
+    except OSError as error:  # the run is over, and its log says the same
+        print(f"error: --summary-file was not written: {type(error).__name__}, errno {error.errno}", file=sys.stderr)
+
+
 def _as_table(settings: Settings) -> bool:
     return settings.output == "table" or (settings.output is None and sys.stdout.isatty())
 
@@ -187,6 +202,7 @@ def _fail(settings: Settings, error: RotatorError, code: int) -> int:
         print(f"error: {logs.redacted(error.message)}", file=sys.stderr)
     else:
         logs.configure().error("run.failed", reason=error.reason, message=error.message)
+    _summarise(settings, {"reason": error.reason, "message": error.message, "exit_code": code})
     return code
 
 

@@ -47,6 +47,8 @@ class Settings:
     """None: by whether standard output is a terminal."""
     deadline: timedelta
     strict: bool
+    summary_file: Path | None
+    """Where the run's summary goes as well."""
     kubeconfig: str | None
     context: str | None
     in_cluster: bool
@@ -181,6 +183,13 @@ _OPTIONS = (
         commands=_ACTING,
     ),
     _Option("strict", _flag, False, "exit with 1 also where a target is blocked", flag=True),
+    _Option(
+        "summary-file",
+        Path,
+        None,
+        "write the run's summary there as well, one line of JSON: /dev/termination-log is shown with the pod",
+        "FILE",
+    ),
     _Option("yes", _flag, False, "do what is shown, and do not ask", flag=True, commands=("adopt", "revoke")),
     _Option(
         "without-successor",
@@ -297,6 +306,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], pod_namespace: str | 
         output=values["output"],
         deadline=values["deadline"],
         strict=values["strict"],
+        summary_file=values["summary-file"],
         kubeconfig=values["kubeconfig"] or environ.get("KUBECONFIG") or None,
         context=values["context"],
         in_cluster=pod_namespace is not None and bool(environ.get("KUBERNETES_SERVICE_HOST")),
