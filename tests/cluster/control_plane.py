@@ -42,6 +42,16 @@ START_TIMEOUT = 120.0
 LOG_TAIL = 4000
 
 
+AUDIT_POLICY = """
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+  - {level: Metadata, userGroups: ["system:serviceaccounts"]}
+  - {level: None}
+"""
+
+
 class StartFailed(Exception):
     """The control plane did not start; the end of the log of the part at fault is in the message."""
 
@@ -77,7 +87,9 @@ def find_promtool() -> Path | None:
 
 
 @contextmanager
-def control_plane(directory: Path, *, controllers: bool = False, nodes: bool = False) -> Iterator[Endpoint]:
+def control_plane(
+    directory: Path, *, controllers: bool = False, nodes: bool = False, audited: bool = False
+) -> Iterator[Endpoint]:
     """Run etcd and kube-apiserver, and with `controllers` the controller manager, and wait until they are ready.
 
     With controllers, deleted namespaces go, and owner references count: those of and to a CRD's objects from half a
@@ -86,6 +98,9 @@ def control_plane(directory: Path, *, controllers: bool = False, nodes: bool = F
     With `nodes` it is a whole cluster, controllers included: pods are scheduled to the one node there is, and run, by
     what their status says. No process runs: kwok writes what a kubelet would write, and leaves alone what a test has
     written to the status of a pod that runs.
+
+    With `audited` the API server writes down what every service account asks for, in `Endpoint.audit_log`, and pods get
+    their service account's token, for which the namespace must have that account first.
     """
     binaries = find_binaries(controllers=controllers, nodes=nodes)
     if binaries is None:
@@ -94,7 +109,9 @@ def control_plane(directory: Path, *, controllers: bool = False, nodes: bool = F
         with ExitStack() as processes:
             try:
                 place = directory / f"start-{attempt}"
-                endpoint = _start(processes, binaries, place, controllers=controllers or nodes, nodes=nodes)
+                endpoint = _start(
+                    processes, binaries, place, controllers=controllers or nodes, nodes=nodes, audited=audited
+                )
             except _PortTaken as error:
                 if attempt == STARTS:
                     raise StartFailed(str(error)) from None
@@ -110,7 +127,9 @@ class _PortTaken(Exception):
     """Another process was faster."""
 
 
-def _start(processes: ExitStack, binaries: Path, directory: Path, *, controllers: bool, nodes: bool) -> Endpoint:
+def _start(
+    processes: ExitStack, binaries: Path, directory: Path, *, controllers: bool, nodes: bool, audited: bool
+) -> Endpoint:
     directory.mkdir(parents=True)
     etcd_port, peer_port, api_port = _free_ports(3)
     etcd = _Part(processes, binaries / "etcd", directory, _etcd_flags(directory, etcd_port, peer_port))
@@ -121,9 +140,17 @@ def _start(processes: ExitStack, binaries: Path, directory: Path, *, controllers
         # The API server makes its certificate and key itself when it starts.
         ca_file=directory / "tls" / "apiserver.crt",
         kubeconfig=directory / "kubeconfig",
+        audit_log=directory / "audit.log",
     )
     kubeconfig_for(endpoint, endpoint.kubeconfig)
-    flags = _api_server_flags(endpoint, directory, api_port, etcd_port)
+    flags = dict(_api_server_flags(endpoint, directory, api_port, etcd_port))
+    if audited:
+        del flags["disable-admission-plugins"]
+        flags |= {
+            "audit-policy-file": write_private(directory / "audit-policy.yaml", AUDIT_POLICY),
+            "audit-log-path": endpoint.audit_log,
+            "audit-log-mode": "blocking",
+        }
     api_server = _Part(processes, binaries / "kube-apiserver", directory, flags)
     # The API server waits for etcd.
     _wait(lambda: endpoint.ca_file.exists() and call(endpoint, "GET", "/readyz")[0] == 200, etcd, api_server)

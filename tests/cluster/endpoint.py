@@ -29,6 +29,8 @@ class Endpoint:
     ca_file: Path
     kubeconfig: Path
     """For the user who may do everything."""
+    audit_log: Path
+    """What service accounts asked for, a line of JSON each, where the API server was told to write it down."""
 
 
 def call(

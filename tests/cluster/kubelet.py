@@ -1,0 +1,109 @@
+"""Run the worker's container as a kubelet would: the pod's command, environment, mounts and token, and nothing else.
+
+Guarantees: what the pod does not say the process does not get; the token is one that the API server issued for this
+pod's volume, with its audience and lifetime. Where a file must be at a place that belongs to this machine, the process
+finds the pod's file there instead.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from tests.cluster.endpoint import Endpoint, call, kubectl
+from tests.cluster.rig import Run
+from tests.scene import ROOT
+
+ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
+TERMINATION_LOG = "/dev/termination-log"
+IN_THE_POD = """
+import pathlib, sys
+from kubernetes.aio.config import incluster_config
+import worker.cli
+root = sys.argv.pop(1)
+incluster_config.SERVICE_TOKEN_FILENAME = root + incluster_config.SERVICE_TOKEN_FILENAME
+incluster_config.SERVICE_CERT_FILENAME = root + incluster_config.SERVICE_CERT_FILENAME
+worker.cli.POD_NAMESPACE_FILE = pathlib.Path(root + str(worker.cli.POD_NAMESPACE_FILE))
+sys.exit(worker.cli.main())
+"""
+"""What the image's entry point does, with `/` where the pod's mounts are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A container that has ended: what it printed, and its termination message."""
+
+    run: Run
+    message: dict[str, Any]
+
+
+def execute(endpoint: Endpoint, pod: dict[str, Any], root: Path) -> Ended:
+    """Run the pod's one container to its end; `root` becomes its file system."""
+    (container,) = pod["spec"]["containers"]
+    assert "command" not in container
+    assert _entry_point() == ["/venv/bin/python", "/app/run.py"]
+    _mount(endpoint, pod, container, root)
+    environment = {variable["name"]: variable["value"] for variable in container["env"]}
+    message = root / "termination-log"
+    assert environment["ROTATOR_SUMMARY_FILE"] == container.get("terminationMessagePath", TERMINATION_LOG)
+    api_server = urlsplit(endpoint.url)
+    environment |= {
+        "ROTATOR_SUMMARY_FILE": str(message),
+        "KUBERNETES_SERVICE_HOST": str(api_server.hostname),
+        "KUBERNETES_SERVICE_PORT": str(api_server.port),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", IN_THE_POD, str(root), *container["args"]],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return Ended(Run(done.returncode, done.stdout, done.stderr), json.loads(message.read_text()))
+
+
+def _entry_point() -> list[str]:
+    found = re.search(r"^ENTRYPOINT (\[.*\])$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert found
+    entry_point: list[str] = json.loads(found[1])
+    return entry_point
+
+
+def _mount(endpoint: Endpoint, pod: dict[str, Any], container: dict[str, Any], root: Path) -> None:
+    """Write what the pod's volumes hold to where the container mounts them."""
+    volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
+    for mount in container["volumeMounts"]:
+        assert mount["mountPath"] == ACCOUNT
+        assert mount["readOnly"]
+        place = root / mount["mountPath"].lstrip("/")
+        place.mkdir(parents=True)
+        for source in volumes[mount["name"]]["projected"]["sources"]:
+            for path, text in _projected(endpoint, pod, source).items():
+                (place / path).write_text(text)
+
+
+def _projected(endpoint: Endpoint, pod: dict[str, Any], source: dict[str, Any]) -> dict[str, str]:
+    """The files of one source of a projected volume."""
+    namespace = pod["metadata"]["namespace"]
+    if "serviceAccountToken" in source:
+        wanted = source["serviceAccountToken"]
+        bound = {"kind": "Pod", "apiVersion": "v1", "name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]}
+        spec = {"expirationSeconds": wanted["expirationSeconds"], "boundObjectRef": bound}
+        path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{pod['spec']['serviceAccountName']}/token"
+        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+        status, answer = call(endpoint, "POST", path, request)
+        assert status == 201, status
+        return {wanted["path"]: answer["status"]["token"]}
+    if "configMap" in source:
+        name = source["configMap"]["name"]
+        found = json.loads(kubectl(endpoint, "-n", namespace, "get", "configmap", name, "-o", "json"))
+        return {item["path"]: found["data"][item["key"]] for item in source["configMap"]["items"]}
+    return {item["path"]: namespace for item in source["downwardAPI"]["items"]}
