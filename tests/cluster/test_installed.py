@@ -206,6 +206,8 @@ def test_each_right_is_used_and_no_other_is_asked_for(install: Callable[..., Ins
     rig.command("revoke", f"{rig.namespace}/openai-credentials", "--yes", "--output", "table")
     assert len(rig.accounts()) == 1
     rig.age()
+    rig.kubectl("-n", rig.namespace, "delete", "deployment", "my-app")
+    rig.kubectl("-n", rig.namespace, "wait", "--for=delete", "pod", "--all", "--timeout=60s")
     rig.kubectl("-n", rig.namespace, "delete", "secret", "openai-admin-secret")
     rig.kubectl("-n", rig.namespace, "delete", "externalsecret", "openai-credentials")
     rig.kubectl("-n", rig.namespace, "wait", "--for=delete", "secret/openai-credentials", "--timeout=90s")
@@ -213,7 +215,7 @@ def test_each_right_is_used_and_no_other_is_asked_for(install: Callable[..., Ins
         ended = rig.cronjob_runs("--max-wait", "30s")
         rig.age()
     assert ended.run.code == 0, ended.run.output
-    assert rig.accounts() == []
+    assert rig.accounts() == [], ended.run.output
     assert rig.kubectl("-n", WORKER, "get", "keyrotations", "-o", "name") == ""
     assert used(rig) == granted(rig)
 
