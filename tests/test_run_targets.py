@@ -642,6 +642,18 @@ def test_a_deleted_namespace_lets_its_accounts_go_by_the_fallback(scene: Scene) 
     assert (scene.accounts(), scene.entry(Ref("team", TARGET.name))) == ([], None)
 
 
+def test_the_fallbacks_secret_is_no_target(scene: Scene) -> None:
+    """Not even for a generator beside it, whose own admin Secret is another one."""
+    fallback = put_fallback(scene)
+    scene.apply_documented(namespace=LEDGER)
+    path = f"/apis/external-secrets.io/v1/namespaces/{LEDGER}/externalsecrets/openai-credentials"
+    scene.merge(path, {"spec": {"target": {"name": "fallback", "creationPolicy": "Merge"}}})
+    before = scene.secret(fallback.secret)
+    scene.run(fallback_admin_key=fallback)
+    assert scene.outcome(fallback.secret).reason == "AdminKeySecret"
+    assert scene.secret(fallback.secret) == before
+
+
 def test_without_a_fallback_the_entry_stays_and_says_so_in_every_run(scene: Scene) -> None:
     """Nobody can delete the account: the ledger remembers it, and its condition says what is missing."""
     target = Ref("team", TARGET.name)

@@ -257,8 +257,8 @@ def granted(rig: Rig) -> Iterator[Rig]:
     """The documented objects in the test's namespace; cluster-wide permissions are taken back afterwards."""
     rig.apply_documented(rig.namespace)
     yield rig
-    suffix = f"openai-key-rotator-{rig.ledger}"
-    rig.kubectl("delete", "clusterrole,clusterrolebinding", suffix, "--ignore-not-found")
+    names = [f"{role}-{rig.ledger}" for role in ("openai-key-rotator", "openai-key-rotator-ledger")]
+    rig.kubectl("delete", "clusterrole,clusterrolebinding", *names, "--ignore-not-found")
 
 
 def test_the_permissions_of_our_manifests_are_enough(granted: Rig) -> None:
