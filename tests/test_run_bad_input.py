@@ -858,6 +858,28 @@ def test_run_py_rotates_and_ends_with_0(scene: Scene, served: SandboxServer, tmp
     assert scene.live_key()
 
 
+def test_the_summary_goes_to_a_file_as_well(scene: Scene, served: SandboxServer, tmp_path: Path) -> None:
+    """As a kubelet wants it for the pod's termination message: of a run, and of one that could not even begin."""
+    file, kubeconfig = tmp_path / "summary", served.write_kubeconfig(tmp_path / "kubeconfig")
+    done = run_py(kubeconfig, "--summary-file", str(file))
+    assert done.returncode == 0
+    summary = json.loads(file.read_text())
+    assert {"rotated": 0, "exit_code": 0}.items() <= summary.items()
+    assert summary.items() - {"exit_code": 0}.items() <= logged(done)[-1].items()
+    failed = run_py(tmp_path / "none", ROTATOR_SUMMARY_FILE=str(file))
+    assert failed.returncode == 3
+    told = json.loads(file.read_text())
+    assert (told["reason"], told["exit_code"]) == ("NoKubeconfig", 3)
+
+
+def test_a_summary_that_cannot_be_written_ends_no_run(served: SandboxServer, tmp_path: Path) -> None:
+    """It is said, by the kind of error."""
+    kubeconfig = served.write_kubeconfig(tmp_path / "kubeconfig")
+    done = run_py(kubeconfig, "--summary-file", str(tmp_path / "nowhere" / "summary"))
+    assert done.returncode == 0
+    assert "--summary-file was not written: FileNotFoundError" in done.stderr
+
+
 def test_run_py_ends_with_1_where_a_target_failed(scene: Scene, served: SandboxServer, tmp_path: Path) -> None:
     """And with --strict also where one is blocked, as here by a host that is not allowed."""
     for obj in documented("sk-admin-CANARY-but-wrong", served.openai_url):
