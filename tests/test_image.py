@@ -87,11 +87,7 @@ def listing(image: Stage) -> dict[str, tuple[int, int]]:
 
 
 def test_the_worker_starts_read_only_and_writes_nothing(image: Stage) -> None:
-    attempt = subprocess.run(
-        [*UNPRIVILEGED, "touch", image.inside("/app/x")], capture_output=True, text=True, check=False
-    )
-    assert attempt.returncode != 0
-    assert "denied" in attempt.stderr.lower()
+    assert subprocess.run([*UNPRIVILEGED, "touch", image.inside("/app/x")], check=False).returncode != 0
     before = listing(image)
 
     shown = start(image, "--help")
