@@ -9,6 +9,7 @@ import pytest
 from sandbox.faults import Rule, answered, bad_gateway, delivered
 from sandbox.wire import Response
 from tests.scene import PROJECT, TARGET, Meanwhile, Scene, checked_scene
+from tests.test_run_holders import start_pod
 from tests.test_run_ledger import ENTRY, GENERATOR, NO_WAIT, SECRET, annotation, due, rule
 from worker.model import Result
 
@@ -77,17 +78,23 @@ def test_what_was_perhaps_published_keeps_its_grace(due: Scene) -> None:
     assert name not in due.accounts()
 
 
-def test_what_was_perhaps_published_and_is_used_is_held(due: Scene) -> None:
+def test_what_was_perhaps_published_is_held_for_as_long_as_a_possible_holder_uses_it(due: Scene) -> None:
     """The ledger does not know its key's id, for its run died; OpenAI does, and when it was last used."""
     name, key = publish_and_die(due), due.key()
     due.delete(SECRET)
-    for _ in range(3):
-        due.advance(minutes=10)
+    due.advance(minutes=10)
+    due.run(max_wait=NO_WAIT)
+    start_pod(due)
+    for _ in range(4):
+        due.advance(hours=12)
         assert due.openai.use(key)
         due.run(max_wait=NO_WAIT)
-    held = next(p.held for p in due.stored_entry().history if p.account.name == name)
-    assert held is not None
-    assert held.why.startswith("by somebody unseen: its key was used at ")
+        held = next(p.held for p in due.stored_entry().history if p.account.name == name)
+        assert held is not None
+        assert held.why == "possibly 1: my-app/app"
+    due.advance(hours=25)
+    due.run(max_wait=NO_WAIT)
+    assert name not in due.accounts()
 
 
 def test_a_look_at_the_secret_that_failed_is_none(due: Scene) -> None:

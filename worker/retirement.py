@@ -8,6 +8,7 @@ handed on.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -26,7 +27,7 @@ from worker.errors import (
 )
 from worker.holding import STUCK, STUCK_FOR_NOW
 from worker.ledger import Ledger
-from worker.model import Account, Entry, Intent, Notice, Publication, Result, Retired, SecretView
+from worker.model import Account, Consumer, Entry, Intent, Notice, Publication, Result, Retired, SecretView
 from worker.observation import Observer
 from worker.planning import (
     Delete,
@@ -167,11 +168,11 @@ class Retirement:
         if ripe is None or ripe > self.begun:
             return None
         consumers = await self.pods.consumers(entry.target)
-        certain, _ = holders(previous, consumers)
+        certain, possible = holders(previous, consumers)
         return retirement_of(
             previous,
             cleanup,
-            None if certain else await self._last_used(previous.account),  # for those it does not matter
+            None if certain else await self._last_used(previous.account, possible),  # for those it does not matter
             self.unseen_hold,
             now,
             consumers=consumers,
@@ -179,15 +180,20 @@ class Retirement:
             max_hold=self.max_hold,
         )
 
-    async def _last_used(self, account: Account) -> datetime | None:
-        """When its key was last used, as far as OpenAI knows; None: never."""
-        uses = [await self.projects.key_last_used(account.access, key_id) for key_id in await self._key_ids(account)]
+    async def _last_used(self, account: Account, possible: Collection[Consumer]) -> datetime | None:
+        """When its key was last used, as far as OpenAI knows; None: never.
+
+        An account whose run died before it could note its key is asked about by name only where somebody may hold it: a
+        run that was stopped for long may have tried the key itself, late, and that would be taken for somebody unseen.
+        """
+        ids = [account.key_id] if account.key_id is not None else await self._key_ids(account) if possible else []
+        uses = [await self.projects.key_last_used(account.access, key_id) for key_id in ids]
         return max((use for use in uses if use is not None), default=None)
 
     async def _key_ids(self, account: Account) -> list[str]:
-        """Its keys. Of an account whose run died before it could note them, OpenAI knows."""
-        if account.key_id is not None or account.id is None:
-            return [account.key_id] if account.key_id is not None else []
+        """Its keys, as OpenAI lists them."""
+        if account.id is None:
+            return []
         return [key.id for key in (await self.projects.account_keys(account.access)).get(account.id, ())]
 
     async def _settle(self, entry: Entry, intent: Intent, sight: Sight) -> Entry:

@@ -124,9 +124,8 @@ def installing(
         rig.heard = len(written(cluster))
         yield rig
         rig.kubectl("delete", "-k", str(mine), "--timeout=60s")
-        rig.kubectl(
-            "delete", "namespace", rig.namespace, "--wait=false" if rig.namespace != "team-a" else "--timeout=60s"
-        )
+        # Gone, or the next test's worker would serve it as well.
+        rig.kubectl("delete", "namespace", rig.namespace, "--timeout=60s")
 
 
 def users_overlay(directory: Path, parts: tuple[str, ...], values: dict[str, str]) -> Path:

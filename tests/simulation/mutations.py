@@ -173,7 +173,7 @@ MUTATIONS = (
         "OpenAI is not asked when a key was last used",
         "retirement",
         """
--            None if certain else await self._last_used(previous.account),  # for those it does not matter
+-            None if certain else await self._last_used(previous.account, possible),  # for those it does not matter
 +            None,
 """,
     ),
