@@ -1,8 +1,8 @@
 """What every test has: the canary, mocked HTTP that works, and the real API server for those that ask for it.
 
 Guarantees: each process that runs tests has one real API server, started for the first test that needs it. (The groups
-would give it to one process; pytest-xdist 3.8 does not see them under pytest 9.2.) Where it has not been built tests are
-skipped, and the summary says so; with REQUIRE_CLUSTER=1 they fail instead.
+would give it to one process; pytest-xdist 3.8 does not see them under pytest 9.2.) Where it has not been built, tests
+are skipped, and the summary says so; with REQUIRE_CLUSTER=1 they fail instead.
 """
 
 from __future__ import annotations
