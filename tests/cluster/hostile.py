@@ -24,7 +24,7 @@ from sandbox.openai import OpenAI
 from sandbox.openai_state import KeyStatus
 from sandbox.wire import Request, Response
 from tests.cluster.endpoint import Endpoint, call, service_account_token
-from tests.cluster.rig import Rig, Run, install_crds
+from tests.cluster.rig import PREFIX, Rig, Run, install_crds
 from tests.cluster.test_worker_on_real_api_server import grant
 from tests.scene import PROJECT
 from worker.codec import CURRENT
@@ -42,6 +42,10 @@ KINDS = {
     "Event": ("/api/v1", "events"),
 }
 GENERATOR = {"apiVersion": "generators.external-secrets.io/v1alpha1", "kind": "OpenAI"}
+
+
+def digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def path_of(kind: str, namespace: str, name: str = "") -> str:
@@ -127,10 +131,15 @@ class Stage:
             done = rig.run(*arguments, kubeconfig=kubeconfig)
             assert done.code == 0, done.output
             victim_keys.append(rig.key())
-        for project in (PROJECT, STRANGE_PROJECT):
-            victim_keys.append(openai.add_account(project, "stranger")[1])
+        victim_keys += [openai.add_account(project, "stranger")[1] for project in (PROJECT, STRANGE_PROJECT)]
         fixed = {project: {a.id for a in openai.accounts(project)} for project in (PROJECT, STRANGE_PROJECT)}
         return cls(rig, openai, attacker, kubeconfig, victim_keys, fixed, keys)
+
+    def remove(self) -> None:
+        """Take away what is not the tenants'."""
+        names = [f"{role}-{self.rig.ledger}" for role in ("openai-key-rotator", "openai-key-rotator-ledger")]
+        self.rig.kubectl("delete", "clusterrole,clusterrolebinding", *names)
+        self.rig.kubectl("delete", "namespace", self.victim, self.rig.ledger, "--wait=false")
 
     @property
     def victim(self) -> str:
@@ -165,38 +174,61 @@ class Stage:
                 assert call(self.rig.endpoint, "PATCH", path, body, content_type=kind)[0] == 200
 
     def picture(self, tenant: Tenant) -> dict[str, str]:
-        """Everything that is not the tenant's: digests of whole objects, resourceVersion included."""
+        """Everything that is not the tenant's: digests of whole objects, resourceVersion included; all accounts."""
         found = {}
         for kind in KINDS:
             for place in (self.victim, self.rig.ledger):
                 for obj in self.list(kind, place):
                     if kind == "KeyRotation" and obj["spec"]["target"]["namespace"] == tenant.namespace:
                         continue
-                    name = f"{kind} {place}/{obj['metadata']['name']}"
-                    found[name] = hashlib.sha256(json.dumps(obj, sort_keys=True).encode()).hexdigest()
+                    found[f"{kind} {place}/{obj['metadata']['name']}"] = digest(obj)
+        for project in self.fixed:
+            found |= {
+                f"Account {project}/{account.id}": digest(account.keys) for account in self.openai.accounts(project)
+            }
         return found
 
+    def ask_for_rotation(self) -> None:
+        """The victim's next rotation is due."""
+        rotate = f"{PREFIX}rotate={secrets.token_hex(4)}"
+        self.rig.kubectl("-n", self.victim, "annotate", "--overwrite", "externalsecret", "openai-credentials", rotate)
+
+    def victims_outcome(self, run: Run) -> str:
+        (line,) = [line for line in run.lines if line.get("namespace") == self.victim and "source" in line]
+        return f"{line['event']} {line['reason']}"
+
     def assert_unharmed(self, tenant: Tenant, before: dict[str, str], *, due: bool = False) -> None:
-        """The assertions after every run. `due`: the victim's own rotation was due, so its objects have changed."""
+        """The assertions after every run. `due`: the victim's own rotation was due, and has changed its own objects."""
         after = self.picture(tenant)
+        changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+        made = {name for name in changed if name.startswith("Account ") and name not in before}
+        recorded = self.recorded(tenant.namespace)
         if due:
-            assert before.keys() <= after.keys()
-        else:
-            assert {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)} == set()
+            recorded |= self.recorded(self.victim)
+            changed = {name for name in changed if not name.startswith(f"Event {self.victim}/")}
+            changed -= {f"{kind} {self.victim}/openai-credentials" for kind in ("Secret", "ExternalSecret")}
+            changed -= {f"KeyRotation {self.rig.ledger}/{self.victim}.openai-credentials"}
+            self.victim_keys.append(self.rig.key())
+        assert changed == made
+        assert {name.rpartition("/")[2] for name in made} <= recorded, "accounts that nobody's target explains"
         dead = [i for i, key in enumerate(self.victim_keys) if self.openai.key_status(key) is not KeyStatus.ACTIVE]
         assert dead == [], "keys of the victim or a stranger are dead"
-        assert self.openai.key_status(self.rig.key()) is KeyStatus.ACTIVE
-        recorded = self.recorded(tenant.namespace)
-        for project, ids in self.fixed.items():
-            now = {account.id for account in self.openai.accounts(project)}
-            assert ids <= now, f"accounts in {project} were deleted"
-            assert now - ids <= recorded | (self.recorded(self.victim) if due else set())
-        assert self.attacker.connections == 0
+        connections = self.attacker.connections
+        self.attacker.connections = 0
+        assert connections == 0
         self.assert_keys_stayed_at_home()
+        if due:
+            self.fixed[PROJECT] |= self.recorded(self.victim)
+
+    def deletes(self) -> set[tuple[str, str]]:
+        """Whose admin key asked for the deletion of which account."""
+        return {(owner, path.rpartition("/")[2]) for owner, method, path in self.openai.asked if method == "DELETE"}
 
     def recorded(self, namespace: str) -> set[str]:
         """The ids of the accounts that the ledger records for a namespace's targets."""
-        entries = [e for e in self.list("KeyRotation", self.rig.ledger) if e["spec"]["target"]["namespace"] == namespace]
+        entries = [
+            e for e in self.list("KeyRotation", self.rig.ledger) if e["spec"]["target"]["namespace"] == namespace
+        ]
         return {a["id"] for entry in entries for a in entry["status"].get("accounts", {}).values() if "id" in a}
 
     def assert_keys_stayed_at_home(self) -> None:
@@ -235,7 +267,6 @@ class Tenant:
         self.stage = stage
         self.endpoint = stage.rig.endpoint
         self.namespace = f"hostile-{secrets.token_hex(4)}"
-        self.connections = 0
         rbac = "/apis/rbac.authorization.k8s.io/v1"
         place = f"/namespaces/{self.namespace}"
         verbs = ["get", "list", "create", "update", "patch", "delete"]
@@ -271,6 +302,17 @@ class Tenant:
             return self.ask("PATCH", f"{path}/{obj['metadata']['name']}", obj, "application/merge-patch+json")
         return status
 
+    def write_all(self, objects: list[dict[str, Any]]) -> dict[str, int]:
+        """Write them; the names and statuses of those that the API server refused."""
+        statuses = [(obj["metadata"]["name"], self.write(obj)) for obj in objects]
+        return {name: status for name, status in statuses if status not in (200, 201)}
+
+    def secrets(self) -> dict[str, str]:
+        """Digests of its Secrets, but for those that Kubernetes itself fills."""
+        found = self.stage.list("Secret", self.namespace)
+        filled = "kubernetes.io/service-account-token"
+        return {obj["metadata"]["name"]: digest(obj) for obj in found if obj["type"] != filled}
+
     def delete(self, kind: str, name: str) -> None:
         assert self.ask("DELETE", path_of(kind, self.namespace, name)) == 200
 
@@ -282,25 +324,34 @@ class Tenant:
             if line.get("namespace") == self.namespace and "source" in line
         }
 
-    def told(self) -> dict[str, str]:
-        """What the ExternalSecrets' conditions tell the tenant, by name."""
-        found = {}
-        for obj in self.stage.list("ExternalSecret", self.namespace):
-            conditions = obj.get("status", {}).get("conditions", [])
-            found[obj["metadata"]["name"]] = " ".join(f"{c['status']} {c['message']}" for c in conditions)
-        return found
+    def assert_told(self, run: Run) -> None:
+        """Every source that was not served says why: in its condition, and where it has none, in an Event."""
+        conditions = {
+            obj["metadata"]["name"]: [(c["status"], c["message"]) for c in obj.get("status", {}).get("conditions", [])]
+            for obj in self.stage.list("ExternalSecret", self.namespace)
+        }
+        events = {(e["involvedObject"]["name"], e["message"]) for e in self.stage.list("Event", self.namespace)}
+        for line in run.said("target.blocked") + run.said("target.failed"):
+            kind, _, name = line["source"].partition(" ")
+            name = name.rpartition("/")[2]
+            if kind == "ExternalSecret":
+                assert conditions[name] == [("False", line["message"])]
+            assert (name, line["message"]) in events
 
-    def remove(self) -> None:
+    def close(self) -> None:
+        """Its objects go at once, so that later runs do not meet them; the namespace in its own time."""
+        for kind in ("ExternalSecret", "OpenAI", "Secret", "Pod"):
+            call(self.endpoint, "DELETE", path_of(kind, self.namespace))
         call(self.endpoint, "DELETE", f"/api/v1/namespaces/{self.namespace}")
 
 
 # --- what a tenant applies
 
 
-def secret(name: str, namespace: str, data: dict[str, str], type: str = "Opaque", **metadata: Any) -> dict[str, Any]:
+def secret(name: str, namespace: str, data: dict[str, str], kind: str = "Opaque", **metadata: Any) -> dict[str, Any]:
     encoded = {key: b64encode(value.encode()).decode() for key, value in data.items()}
     where = {"name": name, "namespace": namespace} | metadata
-    return {"apiVersion": "v1", "kind": "Secret", "type": type, "metadata": where, "data": encoded}
+    return {"apiVersion": "v1", "kind": "Secret", "type": kind, "metadata": where, "data": encoded}
 
 
 @dataclass(frozen=True)
