@@ -14,7 +14,6 @@ import socket
 import threading
 import time
 from base64 import b64encode
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -109,7 +108,7 @@ class Stage:
     """The tenant's admin keys: `own` of its own organisation, `shared` of the victim's."""
 
     @classmethod
-    def set(cls, endpoint: Endpoint, openai: WatchedOpenAI, url: str, attacker: Attacker, directory: Path) -> Self:
+    def build(cls, endpoint: Endpoint, openai: WatchedOpenAI, url: str, attacker: Attacker, directory: Path) -> Self:
         rig = Rig(endpoint, openai, url, directory)
         install_crds(endpoint)
         for name in (rig.namespace, rig.ledger):
@@ -145,7 +144,7 @@ class Stage:
     def victim(self) -> str:
         return self.rig.namespace
 
-    def list(self, kind: str, namespace: str) -> list[dict[str, Any]]:
+    def objects(self, kind: str, namespace: str) -> list[dict[str, Any]]:
         status, answer = call(self.rig.endpoint, "GET", path_of(kind, namespace))
         assert status == 200
         items: list[dict[str, Any]] = answer["items"]
@@ -161,7 +160,7 @@ class Stage:
     def age(self, tenant: Tenant) -> None:
         """Let ten minutes have passed since the tenant's accounts were asked for: grace and claims have ended."""
         then = format_time(datetime.now(UTC) - timedelta(minutes=10))
-        for entry in self.list("KeyRotation", self.rig.ledger):
+        for entry in self.objects("KeyRotation", self.rig.ledger):
             if entry["spec"]["target"]["namespace"] == tenant.namespace:
                 aged = {"requestedAt": then}
                 accounts = {
@@ -178,7 +177,7 @@ class Stage:
         found = {}
         for kind in KINDS:
             for place in (self.victim, self.rig.ledger):
-                for obj in self.list(kind, place):
+                for obj in self.objects(kind, place):
                     if kind == "KeyRotation" and obj["spec"]["target"]["namespace"] == tenant.namespace:
                         continue
                     found[f"{kind} {place}/{obj['metadata']['name']}"] = digest(obj)
@@ -227,7 +226,7 @@ class Stage:
     def recorded(self, namespace: str) -> set[str]:
         """The ids of the accounts that the ledger records for a namespace's targets."""
         entries = [
-            e for e in self.list("KeyRotation", self.rig.ledger) if e["spec"]["target"]["namespace"] == namespace
+            e for e in self.objects("KeyRotation", self.rig.ledger) if e["spec"]["target"]["namespace"] == namespace
         ]
         return {a["id"] for entry in entries for a in entry["status"].get("accounts", {}).values() if "id" in a}
 
@@ -309,7 +308,7 @@ class Tenant:
 
     def secrets(self) -> dict[str, str]:
         """Digests of its Secrets, but for those that Kubernetes itself fills."""
-        found = self.stage.list("Secret", self.namespace)
+        found = self.stage.objects("Secret", self.namespace)
         filled = "kubernetes.io/service-account-token"
         return {obj["metadata"]["name"]: digest(obj) for obj in found if obj["type"] != filled}
 
@@ -328,9 +327,9 @@ class Tenant:
         """Every source that was not served says why: in its condition, and where it has none, in an Event."""
         conditions = {
             obj["metadata"]["name"]: [(c["status"], c["message"]) for c in obj.get("status", {}).get("conditions", [])]
-            for obj in self.stage.list("ExternalSecret", self.namespace)
+            for obj in self.stage.objects("ExternalSecret", self.namespace)
         }
-        events = {(e["involvedObject"]["name"], e["message"]) for e in self.stage.list("Event", self.namespace)}
+        events = {(e["involvedObject"]["name"], e["message"]) for e in self.stage.objects("Event", self.namespace)}
         for line in run.said("target.blocked") + run.said("target.failed"):
             kind, _, name = line["source"].partition(" ")
             name = name.rpartition("/")[2]
@@ -366,7 +365,7 @@ class Facts:
         stored = self.stage.rig.get("secret", "openai-credentials")["metadata"]["annotations"][CURRENT]
         return json.dumps(json.loads(stored) | changes)
 
-    def fixed(self, project: str) -> Collection[str]:
+    def fixed(self, project: str) -> list[str]:
         return sorted(self.stage.fixed[project])
 
     def admin(self, key: str = "own", name: str = "admin") -> dict[str, Any]:

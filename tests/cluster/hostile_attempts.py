@@ -201,7 +201,7 @@ def huge(f: Facts) -> Objects:
     return [f.admin(), f.generator(), *made, *(f.source(name, name) for name in changes), *sources.values()]
 
 
-def annotations(f: Facts) -> Objects:
+def long_annotations(f: Facts) -> Objects:
     """As long as the API server lets them be, and longer; deep, and with numbers that are slow to read."""
     much = 250_000
     texts = {
@@ -286,7 +286,7 @@ ATTEMPTS = [
     ),
     Attempt(
         "annotations",
-        annotations,
+        long_annotations,
         all_blocked("ForeignSecret", "a-deep", "a-objects", "a-number", "a-long")
         | {"a-late": "blocked UnknownAccount", "a-mega": 422, "r-mega": 422},
     ),

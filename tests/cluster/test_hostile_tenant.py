@@ -32,7 +32,7 @@ def stage(real_api_server: Endpoint, tmp_path_factory: pytest.TempPathFactory) -
     openai, directory = WatchedOpenAI(), tmp_path_factory.mktemp("hostile")
     cluster = Kubernetes(lambda: datetime.now(UTC), Random(1))
     with SandboxServer(cluster, openai) as server, Attacker() as attacker:
-        stage = Stage.set(real_api_server, openai, server.openai_url, attacker, directory)
+        stage = Stage.build(real_api_server, openai, server.openai_url, attacker, directory)
         yield stage
         stage.remove()
 
@@ -104,8 +104,8 @@ def test_anothers_project_without_its_admin_key(stage: Stage, tenant: Tenant) ->
 
 
 def test_what_a_tenant_leaves_behind_gets_nobody_elses_account_deleted(stage: Stage, tenant: Tenant) -> None:
-    """Its ExternalSecret and admin key are gone, its Secret stays and names the victim's account, and then goes as well:
-    the fallback admin key, which may delete the victim's too, deletes the tenant's own.
+    """Its ExternalSecret and admin key are gone, its Secret stays and names the victim's account, and then goes: the
+    fallback admin key, which may delete the victim's too, deletes the tenant's own.
     """
     facts, before = Facts(stage, tenant.namespace), stage.picture(tenant)
     own = serve(stage, tenant, facts)
@@ -117,10 +117,7 @@ def test_what_a_tenant_leaves_behind_gets_nobody_elses_account_deleted(stage: St
     stage.assert_unharmed(tenant, before)
     assert stage.deletes() == set()
     tenant.delete("Secret", "creds")
-    for _ in range(2):
-        stage.age(tenant)
-        assert stage.run(tenant).code == 0
-        stage.assert_unharmed(tenant, before)
+    run_until_something_is_deleted(stage, tenant, before)
     assert stage.deletes() == {(FALLBACK, own)}
 
 
@@ -129,13 +126,22 @@ def test_an_account_that_is_called_previous_is_not_deleted(stage: Stage, tenant:
     facts, before = Facts(stage, tenant.namespace), stage.picture(tenant)
     own = serve(stage, tenant, facts)
     assert tenant.write_all([premade(facts, "creds", None), facts.source("creds", annotations=AGAIN)]) == {}
-    for said in ("rotated KeyMissing", "kept NotDue"):
+    done = stage.run(tenant)
+    stage.assert_unharmed(tenant, before)
+    assert tenant.said(done) == {"creds": "rotated KeyMissing"}
+    run_until_something_is_deleted(stage, tenant, before)
+    assert stage.deletes() == {("shared", own)}
+
+
+def run_until_something_is_deleted(stage: Stage, tenant: Tenant, before: dict[str, str]) -> None:
+    """Grace periods of a second are measured by the clock."""
+    for _ in range(10):
+        stage.age(tenant)
         done = stage.run(tenant)
         stage.assert_unharmed(tenant, before)
-        assert tenant.said(done) == {"creds": said}
-        stage.age(tenant)
-    assert stage.run(tenant).code == 0
-    assert stage.deletes() == {("shared", own)}
+        assert done.code == 0
+        if stage.deletes():
+            return
 
 
 def serve(stage: Stage, tenant: Tenant, facts: Facts) -> str:
@@ -144,7 +150,8 @@ def serve(stage: Stage, tenant: Tenant, facts: Facts) -> str:
     assert tenant.write_all(objects) == {}
     assert tenant.said(stage.run(tenant)) == {"creds": "rotated First"}
     stage.age(tenant)
-    (own,) = stage.recorded(tenant.namespace)
+    own, *others = stage.recorded(tenant.namespace)
+    assert others == []
     return own
 
 
