@@ -151,8 +151,8 @@ class Stage:
         return items
 
     def run(self, tenant: Tenant, *arguments: str) -> Run:
-        """A run for victim and tenant."""
-        places = [f"--namespace={name}" for name in (self.victim, tenant.namespace)]
+        """A run for tenant and victim, who is listed last."""
+        places = [f"--namespace={name}" for name in (tenant.namespace, self.victim)]
         return self.rig.run(
             *places, "--concurrency=5", f"--fallback-admin-key={FALLBACK}", *arguments, kubeconfig=self.kubeconfig
         )
@@ -215,7 +215,7 @@ class Stage:
         connections = self.attacker.connections
         self.attacker.connections = 0
         assert connections == 0
-        self.assert_keys_stayed_at_home()
+        self.assert_keys_stayed_at_home(due=due)
         if due:
             self.fixed[PROJECT] |= self.recorded(self.victim)
 
@@ -230,21 +230,26 @@ class Stage:
         ]
         return {a["id"] for entry in entries for a in entry["status"].get("accounts", {}).values() if "id" in a}
 
-    def assert_keys_stayed_at_home(self) -> None:
-        """Nobody's admin key was used for more than its owner's targets explain."""
+    def assert_keys_stayed_at_home(self, *, due: bool) -> None:
+        """Nobody's admin key was used for more than its owner's targets explain: the victim's makes one account where
+        its rotation was due, the fallback makes none.
+        """
         base = "/v1/organization/projects"
         strays = set()
         for owner, method, path in self.openai.asked:
             at_victims = path.startswith(f"{base}/{PROJECT}/")
             about_fixed = any(path.rsplit("/", 1)[-1] in ids for ids in self.fixed.values())
             if (
-                (owner == "victim" and not at_victims)
-                or (owner == FALLBACK and not path.startswith(f"{base}/{PROJECT}/"))
+                (owner in ("victim", FALLBACK) and not at_victims)
+                or (owner == "victim" and method == "DELETE")
+                or (owner == FALLBACK and method == "POST")
                 or (about_fixed and method != "GET")
                 or (owner in ("own", "shared", "other") and not _is_usual(path))
             ):
                 strays.add((owner, method, path))
         assert strays == set()
+        made = [path for owner, method, path in self.openai.asked if (owner, method) == ("victim", "POST")]
+        assert len(made) == (1 if due else 0), "accounts made with the victim's admin key"
 
 
 def _is_usual(path: str) -> bool:
