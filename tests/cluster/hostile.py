@@ -26,7 +26,6 @@ from tests.cluster.endpoint import Endpoint, call, service_account_token
 from tests.cluster.rig import PREFIX, Rig, Run, install_crds
 from tests.cluster.test_worker_on_real_api_server import grant
 from tests.scene import PROJECT
-from worker.codec import CURRENT
 from worker.formats import format_time
 
 OWN_PROJECT = "hostile-project"
@@ -40,7 +39,6 @@ KINDS = {
     "KeyRotation": ("/apis/openai-key-rotator.io/v1alpha1", "keyrotations"),
     "Event": ("/api/v1", "events"),
 }
-GENERATOR = {"apiVersion": "generators.external-secrets.io/v1alpha1", "kind": "OpenAI"}
 
 
 def digest(value: object) -> str:
@@ -349,51 +347,7 @@ class Tenant:
         call(self.endpoint, "DELETE", f"/api/v1/namespaces/{self.namespace}")
 
 
-# --- what a tenant applies
-
-
 def secret(name: str, namespace: str, data: dict[str, str], kind: str = "Opaque", **metadata: Any) -> dict[str, Any]:
     encoded = {key: b64encode(value.encode()).decode() for key, value in data.items()}
     where = {"name": name, "namespace": namespace} | metadata
     return {"apiVersion": "v1", "kind": "Secret", "type": kind, "metadata": where, "data": encoded}
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a well-informed attacker knows: its own keys, names, and everything but the keys of the others' Secrets."""
-
-    stage: Stage = field(repr=False)
-    namespace: str
-
-    def named(self, **changes: Any) -> str:
-        """The annotation of the victim's Secret, as if it were this tenant's."""
-        stored = self.stage.rig.get("secret", "openai-credentials")["metadata"]["annotations"][CURRENT]
-        return json.dumps(json.loads(stored) | changes)
-
-    def fixed(self, project: str) -> list[str]:
-        return sorted(self.stage.fixed[project])
-
-    def admin(self, key: str = "own", name: str = "admin") -> dict[str, Any]:
-        """The tenant's admin Secret, with the key of this owner, or this key."""
-        return secret(name, self.namespace, {"api-key": self.stage.keys.get(key, key)})
-
-    def generator(self, name: str = "gen", annotations: dict[str, str] | None = None, **spec: Any) -> dict[str, Any]:
-        usual = {
-            "projectId": OWN_PROJECT,
-            "host": self.stage.rig.openai_url,
-            "openAiAdminKey": {"name": "admin", "key": "api-key"},
-            "cleanupPolicy": {"type": "retainLatest", "gracePeriod": "1s"},
-        }
-        return GENERATOR | {"metadata": {"name": name, "annotations": annotations or {}}, "spec": usual | spec}
-
-    def source(
-        self, name: str, generator: str = "gen", annotations: dict[str, str] | None = None, **spec: Any
-    ) -> dict[str, Any]:
-        """An ExternalSecret that asks for a rotation, so that whatever stops it is no lack of a wish."""
-        usual = {"dataFrom": [{"sourceRef": {"generatorRef": {"kind": "OpenAI", "name": generator}}}]}
-        return {
-            "apiVersion": "external-secrets.io/v1",
-            "kind": "ExternalSecret",
-            "metadata": {"name": name, "annotations": {"openai-key-rotator.io/rotate": "1"} | (annotations or {})},
-            "spec": usual | spec,
-        }

@@ -7,15 +7,57 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from tests.cluster.hostile import FALLBACK, STRANGE_PROJECT, Facts, secret
+from tests.cluster.hostile import FALLBACK, OWN_PROJECT, STRANGE_PROJECT, Stage, secret
 from tests.cluster.rig import PREFIX
 from tests.scene import PROJECT
 from worker.codec import CURRENT, MANAGED, PREVIOUS
 
 Objects = list[dict[str, Any]]
+GENERATOR = {"apiVersion": "generators.external-secrets.io/v1alpha1", "kind": "OpenAI"}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a well-informed attacker knows: its own keys, names, and everything but the keys of the others' Secrets."""
+
+    stage: Stage = field(repr=False)
+    namespace: str
+
+    def named(self, **changes: Any) -> str:
+        """The annotation of the victim's Secret, as if it were this tenant's."""
+        stored = self.stage.rig.get("secret", "openai-credentials")["metadata"]["annotations"][CURRENT]
+        return json.dumps(json.loads(stored) | changes)
+
+    def fixed(self, project: str) -> list[str]:
+        return sorted(self.stage.fixed[project])
+
+    def admin(self, key: str = "own", name: str = "admin") -> dict[str, Any]:
+        """The tenant's admin Secret, with the key of this owner, or this key."""
+        return secret(name, self.namespace, {"api-key": self.stage.keys.get(key, key)})
+
+    def generator(self, name: str = "gen", annotations: dict[str, str] | None = None, **spec: Any) -> dict[str, Any]:
+        usual = {
+            "projectId": OWN_PROJECT,
+            "host": self.stage.rig.openai_url,
+            "openAiAdminKey": {"name": "admin", "key": "api-key"},
+            "cleanupPolicy": {"type": "retainLatest", "gracePeriod": "1s"},
+        }
+        return GENERATOR | {"metadata": {"name": name, "annotations": annotations or {}}, "spec": usual | spec}
+
+    def source(
+        self, name: str, generator: str = "gen", annotations: dict[str, str] | None = None, **spec: Any
+    ) -> dict[str, Any]:
+        """An ExternalSecret that asks for a rotation, so that whatever stops it is no lack of a wish."""
+        usual = {"dataFrom": [{"sourceRef": {"generatorRef": {"kind": "OpenAI", "name": generator}}}]}
+        return {
+            "apiVersion": "external-secrets.io/v1",
+            "kind": "ExternalSecret",
+            "metadata": {"name": name, "annotations": {"openai-key-rotator.io/rotate": "1"} | (annotations or {})},
+            "spec": usual | spec,
+        }
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ import pytest
 from sandbox.kubernetes import Kubernetes
 from sandbox.server import SandboxServer
 from tests.cluster.endpoint import Endpoint
-from tests.cluster.hostile import FALLBACK, OWN_PROJECT, Attacker, Facts, Stage, Tenant, WatchedOpenAI, path_of
-from tests.cluster.hostile_attempts import ATTEMPTS, Attempt, premade
+from tests.cluster.hostile import FALLBACK, OWN_PROJECT, Attacker, Stage, Tenant, WatchedOpenAI, path_of
+from tests.cluster.hostile_attempts import ATTEMPTS, Attempt, Facts, premade
 from tests.cluster.rig import PREFIX
 from tests.scene import PROJECT
 
