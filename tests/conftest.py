@@ -14,7 +14,6 @@ from typing import Any
 from unittest.mock import Mock
 
 import aiohttp
-import hypothesis
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -32,10 +31,6 @@ settings.register_profile("unhurried", deadline=None, suppress_health_check=[Hea
 settings.load_profile("unhurried")
 
 logging.getLogger("asyncio").setLevel(logging.INFO)  # at DEBUG it names its selector in every failing test's report
-
-# A busy machine is no failure: no test asserts a duration.
-hypothesis.settings.register_profile("busy", deadline=None)
-hypothesis.settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import pytest
 
 from tests.builders import NOW, entry, publication
 from tests.scene import TARGET, Scene, checked_scene
-from tests.test_run_holders import start_pod, stop_pod
+from tests.test_run_holders import hold_the_first_key, start_pod, stop_pod
 from tests.test_run_targets import EXTERNAL_SECRET
 from worker import holding
 from worker.bookkeeping import healthy
@@ -25,14 +25,7 @@ LIFETIME = {"metadata": {"annotations": {"openai-key-rotator.io/key-lifetime": "
 
 @pytest.fixture
 def held(scene: Scene) -> Scene:
-    """A pod carries the first account's key, and a second one has taken its place."""
-    scene.apply_documented()
-    scene.run()
-    scene.advance(minutes=20)
-    start_pod(scene)
-    scene.advance(hours=1)
-    scene.run()
-    return scene
+    return hold_the_first_key(scene)
 
 
 def hold(scene: Scene) -> Hold | None:

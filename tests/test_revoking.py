@@ -10,7 +10,7 @@ from sandbox.faults import Fate, Rule, Rules, answered, request_lost, response_l
 from sandbox.wire import Response
 from tests.scene import LEDGER, PROJECT, TARGET, Killer, Scene, checked_scene
 from tests.test_run_bad_input import ADMIN_SECRET
-from tests.test_run_holders import start_pod, stop_pod
+from tests.test_run_holders import hold_the_first_key, start_pod, stop_pod
 from tests.test_run_ledger import settle
 from tests.test_run_targets import EXTERNAL_SECRET
 from worker.announcing import EVENTS
@@ -39,13 +39,7 @@ def held(scene: Scene) -> Scene:
 
 def revocable(scene: Scene | None = None) -> Scene:
     """Two rotations, and a pod that carries the first one's key."""
-    scene = scene or Scene()
-    scene.apply_documented()
-    scene.run()
-    scene.advance(minutes=20)
-    start_pod(scene)
-    scene.advance(hours=1)
-    scene.run()
+    scene = hold_the_first_key(scene or Scene())
     scene.advance(minutes=20)
     return scene
 

@@ -28,6 +28,17 @@ def start_pod(scene: Scene, name: str = "my-app", namespace: str = "default") ->
     return pod
 
 
+def hold_the_first_key(scene: Scene) -> Scene:
+    """A pod carries the first account's key, and a second one has taken its place."""
+    scene.apply_documented()
+    scene.run()
+    scene.advance(minutes=20)
+    start_pod(scene)
+    scene.advance(hours=1)
+    scene.run()
+    return scene
+
+
 def stop_pod(scene: Scene, name: str = "my-app") -> None:
     scene.delete(f"/api/v1/namespaces/default/pods/{name}?gracePeriodSeconds=0")
 

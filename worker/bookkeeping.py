@@ -332,16 +332,13 @@ def _secret_gone(entry: Entry, now: datetime) -> Entry:
     there = max((*known, *(p.secret_back_at for p in entry.history if p.secret_back_at is not None)), default=now)
 
     def kept(previous: Publication) -> Publication:
-        followed = previous.secret_back_at or previous.superseded_at
-        if followed is None:
+        if previous.followed_from is None:
             return replace(previous, superseded_at=now, secret_gone=True)
-        return previous if followed + VOLUMES_FOLLOW <= there else _frozen(previous)
+        if previous.followed_from + VOLUMES_FOLLOW <= there:
+            return previous
+        return replace(previous, secret_gone=True, secret_back_at=None)
 
     return replace(entry, history=tuple(kept(previous) for previous in entry.history))
-
-
-def _frozen(previous: Publication) -> Publication:
-    return replace(previous, secret_gone=True, secret_back_at=None)
 
 
 def _secret_back(entry: Entry, at: datetime) -> Entry:

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from worker import bookkeeping
 from worker.errors import RotatorError, Unanswered
-from worker.model import Account, Intent, Publication, Ref, SecretView
+from worker.model import Account, Entry, Intent, Publication, Ref, SecretView
 from worker.observation import Observer
 from worker.ports import Clock
 from worker.projects import Projects
@@ -41,6 +41,12 @@ class Deletion:
     projects: Projects
     observer: Observer
     clock: Clock
+
+    async def look(self, entry: Entry) -> tuple[Entry, Sight]:
+        """The entry as its Secret says that it is now, and the look that says so. Raises what reading it raised."""
+        at = self.clock.monotonic()
+        seen, secret = await self.observer.reconciled(entry)
+        return seen, Sight(entry.target, secret, at)
 
     async def account(
         self,

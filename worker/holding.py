@@ -74,11 +74,10 @@ def in_words(entry: Entry) -> str:
 
 def soon_dead(entry: Entry, now: datetime) -> str:
     """For the message about a target that gets no new key: when the one in its Secret ends by itself, if soon."""
-    ends = [p.account.expires_at for p in entry.history if p.superseded_at is None]
-    soon = [at for at in ends if at is not None and at <= now + MATTERS]
-    if not soon:
+    at = next((p.account.expires_at for p in entry.history if p.superseded_at is None), None)
+    if at is None or at > now + MATTERS:
         return ""
-    return f"; the key in its Secret {'ends' if min(soon) > now else 'has ended'} by itself at {format_time(min(soon))}"
+    return f"; the key in its Secret {'ends' if at > now else 'has ended'} by itself at {format_time(at)}"
 
 
 def _what_matters(publication: Publication, hold: Hold, now: datetime) -> str | None:

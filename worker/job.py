@@ -114,7 +114,6 @@ class Stages:
     retiring: Retiring
     projects: Projects
     observer: Observer
-    announcer: Announcer
 
 
 def wired(
@@ -153,4 +152,4 @@ def wired(
         slots=slots,
         stop=stop,
     )
-    return Stages(serving, retiring, projects, observer, announcer)
+    return Stages(serving, retiring, projects, observer)

@@ -261,6 +261,11 @@ class Publication:
     """After that: when the Secret was seen again, and volumes began to follow it. None: it is still gone."""
 
     @property
+    def followed_from(self) -> datetime | None:
+        """Since when volumes have followed the Secret to another key, unless they were left behind; None: current."""
+        return self.secret_back_at or self.superseded_at
+
+    @property
     def frozen(self) -> bool:
         """May volumes carry its key for as long as they like?"""
         return self.secret_gone and self.secret_back_at is None

@@ -379,11 +379,9 @@ def _while_gone(previous: Publication, moment: datetime) -> bool:
 
 
 def _back(previous: Publication) -> datetime:
-    """Since when volumes have followed the Secret to another key, at the latest from then on."""
-    back = previous.secret_back_at or previous.superseded_at
-    if back is None:
+    if previous.followed_from is None:
         raise ValueError("a current account is in its Secret")
-    return back
+    return previous.followed_from
 
 
 def may_yet_publish(entry: Entry, intent: Intent) -> bool:

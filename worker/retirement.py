@@ -28,7 +28,6 @@ from worker.errors import (
 from worker.holding import STUCK, STUCK_FOR_NOW
 from worker.ledger import Ledger
 from worker.model import Account, Consumer, Entry, Intent, Notice, Publication, Result, Retired, SecretView
-from worker.observation import Observer
 from worker.planning import (
     Delete,
     Held,
@@ -53,7 +52,6 @@ class Retirement:
     ledger: Ledger
     pods: Pods
     projects: Projects
-    observer: Observer
     deletion: Deletion
     clock: Clock
     unseen_hold: timedelta
@@ -84,7 +82,7 @@ class Retirement:
             return _troubled(entry, error)
 
     async def _retire(self, entry: Entry, wanted: bool) -> Retired:
-        seen, sight = await self._look(entry)
+        seen, sight = await self.deletion.look(entry)
         trouble: RotatorError | None = None
         held: dict[str, str | None] = {}
         hit: list[Notice] = []
@@ -127,11 +125,6 @@ class Retirement:
             words.append(stored.condition.message)
         message = "; ".join((*words, *staying))
         return replace(waiting(stored, self.clock.now()), deleted=tuple(deleted), held=staying, message=message)
-
-    async def _look(self, entry: Entry) -> tuple[Entry, Sight]:
-        at = self.clock.monotonic()
-        seen, secret = await self.observer.reconciled(entry)
-        return seen, Sight(entry.target, secret, at)
 
     async def _let_go(
         self, entry: Entry, item: Publication | Intent, sight: Sight, hit: list[Notice]

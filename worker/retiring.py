@@ -73,34 +73,35 @@ class Retiring:
         busy = frozenset(under_way)
         asked = _Asked.of(discovered)
         suspended = {target.ref for target in discovered.targets if target.suspended}
+        done: dict[Ref, Retired] = {}
         try:
             entries = {
                 ref: entry
                 for ref, entry in (await self._entries()).items()
                 if ref not in suspended and ref not in busy and (ref in asked.sources or self._abandoned(ref))
             }
-            soon = self._soon(entries)
+            now = self.clock.now()
+            ours = [entry for entry in entries.values() if entry.ledger == self.ledger.uid]
+            soon = self._soon({entry.target: next_release(entry, now) for entry in ours})
             places = {ref.namespace for ref in soon}
-            done: dict[Ref, Retired] = {}
-            now = [entry for ref, entry in entries.items() if ref.namespace not in places]
+            at_once = [entry for ref, entry in entries.items() if ref.namespace not in places]
             with self.slots.room_for({ref.namespace for ref, entry in entries.items() if leaving(entry)}):
-                async with alongside(self._retire_all(now, asked, done)) as first:
+                async with alongside(self._retire_all(at_once, asked, done)) as first:
                     # What may go soon is not kept by whoever is slow now.
                     await asyncio.wait({first}, timeout=self.stop.remaining * PATIENCE)
-                    soon |= self._found_soon(done.values())
+                    soon |= self._soon({ref: item.next_at for ref, item in done.items()})
                     later = {ref for ref in entries if ref.namespace in places} | soon.keys()
                     waited = await self._retire_later(soon, later, asked)
             for ref, item in waited.items():
                 before = done[ref].deleted if ref in done else ()
                 done[ref] = replace(item, deleted=before + item.deleted)
-            retired = done
         except OutOfReach as error:
             # What was rotated is done and told; deleting is the next run's.
             ledger = Ref(self.ledger.namespace, "keyrotations")
-            retired = {ledger: Retired(ledger, Result.FAILED, error.reason, error.message)}
-        for item in retired.values():
+            done = {ledger: Retired(ledger, Result.FAILED, error.reason, error.message)}
+        for item in done.values():
             self.watcher.retired(item)
-        return list(retired.values())
+        return list(done.values())
 
     async def preview(self) -> list[Retired]:
         """What a run would look at for deletion, said and not done."""
@@ -119,18 +120,10 @@ class Retiring:
             self.watcher.retired(item)
         return found
 
-    def _soon(self, entries: Mapping[Ref, Entry]) -> dict[Ref, datetime]:
-        """The targets that have something which may go within the longest wait, and when."""
-        now = self.clock.now()
-        times = {ref: next_release(entry, now) for ref, entry in entries.items() if entry.ledger == self.ledger.uid}
-        return {ref: at for ref, at in times.items() if at is not None and at <= self._horizon()}
-
-    def _found_soon(self, done: Collection[Retired]) -> dict[Ref, datetime]:
-        times = {item.target: item.next_at for item in done}
-        return {ref: at for ref, at in times.items() if at is not None and at <= self._horizon()}
-
-    def _horizon(self) -> datetime:
-        return self.clock.now() + min(self.max_wait, timedelta(seconds=self.stop.remaining))
+    def _soon(self, times: Mapping[Ref, datetime | None]) -> dict[Ref, datetime]:
+        """Those of the times at which something may go that are within the longest wait."""
+        horizon = self.clock.now() + min(self.max_wait, timedelta(seconds=self.stop.remaining))
+        return {ref: at for ref, at in times.items() if at is not None and at <= horizon}
 
     async def _retire_later(
         self, soon: Mapping[Ref, datetime], later: Collection[Ref], asked: _Asked
@@ -160,7 +153,6 @@ class Retiring:
             self.ledger,
             Pods(self.cluster, self.clock, {namespace: frozenset(names) for namespace, names in secrets.items()}),
             self.projects,
-            self.observer,
             Deletion(self.projects, self.observer, self.clock),
             self.clock,
             self.unseen_hold,

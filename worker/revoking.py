@@ -262,10 +262,8 @@ class _Revocation:
     async def _delete(self, stored: Entry, plan: Plan, successor: str | None, why_none: str | None) -> Revoked:
         """Delete all accounts but the new one, and say so in the ledger: those that are gone, those that are not."""
         stages = self._stages(stored)
-        at = self.world.clock.monotonic()
-        entry, secret = await stages.observer.reconciled(stored)
-        sight = Sight(entry.target, secret, at)
         deletion = Deletion(stages.projects, stages.observer, self.world.clock)
+        entry, sight = await deletion.look(stored)
         deleted: list[Publication | Intent] = []
         left: list[tuple[str, str]] = []
         items: tuple[Publication | Intent, ...] = (*entry.history, *entry.unpublished)

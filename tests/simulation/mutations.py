@@ -124,7 +124,7 @@ MUTATIONS = (
     Mutation(
         "I3",
         "an account is deleted without a look at the Secret",
-        "retirement",
+        "deletion",
         """
 -        return seen, Sight(entry.target, secret, at)
 +        return seen, Sight(entry.target, None, at + 1e9)
