@@ -64,7 +64,7 @@ def test_who_sleeps_lends_the_place_and_comes_back_before_new_work() -> None:
     async def work(item: int) -> None:
         events.append(f"{item} begins")
         if item == 0:
-            await slots.sleep(1.5, "")
+            await slots.sleep(1.5)
             events.append("0 is back")
         await asyncio.sleep(1)
         events.append(f"{item} ends")
@@ -217,11 +217,8 @@ def test_a_sleeper_that_is_cancelled_still_holds_its_place() -> None:
         slots = Slots(1)
 
         async def sleeper() -> None:
-            await slots.take([""])
-            try:
-                await slots.sleep(100, "")
-            finally:
-                slots.give_back("")
+            with slots.holding(await slots.take([""])):
+                await slots.sleep(100)
 
         task = asyncio.ensure_future(sleeper())
         await asyncio.sleep(1)
@@ -338,7 +335,7 @@ def test_a_crowd_that_wakes_up_does_not_starve_others() -> None:
     async def work(item: str) -> None:
         tenant = item[0]
         for _ in range(20 if tenant == "a" else 1):
-            await slots.sleep(0.5, tenant)
+            await slots.sleep(0.5)
             await asyncio.sleep(1)  # awake
         ended[tenant] = asyncio.get_running_loop().time()
 
@@ -353,7 +350,7 @@ def test_who_holds_no_place_has_none_to_lend() -> None:
 
     async def whole() -> None:
         slots = Slots(1)
-        await slots.sleep(1, "a")
+        await slots.sleep(1)
         assert await slots.take(["a"]) == "a"
         second = asyncio.ensure_future(slots.take(["a"]))
         await asyncio.sleep(1)
@@ -368,8 +365,8 @@ def test_a_turn_is_waited_for_without_a_place() -> None:
     slots, turn, had = Slots(2), Turn(), list[int]()
 
     async def work(item: int) -> None:
-        async with slots.locked(turn, ""):
-            await slots.sleep(1, "")
+        async with slots.locked(turn):
+            await slots.sleep(1)
             had.append(item)
 
     _, seconds = run(for_each(range(20), work, slots=slots, stop=never()))
@@ -384,12 +381,9 @@ def test_a_turn_is_given_back_by_who_is_cancelled() -> None:
         slots, turn = Slots(3), Turn()
 
         async def holder() -> None:
-            await slots.take([""])
-            try:
-                async with slots.locked(turn, ""):
+            with slots.holding(await slots.take([""])):
+                async with slots.locked(turn):
                     await asyncio.sleep(100)
-            finally:
-                slots.give_back("")
 
         tasks = [asyncio.ensure_future(holder()) for _ in range(3)]
         await asyncio.sleep(1)

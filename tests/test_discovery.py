@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.builders import HOST, external_secret_object, generator_object, minutes, raw
+from worker.central_keys import CentralKeys
 from worker.discovery import Discovered, discover
 from worker.external_secrets import EXTERNAL_SECRETS
 from worker.fields import RawObject, raw_object
@@ -38,7 +39,7 @@ Objects = Sequence[JSON | RawObject]
 
 
 def found(generators: Objects | None = None, external_secrets: Objects | None = None, **more: Any) -> Discovered:
-    options: dict[str, Any] = {"resource": V1, "allowed_hosts": frozenset()}
+    options: dict[str, Any] = {"resource": V1, "allowed_hosts": frozenset(), "central": CentralKeys()}
 
     def raws(objects: Objects) -> list[RawObject]:
         return [obj if isinstance(obj, RawObject) else raw(obj) for obj in objects]
@@ -599,6 +600,7 @@ def test_discovery_never_raises_on_what_users_write(spec: object, other: object,
         [raw_object(wanted), raw_object(from_strange), neighbour[0]],
         resource=V1,
         allowed_hosts=(),
+        central=CentralKeys(),
     )
     assert Ref("next", "creds") in {target.ref for target in discovered.targets}
     for rejected in discovered.rejected:

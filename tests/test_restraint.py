@@ -241,10 +241,11 @@ def test_who_waits_keeps_no_place() -> None:
     openai = OpenAI(slow_down(5))
 
     async def whole(restraint: Restraint) -> float:
-        tenant = ACCESS.admin_key.secret.namespace
-        for _ in range(2):
-            await openai.slots.take([tenant])
-        waiting = [asyncio.ensure_future(openai.ask(restraint)) for _ in range(2)]
+        async def work() -> object:
+            with openai.slots.holding(await openai.slots.take(["one"])):
+                return await openai.ask(restraint)
+
+        waiting = [asyncio.ensure_future(work()) for _ in range(2)]
         await asyncio.sleep(1)
         assert await openai.slots.take(["other"]) == "other"
         openai.slots.give_back("other")

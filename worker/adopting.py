@@ -93,6 +93,7 @@ class _Gathering:
             namespaces=self.options.namespaces,
             allowed_hosts=self.options.allowed_hosts,
             fallback=self.options.fallback_admin_key,
+            central=self.options.central_keys,
         )
         states, notes = await self._states()
         cases = await self._each(self._bare(before, discovered), lambda case: self._evidence(case, states))

@@ -75,7 +75,7 @@ def entry_object(entry: Entry) -> JSON:
     """The KeyRotation's `spec` and `status`; absent values are left out."""
     accounts: JSON = {}
     for publication in entry.history:
-        accounts[publication.account.name] = _account_object(publication.account) | _present(
+        accounts[publication.account.name] = _account_object(publication.account, entry.target) | _present(
             publishedAt=publication.at,
             supersededAt=publication.superseded_at,
             requestedAt=publication.requested_at,
@@ -84,7 +84,7 @@ def entry_object(entry: Entry) -> JSON:
             **_hold_object(publication.held),
         )
     for intent in entry.unpublished:
-        accounts[intent.account.name] = _account_object(intent.account) | _present(
+        accounts[intent.account.name] = _account_object(intent.account, entry.target) | _present(
             requestedAt=intent.requested_at,
             claimedUntil=intent.claimed_until,
             missedAt=intent.missed_at,
@@ -152,7 +152,7 @@ def decode_entry(obj: Mapping[str, Any]) -> Entry:
     for name, stored in _mapping(status, "accounts").items():
         if not isinstance(stored, Mapping):
             raise Malformed("status.accounts holds something that is not an object")
-        account = _account(name, stored, ref.namespace)
+        account = _account(name, stored, ref.namespace, _mapping(obj, "metadata").get("namespace"))
         published, requested = _time(stored, "publishedAt"), _time(stored, "requestedAt")
         if published is not None:
             superseded = _time(stored, "supersededAt")
@@ -236,22 +236,26 @@ def merge_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> JSON:
     return patch
 
 
-def _account_object(account: Account) -> JSON:
-    access = account.access
+def _account_object(account: Account, target: Ref) -> JSON:
+    access, admin = account.access, account.access.admin_key
+    central = admin.secret.namespace != target.namespace
     return _present(
         id=account.id,
         keyId=account.key_id,
         host=access.project.host,
         projectId=access.project.id,
-        adminKey={"name": access.admin_key.secret.name, "key": access.admin_key.key},
+        adminKey=_present(name=admin.secret.name, key=admin.key, namespace=admin.secret.namespace if central else None),
         expiresAt=account.expires_at,
         keyDigest=account.key_digest,
         dataKey=account.data_key,
     )
 
 
-def _account(name: str, stored: Mapping[str, Any], namespace: str) -> Account:
+def _account(name: str, stored: Mapping[str, Any], namespace: str, ledger_namespace: object) -> Account:
     admin = _mapping(stored, "adminKey")
+    where = admin.get("namespace", namespace)
+    if where not in (namespace, ledger_namespace):
+        raise Malformed("status.accounts: adminKey.namespace is neither the target's nor the ledger's")
     for field in ("id", "keyId", "projectId", "keyDigest"):
         if field in stored and not (isinstance(stored[field], str) and ID.match(stored[field])):
             raise Malformed(f"status.accounts: {field} is not an id")
@@ -259,7 +263,7 @@ def _account(name: str, stored: Mapping[str, Any], namespace: str) -> Account:
         name=name,
         access=ProjectAccess(
             Project(_text(stored, "host"), _text(stored, "projectId")),
-            AdminKeyRef(Ref(namespace, _text(admin, "name")), _text(admin, "key")),
+            AdminKeyRef(Ref(where, _text(admin, "name")), _text(admin, "key")),
         ),
         id=stored.get("id"),
         key_id=stored.get("keyId"),

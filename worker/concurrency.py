@@ -14,6 +14,7 @@ import traceback
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import chain
 from typing import Generic, TypeVar
@@ -27,6 +28,9 @@ LONGEST_KEPT = 150.0
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
+
+_TENANT: ContextVar[str | None] = ContextVar("tenant", default=None)
+"""In whose place the running task works: many tenants may wait for one admin key, so what they ask for cannot tell."""
 
 
 class Turn(asyncio.Lock):
@@ -63,18 +67,28 @@ class Slots:
             raise
 
     def give_back(self, tenant: str) -> None:
-        """To be called by work that holds a place, when it ends."""
+        """A place that was taken and is not needed (any more)."""
         self._free += 1
         _lower(self._held, tenant)
         self._grant()
 
-    async def sleep(self, seconds: float, tenant: str) -> None:
-        """Sleep without keeping the tenant's place, if there is one."""
-        await self._lend(tenant, lambda: asyncio.sleep(seconds))
+    @contextmanager
+    def holding(self, tenant: str) -> Iterator[None]:
+        """Work in a place that was taken: it is lent to others while this task waits, and given back at the end."""
+        before = _TENANT.set(tenant)
+        try:
+            yield
+        finally:
+            _TENANT.reset(before)
+            self.give_back(tenant)
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep without keeping the place of this task, if it has one."""
+        await self._lend(lambda: asyncio.sleep(seconds))
 
     @asynccontextmanager
-    async def locked(self, lock: Turn, tenant: str) -> AsyncIterator[None]:
-        """With the lock, which is waited for without keeping the tenant's place: its holder may need it to go on."""
+    async def locked(self, lock: Turn) -> AsyncIterator[None]:
+        """With the lock, which is waited for without keeping this task's place: its holder may need it to go on."""
         acquired = False
 
         async def acquire() -> None:
@@ -85,7 +99,7 @@ class Slots:
             if lock.locked() or lock.waiting:
                 lock.waiting += 1
                 try:
-                    await self._lend(tenant, acquire)
+                    await self._lend(acquire)
                 finally:
                     lock.waiting -= 1
             else:
@@ -105,9 +119,10 @@ class Slots:
             self._expected = ()
             self._grant()
 
-    async def _lend(self, tenant: str, wait: Callable[[], Awaitable[None]]) -> None:
+    async def _lend(self, wait: Callable[[], Awaitable[None]]) -> None:
         """Wait while others have the place, and come back before new work begins."""
-        if not self._held[tenant]:
+        tenant = _TENANT.get()
+        if tenant is None:
             await wait()
             return
         place: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -269,14 +284,13 @@ async def for_each(
             ended(results[position])
 
     async def one(position: int, whose: str) -> None:
-        try:
-            value: Value | Crash = await work(todo[position])
-        except RotatorError as error:
-            value = Crash(error.reason, error.message)
-        except Exception as error:  # the one place: a target's bug must not become its neighbours'
-            value = Crash("InternalError", f"unexpected {where(error)}: please report it")
-        finally:
-            slots.give_back(whose)
+        with slots.holding(whose):
+            try:
+                value: Value | Crash = await work(todo[position])
+            except RotatorError as error:
+                value = Crash(error.reason, error.message)
+            except Exception as error:  # the one place: a target's bug must not become its neighbours'
+                value = Crash("InternalError", f"unexpected {where(error)}: please report it")
         end(position, value)
 
     loop = asyncio.get_running_loop()

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from worker.central_keys import CentralKeys
 from worker.external_secrets import from_external_secret, generator_name
 from worker.fields import Mistake, RawObject, reject
 from worker.generators import admin_secrets, from_generator, generator_source, try_generator
@@ -31,18 +32,19 @@ def discover(
     *,
     resource: Resource | None,
     allowed_hosts: Collection[Origin],
+    central: CentralKeys,
     selected: Collection[Ref] | None = None,
     protected: Collection[Ref] = (),
 ) -> Discovered:
     """Find every target. `resource`: the version in which ExternalSecrets were listed, None where there are none.
 
     `selected`: the generators that this run is about (None: all). The others still count against double use of a
-    Secret and protect their admin keys. `protected`: Secrets that are never written besides those.
+    Secret and protect their admin keys. `protected`: Secrets that are never written besides those and the central ones.
     """
     listed = tuple(generators)
     known = {raw.ref: raw for raw in listed if not raw.deleting}
-    checked = {ref: try_generator(raw, allowed_hosts) for ref, raw in known.items()}
-    protected = {ref for raw in listed for ref in admin_secrets(raw)} | set(protected)
+    checked = {ref: try_generator(raw, allowed_hosts, central) for ref, raw in known.items()}
+    protected = {ref for raw in listed for ref in admin_secrets(raw)} | central.secrets | set(protected)
 
     found: list[tuple[Target | Rejected, Ref]] = []
     used: set[Ref] = set()

@@ -25,6 +25,7 @@ LONGEST_LIFETIME = timedelta(seconds=31_536_000)
 
 DATA_KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}\Z")
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\Z")
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z")
 E = TypeVar("E", bound=StrEnum)
 
 
@@ -81,6 +82,10 @@ def mapping(value: object) -> Mapping[str, Any]:
 
 def is_name(value: object) -> bool:
     return isinstance(value, str) and len(value) <= 253 and _SUBDOMAIN.match(value) is not None
+
+
+def is_namespace(value: object) -> bool:
+    return isinstance(value, str) and _LABEL.match(value) is not None
 
 
 def choice(kind: type[E], field: str, value: object, default: E) -> E:

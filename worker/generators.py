@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 
+from worker.central_keys import CentralKeys
 from worker.fields import (
     DATA_KEY,
     DEFAULT_DATA_KEY,
@@ -45,17 +46,17 @@ _NAME_PREFIX = re.compile(r"[A-Za-z0-9_-]{0,55}\Z")
 _LONGEST_ACCOUNT_NAME = 64
 
 
-def try_generator(raw: RawObject, allowed_hosts: Collection[Origin]) -> Generator | Mistake:
+def try_generator(raw: RawObject, allowed_hosts: Collection[Origin], central: CentralKeys) -> Generator | Mistake:
     try:
-        return _generator(raw, allowed_hosts)
+        return _generator(raw, allowed_hosts, central)
     except Mistake as mistake:
         return mistake
 
 
-def _generator(raw: RawObject, allowed_hosts: Collection[Origin]) -> Generator:
+def _generator(raw: RawObject, allowed_hosts: Collection[Origin], central: CentralKeys) -> Generator:
     spec = raw.spec
-    project = spec.get("projectId")
-    if not isinstance(project, str) or not ID.match(project):
+    id = spec.get("projectId")
+    if not isinstance(id, str) or not ID.match(id):
         raise Mistake("spec.projectId", "must be an OpenAI project id: letters, digits, - and _")
     try:
         host, origin = normalise(spec.get("host", DEFAULT_HOST))
@@ -77,20 +78,28 @@ def _generator(raw: RawObject, allowed_hosts: Collection[Origin]) -> Generator:
             "spec.serviceAccountNamePrefix",
             f"must be letters, digits, - and _, and the account's name at most {_LONGEST_ACCOUNT_NAME} characters",
         )
+    project = Project(host, id)
     return Generator(
         ref=raw.ref,
         uid=raw.uid,
-        access=ProjectAccess(Project(host, project), _admin_key(raw)),
+        access=ProjectAccess(project, _admin_key(raw, project, central)),
         name_prefix=prefix,
         name_size=size,
         cleanup=_cleanup(spec.get("cleanupPolicy")),
     )
 
 
-def _admin_key(raw: RawObject) -> AdminKeyRef:
+def _admin_key(raw: RawObject, project: Project, central: CentralKeys) -> AdminKeyRef:
+    """The one that it names in its own namespace, or where it names none (`openAiAdminKey: {}`) the operator's."""
     where = raw.spec.get("openAiAdminKey")
     if not isinstance(where, Mapping):
         raise Mistake("spec.openAiAdminKey", "must name the Secret and the key that hold the admin key")
+    if not where:
+        granted = central.key_for(project, raw.ref.namespace)
+        if granted is None:
+            words = f"names no Secret, and namespace {raw.ref.namespace} may use no central admin key for {project}"
+            raise Mistake("spec.openAiAdminKey", words + " (--central-admin-keys)", "NoCentralAdminKey")
+        return granted
     name, key = where.get("name"), where.get("key")
     if not is_name(name):
         raise Mistake("spec.openAiAdminKey.name", "must be the name of a Secret")

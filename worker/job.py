@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from worker.announcing import Announcer
+from worker.central_keys import CentralKeys
 from worker.clocks import TOLERATED, corrected
 from worker.concurrency import Slots, Stop, alongside
 from worker.hosts import Origin
@@ -52,6 +53,7 @@ class Options:
     unseen_hold: timedelta = timedelta(hours=24)
     max_hold: timedelta | None = None
     fallback_admin_key: AdminKeyRef | None = None
+    central_keys: CentralKeys = field(default_factory=CentralKeys)
     force: bool = False
     dry_run: bool = False
 
@@ -80,6 +82,7 @@ async def run(options: Options, world: World, stop: Stop, watcher: Watcher) -> R
         selector=options.selector,
         allowed_hosts=options.allowed_hosts,
         fallback=options.fallback_admin_key,
+        central=options.central_keys,
     )
     watcher.found(len(discovered.targets) + len(discovered.rejected), discovered.unused)
 

@@ -60,7 +60,8 @@ class Observer:
         """The name of the account whose id the Secret names, and whether OpenAI could be asked about it.
 
         It is looked up where the ledger says. An account that the ledger does not know is asked for with the target's
-        own admin key, at the target's own host: an annotation does not decide who receives a key.
+        own admin key, at the target's own host: an annotation does not decide who receives a key. A central one sees
+        projects that are not this tenant's, so it is asked about those that the ledger or the operator names.
         """
         if secret is None or secret.named is None:
             return None, True
@@ -71,6 +72,8 @@ class Observer:
         if project == access.project:
             return await self.projects.account_name(access, named.id), True
         if project is None or project.host != access.project.host:
+            return None, False
+        if known is None and access.admin_key.secret.namespace != secret.ref.namespace:
             return None, False
         try:
             elsewhere = known.access if known is not None else ProjectAccess(project, access.admin_key)

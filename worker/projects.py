@@ -62,7 +62,7 @@ class Projects:
         """The project's accounts, by a list that began at `not_before` or later."""
         if access in self._listings and not self._outdated(access, not_before):
             return _found(self._listings[access])
-        async with self._slots.locked(self._turns[access], access.admin_key.secret.namespace):
+        async with self._slots.locked(self._turns[access]):
             if self._outdated(access, not_before):
                 del self._listings[access]
             return await _cached(access, self._listings, lambda: self._list(access))
@@ -93,7 +93,7 @@ class Projects:
 
     async def account_keys(self, access: ProjectAccess) -> Mapping[str, tuple[AccountKey, ...]]:
         """The keys of the project's accounts, by account id."""
-        async with self._slots.locked(self._turns[access], access.admin_key.secret.namespace):
+        async with self._slots.locked(self._turns[access]):
             return await _cached(access, self._account_keys, lambda: self._list_keys(access))
 
     async def retiring_key(self, access: ProjectAccess) -> Hidden:

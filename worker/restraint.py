@@ -56,7 +56,7 @@ class _Gate:
 
 
 class Restraint:
-    """`slots`: who waits lends the place of its tenant to others. `known`: what earlier runs were told."""
+    """`slots`: who waits lends its place to others. `known`: what earlier runs were told."""
 
     def __init__(self, clock: Clock, slots: Slots, stop: Stop, known: Iterable[Throttle] = ()) -> None:
         self._clock = clock
@@ -83,7 +83,7 @@ class Restraint:
             async with AsyncExitStack() as turns:
                 for gate in gates:
                     if gate.careful:
-                        await turns.enter_async_context(self._slots.locked(gate.turn, _tenant(access)))
+                        await turns.enter_async_context(self._slots.locked(gate.turn))
                         self._go_on()
                 if not any(gate.closed or gate.not_before > self._clock.now() for gate in gates):
                     yield
@@ -159,7 +159,7 @@ class Restraint:
                 raise _deferred(access, by_key, by_project, now)
             if pause <= timedelta(0):
                 return
-            await self._slots.sleep(pause.total_seconds(), _tenant(access))
+            await self._slots.sleep(pause.total_seconds())
             self._go_on()
 
     def _go_on(self) -> None:
@@ -193,11 +193,6 @@ class Restraint:
             by_project.closed = by_project.careful  # after a breath as well
             by_project.careful = True
             by_project.not_before = self._clock.now() + BREATH
-
-
-def _tenant(access: ProjectAccess) -> str:
-    """Whose work it is: generators, admin keys and targets are in one namespace."""
-    return access.admin_key.secret.namespace
 
 
 def _answered(by_key: _Gate, by_project: _Gate, sent: datetime) -> None:

@@ -192,6 +192,7 @@ class _Revocation:
             namespaces=options.namespaces,
             allowed_hosts=options.allowed_hosts,
             fallback=options.fallback_admin_key,
+            central=options.central_keys,
         )
         target = next((target for target in found.targets if target.ref == ref), None)
         if target is not None:

@@ -77,7 +77,7 @@ class Rotation:
     observer: Observer
     clock: Clock
     random: Randomness
-    sleep: Callable[[float, str], Awaitable[None]]
+    sleep: Callable[[float], Awaitable[None]]
     run: RunInfo
 
     async def rotate(self, target: Target, seen: Observation, why: Rotate) -> Outcome:
@@ -171,7 +171,7 @@ class Rotation:
                     pause = max(pause, error.retry_after or 0.0)
             if self.clock.monotonic() + pause > min(give_up, written_at + WORK):
                 raise Refused("KeyNotAccepted", f"OpenAI did not accept the new key within {VERIFYING:.0f} s: {last}")
-            await self.sleep(pause, target.ref.namespace)
+            await self.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     async def _publish(

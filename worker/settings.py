@@ -7,7 +7,6 @@ written as in Kubernetes (`90s`, `1h30m`).
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,7 +14,8 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from worker.adopting import Wanted
-from worker.fields import is_name
+from worker.central_keys import CentralKeys, central_keys
+from worker.fields import is_name, is_namespace
 from worker.formats import parse_duration
 from worker.hosts import named_origin
 from worker.job import Options
@@ -23,7 +23,6 @@ from worker.model import ID, AdminKeyRef, Ref
 
 DEFAULT_LEDGER_NAMESPACE = "openai-key-rotator"
 POD_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-_NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z")
 _TRUE, _FALSE = ("1", "true", "yes"), ("0", "false", "no", "")
 
 
@@ -88,7 +87,7 @@ def _count(text: str) -> int:
 
 
 def _namespace(text: str) -> str:
-    if not _NAMESPACE.match(text):
+    if not is_namespace(text):
         raise ValueError(f"{text[:80]!r} is not the name of a namespace")
     return text
 
@@ -112,6 +111,17 @@ def _secret_key(text: str) -> tuple[str, str]:
     return name, key or "api-key"
 
 
+def _yaml(path: str) -> Any:
+    from yaml import YAMLError, safe_load  # needed by few, so imported by those alone
+
+    try:
+        return safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"cannot be read ({type(error).__name__})") from None
+    except (YAMLError, UnicodeDecodeError):
+        raise ValueError("is not YAML") from None  # the library's text quotes the file
+
+
 def _account_id(text: str) -> str:
     if not ID.match(text):
         raise ValueError("must be the id of an account at OpenAI")
@@ -120,7 +130,7 @@ def _account_id(text: str) -> str:
 
 def _target(text: str) -> Ref:
     namespace, slash, name = text.partition("/")
-    if not slash or not _NAMESPACE.match(namespace) or not is_name(name):
+    if not slash or not is_namespace(namespace) or not is_name(name):
         raise ValueError("a target must be NAMESPACE/SECRET, such as default/openai-credentials")
     return Ref(namespace, name)
 
@@ -180,6 +190,14 @@ _OPTIONS = (
         None,
         "Secret in the ledger's namespace that deletes accounts whose admin Secret is gone",
         "SECRET[/KEY]",
+        commands=_ACTING,
+    ),
+    _Option(
+        "central-admin-keys",
+        _yaml,
+        None,
+        "admin keys in the ledger's namespace, and which namespaces may use them for which projects",
+        "FILE",
         commands=_ACTING,
     ),
     _Option("strict", _flag, False, "exit with 1 also where a target is blocked", flag=True),
@@ -282,9 +300,10 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], pod_namespace: str | 
     mistakes += [
         f"unknown variable {name}" for name in sorted(environ) if name.startswith("ROTATOR_") and name not in known
     ]
+    ledger_namespace = values["ledger-namespace"] or pod_namespace or DEFAULT_LEDGER_NAMESPACE
+    central = _central(values["central-admin-keys"], ledger_namespace, mistakes)
     if mistakes:
         raise UsageError(mistakes, parser.format_usage() if unknown else "")
-    ledger_namespace = values["ledger-namespace"] or pod_namespace or DEFAULT_LEDGER_NAMESPACE
     fallback = values["fallback-admin-key"]
     return Settings(
         command=given.command,
@@ -298,6 +317,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], pod_namespace: str | 
             unseen_hold=values["unseen-hold"],
             max_hold=values["max-hold"],
             fallback_admin_key=AdminKeyRef(Ref(ledger_namespace, fallback[0]), fallback[1]) if fallback else None,
+            central_keys=central,
             force=values["force"],
             dry_run=values["dry-run"],
         ),
@@ -311,6 +331,16 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], pod_namespace: str | 
         context=values["context"],
         in_cluster=pod_namespace is not None and bool(environ.get("KUBERNETES_SERVICE_HOST")),
     )
+
+
+def _central(document: object, ledger_namespace: str, mistakes: list[str]) -> CentralKeys:
+    if document is None:
+        return CentralKeys()
+    try:
+        return central_keys(document, ledger_namespace)
+    except ValueError as error:
+        mistakes.append(f"--central-admin-keys: {error}")
+        return CentralKeys()
 
 
 def _all_targets(words: Sequence[str], mistakes: list[str]) -> tuple[Ref, ...]:

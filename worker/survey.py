@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import TypeVar
 
+from worker.central_keys import CentralKeys
 from worker.discovery import Discovered, discover
 from worker.errors import ConfigurationError, NotFound, OutOfReach, Refused, RotatorError
 from worker.external_secrets import EXTERNAL_SECRETS
@@ -28,6 +29,7 @@ async def survey(
     selector: str = "",
     allowed_hosts: Collection[Origin],
     fallback: AdminKeyRef | None,
+    central: CentralKeys,
 ) -> Discovered:
     """Every target of these namespaces (none: all), or of the generators with these labels.
 
@@ -50,6 +52,7 @@ async def survey(
         resource=resource,
         allowed_hosts=allowed_hosts,
         selected=selected,
+        central=central,
         protected=[fallback.secret] if fallback is not None else [],
     )
 

@@ -50,6 +50,11 @@ def execute(endpoint: Endpoint, pod: dict[str, Any], root: Path) -> Ended:
     assert _entry_point() == ["/venv/bin/python", "/app/run.py"]
     _mount(endpoint, pod, container, root)
     environment = {variable["name"]: variable["value"] for variable in container["env"]}
+    for mount in container["volumeMounts"]:  # a file that a variable names is found where the pod's mounts are
+        environment = {
+            name: str(root) + value if value.startswith(mount["mountPath"] + "/") else value
+            for name, value in environment.items()
+        }
     message = root / "termination-log"
     assert environment["ROTATOR_SUMMARY_FILE"] == container.get("terminationMessagePath", TERMINATION_LOG)
     api_server = urlsplit(endpoint.url)
@@ -81,17 +86,18 @@ def _mount(endpoint: Endpoint, pod: dict[str, Any], container: dict[str, Any], r
     """Write what the pod's volumes hold to where the container mounts them."""
     volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
     for mount in container["volumeMounts"]:
-        assert mount["mountPath"] == ACCOUNT
         assert mount["readOnly"]
         place = root / mount["mountPath"].lstrip("/")
         place.mkdir(parents=True)
-        for source in volumes[mount["name"]]["projected"]["sources"]:
-            for path, text in _projected(endpoint, pod, source).items():
+        volume = volumes[mount["name"]]
+        assert ("projected" in volume) == (mount["mountPath"] == ACCOUNT)
+        for source in volume["projected"]["sources"] if "projected" in volume else [volume]:
+            for path, text in _files(endpoint, pod, source).items():
                 (place / path).write_text(text)
 
 
-def _projected(endpoint: Endpoint, pod: dict[str, Any], source: dict[str, Any]) -> dict[str, str]:
-    """The files of one source of a projected volume."""
+def _files(endpoint: Endpoint, pod: dict[str, Any], source: dict[str, Any]) -> dict[str, str]:
+    """The files of a volume, or of one source of a projected one."""
     namespace = pod["metadata"]["namespace"]
     if "serviceAccountToken" in source:
         wanted = source["serviceAccountToken"]
@@ -105,5 +111,6 @@ def _projected(endpoint: Endpoint, pod: dict[str, Any], source: dict[str, Any]) 
     if "configMap" in source:
         name = source["configMap"]["name"]
         found = json.loads(kubectl(endpoint, "-n", namespace, "get", "configmap", name, "-o", "json"))
-        return {item["path"]: found["data"][item["key"]] for item in source["configMap"]["items"]}
+        items = source["configMap"].get("items", [{"key": key, "path": key} for key in found["data"]])
+        return {item["path"]: found["data"][item["key"]] for item in items}
     return {item["path"]: namespace for item in source["downwardAPI"]["items"]}

@@ -26,7 +26,7 @@ from tests.cluster.control_plane import control_plane, find_binaries
 from tests.cluster.endpoint import Endpoint, call, kubeconfig_for, service_account_token
 from tests.cluster.kubelet import Ended, execute
 from tests.cluster.rig import Rig, install_crds
-from tests.scene import ROOT
+from tests.scene import PROJECT, ROOT
 
 pytestmark = pytest.mark.cluster
 
@@ -101,12 +101,14 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
 def install(cluster: Endpoint, tmp_path: Path) -> Iterator[Callable[..., Installed]]:
     """Applies an overlay, with components and what a test's OpenAI needs on top, and takes it away again."""
     with ExitStack() as stack:
-        yield lambda *parts, **settings: stack.enter_context(installing(cluster, parts, tmp_path, settings))
+        yield lambda *parts, central_for="", **settings: stack.enter_context(
+            installing(cluster, parts, tmp_path, settings, central_for)
+        )
 
 
 @contextmanager
 def installing(
-    cluster: Endpoint, parts: tuple[str, ...], directory: Path, settings: dict[str, str]
+    cluster: Endpoint, parts: tuple[str, ...], directory: Path, settings: dict[str, str], central_for: str = ""
 ) -> Iterator[Installed]:
     chance = random.Random(secrets.randbits(64))
     openai = OpenAI(lambda: datetime.now(UTC), chance)
@@ -115,7 +117,9 @@ def installing(
         rig = Installed(cluster, openai, server.openai_url, directory)
         rig.ledger, rig.namespace = WORKER, settings.pop("namespace", rig.namespace)
         values = {"ROTATOR_ALLOW_HOST": server.openai_url, "ROTATOR_MAX_WAIT": "0s", **settings}
-        mine = users_overlay(directory, parts, values)
+        projects = {PROJECT: [central_for]}
+        keys = [{"secret": "openai-admin", "host": server.openai_url, "projects": projects}] if central_for else None
+        mine = users_overlay(directory, parts, values, keys)
         rig.kubectl("create", "namespace", rig.namespace)
         rig.kubectl("apply", "-k", str(mine))
         rig.apply_documented(rig.namespace)
@@ -128,8 +132,8 @@ def installing(
         rig.kubectl("delete", "namespace", rig.namespace, "--timeout=60s")
 
 
-def users_overlay(directory: Path, parts: tuple[str, ...], values: dict[str, str]) -> Path:
-    """A kustomization over one of ours, as a user writes it: components, and some variables."""
+def users_overlay(directory: Path, parts: tuple[str, ...], values: dict[str, str], keys: object = None) -> Path:
+    """A kustomization over one of ours, as a user writes it: components, some variables, central admin keys."""
     mine = directory / "mine"
     mine.mkdir()
     variables = [{"name": name, "value": value} for name, value in values.items()]
@@ -144,6 +148,10 @@ def users_overlay(directory: Path, parts: tuple[str, ...], values: dict[str, str
         "components": components,
         "patches": [{"patch": yaml.safe_dump(patch)}],
     }
+    if keys is not None:
+        (mine / "admin-keys.yaml").write_text(yaml.safe_dump(keys))
+        made = {"name": "openai-key-rotator-admin-keys", "namespace": WORKER, "files": ["admin-keys.yaml"]}
+        kustomization["configMapGenerator"] = [made]
     (mine / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
     return mine
 
@@ -217,6 +225,23 @@ def test_each_right_is_used_and_no_other_is_asked_for(install: Callable[..., Ins
     assert rig.accounts() == [], ended.run.output
     assert rig.kubectl("-n", WORKER, "get", "keyrotations", "-o", "name") == ""
     assert used(rig) == granted(rig)
+
+
+def test_a_tenant_without_an_admin_secret_is_served_by_the_operators(install: Callable[..., Installed]) -> None:
+    """Although the worker is bound to that namespace: beside the ledger it may read this one Secret, by its name."""
+    parts = ("overlays/single-namespace", "components/central-admin-keys")
+    rig = install(*parts, namespace="team-a", central_for="team-a")
+    rig.kubectl("-n", WORKER, "create", "secret", "generic", "openai-admin", f"--from-literal=api-key={rig.admin_key}")
+    rig.kubectl("-n", "team-a", "delete", "secret", "openai-admin-secret")
+    patch = json.dumps([{"op": "replace", "path": "/spec/openAiAdminKey", "value": {}}])
+    rig.kubectl("-n", "team-a", "patch", "openai", "openai-generator", "--type=json", "-p", patch)
+    for arguments in (["--force"], ["--force"], ["--force"], []):
+        ended = rig.cronjob_runs(*arguments)
+        assert ended.run.code == 0, ended.run.output
+        rig.age()
+    assert rig.openai.key_status(rig.key()) is KeyStatus.ACTIVE
+    assert len(rig.accounts()) == 2, ended.run.output  # the application's, and the current one
+    assert not rig.may("get", "secrets", WORKER)
 
 
 def test_staging_reads_and_writes_nothing(install: Callable[..., Installed]) -> None:
