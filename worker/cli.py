@@ -64,6 +64,7 @@ async def _command(settings: Settings, clock: Clock, chance: Randomness) -> int:
         context=settings.context,
         in_cluster=settings.in_cluster,
         connections=settings.options.concurrency + 10,
+        proxies=settings.proxies,
     )
     async with client:
         cluster = KubernetesApi(client, chance)
@@ -169,11 +170,10 @@ async def _asking_openai(
         connector=aiohttp.TCPConnector(limit=settings.options.concurrency),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"User-Agent": "openai-key-rotator"},
-        trust_env=True,
     )
     try:
         async with session, asyncio.timeout_at(stop.deadline + DISCOVERY_OVERTIME):
-            yield World(cluster, OpenAIAdminApi(session, chance), clock, chance)
+            yield World(cluster, OpenAIAdminApi(session, chance, settings.proxies), clock, chance)
     except TimeoutError:
         raise OutOfReach("DeadlineExceeded", "the cluster's objects could not be listed within the deadline") from None
 

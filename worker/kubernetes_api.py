@@ -35,6 +35,7 @@ from worker.errors import (
 )
 from worker.model import JSON, Answer, Ref, Resource, Version
 from worker.ports import Randomness
+from worker.proxies import Proxies
 from worker.retrying import retry_after, retrying
 
 T = TypeVar("T")
@@ -50,7 +51,14 @@ _SEGMENT = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._:-]{0,252})\Z")
 _WORD = re.compile(r"[A-Za-z0-9_.\[\]/-]{1,120}\Z")
 
 
-async def connect(*, kubeconfig: str | None, context: str | None, in_cluster: bool, connections: int) -> ApiClient:
+async def connect(
+    *,
+    kubeconfig: str | None,
+    context: str | None,
+    in_cluster: bool,
+    connections: int,
+    proxies: Proxies | None = None,
+) -> ApiClient:
     """A client as kubectl would make it: the named kubeconfig, else the pod's service account, else the usual file.
 
     Raises OutOfReach where none is usable.
@@ -62,7 +70,8 @@ async def connect(*, kubeconfig: str | None, context: str | None, in_cluster: bo
         else:
             await config.load_kube_config(kubeconfig, context, configuration, persist_config=False)  # type: ignore[no-untyped-call]
         configuration.connection_pool_maxsize = connections
-        configuration.client_session_kwargs = {"middlewares": (_refuse_redirects,)}
+        configuration.client_session_kwargs = {"middlewares": (_refuse_redirects,), "trust_env": False}
+        configuration.proxy = configuration.proxy or (proxies or Proxies()).for_url(configuration.host)
         return ApiClient(configuration)
     except (config.ConfigException, YAMLError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         # The library's text may quote the file, which holds credentials: the kind of error has to do.

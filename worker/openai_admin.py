@@ -30,6 +30,7 @@ from worker.errors import (
 from worker.formats import format_duration
 from worker.model import ID, JSON, PREFIX, AccountKey, Hidden, NewAccount, Project
 from worker.ports import Randomness
+from worker.proxies import Proxies
 from worker.retrying import retry_after, retrying
 
 TIMEOUT = 30.0
@@ -54,9 +55,10 @@ _CREATE = "create account"
 class OpenAIAdminApi:
     """`session` is an aiohttp.ClientSession, or what stands in for it."""
 
-    def __init__(self, session: aiohttp.ClientSession, random: Randomness) -> None:
+    def __init__(self, session: aiohttp.ClientSession, random: Randomness, proxies: Proxies | None = None) -> None:
         self._session = session
         self._random = random
+        self._proxies = proxies or Proxies()
 
     async def list_accounts(self, project: Project, admin_key: Hidden) -> dict[str, str]:
         accounts: dict[str, str] = {}
@@ -189,6 +191,7 @@ class OpenAIAdminApi:
                 json=body,
                 timeout=aiohttp.ClientTimeout(total=TIMEOUT),
                 allow_redirects=False,
+                proxy=self._proxies.for_url(url),
             ) as response:
                 content = await response.read()
         except aiohttp.ClientConnectorError as error:

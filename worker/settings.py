@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -20,6 +20,7 @@ from worker.formats import parse_duration
 from worker.hosts import named_origin
 from worker.job import Options
 from worker.model import ID, AdminKeyRef, Ref
+from worker.proxies import Proxies, proxies
 
 DEFAULT_LEDGER_NAMESPACE = "openai-key-rotator"
 POD_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -51,6 +52,7 @@ class Settings:
     kubeconfig: str | None
     context: str | None
     in_cluster: bool
+    proxies: Proxies = field(default_factory=Proxies)
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,6 +332,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], pod_namespace: str | 
         kubeconfig=values["kubeconfig"] or environ.get("KUBECONFIG") or None,
         context=values["context"],
         in_cluster=pod_namespace is not None and bool(environ.get("KUBERNETES_SERVICE_HOST")),
+        proxies=proxies(environ),
     )
 
 
