@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -11,10 +12,10 @@ import pytest
 
 from tests.builders import ACCESS, HOST, NOW
 from tests.virtual_time import run_virtually
-from worker.concurrency import Slots, Stop
+from worker.concurrency import Slots, Stop, for_each
 from worker.errors import Deferred, NotFound, RotatorError, Throttled, Unanswered
 from worker.model import Hidden, Project, ProjectAccess, Throttle
-from worker.restraint import BREATH, IN_A_ROW, LONGEST, Kind, Restraint
+from worker.restraint import BREATH, IN_A_ROW, LONGEST, PATIENCE, Kind, Restraint
 
 T = TypeVar("T")
 KEY = Hidden("sk-admin-1")
@@ -123,21 +124,46 @@ def test_the_pause_that_is_told_is_the_one_that_runs() -> None:
         assert error.told is None or error.told.until == error.until
 
 
-def test_nothing_goes_out_before_the_pause_is_over_and_then_one_at_a_time() -> None:
-    """The requests that were on their way already are the only ones in between."""
-    openai = OpenAI(*(slow_down(5) for _ in range(4)))
+def test_nothing_goes_out_before_the_pause_is_over_and_then_half_as_many() -> None:
+    """The requests that were on their way already are the only ones in between. One goes first; then half as many at
+    once as were refused, and one more after each round of good answers.
+    """
+    openai = OpenAI(*(slow_down(5) for _ in range(8)))
 
     async def crowd(restraint: Restraint) -> list[str | RotatorError]:
-        first = [asyncio.ensure_future(openai.ask(restraint)) for _ in range(4)]
+        first = [asyncio.ensure_future(openai.ask(restraint)) for _ in range(8)]
         await asyncio.sleep(1)
-        openai.most = 0
-        late = [asyncio.ensure_future(openai.ask(restraint, OTHER)) for _ in range(20)]
+        late = [asyncio.ensure_future(openai.ask(restraint, OTHER)) for _ in range(22)]
         return await asyncio.gather(*first, *late)
 
     assert set(openai.whole(crowd)) == {"answer"}
-    assert openai.asked[:4] == [0] * 4
-    assert min(openai.asked[4:]) >= 5.1
-    assert openai.most == 1
+    rounds = Counter(round(moment, 1) for moment in openai.asked)
+    assert rounds == {0: 8, 5.1: 1, 5.2: 4, 5.3: 4, 5.4: 4, 5.5: 4, 5.6: 4, 5.7: 5, 5.8: 4}
+
+
+@pytest.mark.parametrize("capacity", [1, 3, 10])
+def test_as_many_at_once_as_openai_takes_are_found_and_kept_to(capacity: int) -> None:
+    """Of 400 requests few are refused, where all of a crowd of 50 would be again and again."""
+    openai, refused = OpenAI(), list[float]()
+
+    async def call() -> str:
+        now = asyncio.get_running_loop().time()
+        if openai.on_the_way >= capacity:
+            refused.append(now)
+            raise slow_down(1)
+        return await openai.call()
+
+    async def crowd(restraint: Restraint) -> None:
+        async def one() -> None:
+            await restraint.ask(ACCESS, KEY, call, kind="read")
+
+        await for_each(range(400), lambda _: one(), slots=Slots(50), stop=openai.stop)
+
+    openai.whole(crowd)
+    assert len(openai.asked) == 400
+    later = [moment for moment in refused if moment > 0]
+    assert len(later) <= 400 / PATIENCE
+    assert openai.most == capacity
 
 
 def test_another_admin_key_and_another_host_are_none_of_its_business() -> None:

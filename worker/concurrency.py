@@ -33,10 +33,56 @@ _TENANT: ContextVar[str | None] = ContextVar("tenant", default=None)
 """In whose place the running task works: many tenants may wait for one admin key, so what they ask for cannot tell."""
 
 
-class Turn(asyncio.Lock):
-    """A lock that tells how many wait for it: one that was just released may be promised already."""
+class Turns:
+    """So many may be inside at once, tenants in turn, each one's in their order; the limit may change meanwhile."""
 
-    waiting = 0
+    def __init__(self, limit: int = 1) -> None:
+        self.inside = 0
+        self._limit = limit
+        self._waiting: dict[str | None, deque[asyncio.Future[None]]] = {}
+
+    @property
+    def limit(self) -> int:
+        return self._limit
+
+    @limit.setter
+    def limit(self, limit: int) -> None:
+        self._limit = limit
+        self._admit()
+
+    @property
+    def free(self) -> bool:
+        """May one go in without waiting? Nobody goes before those who wait."""
+        return not self._waiting and self.inside < self._limit
+
+    async def enter(self) -> None:
+        if self.free:
+            self.inside += 1
+            return
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(_TENANT.get(), deque()).append(place)
+        try:
+            await place
+        except asyncio.CancelledError:
+            if not place.cancelled():
+                self.leave()  # it had been let in already
+            self._admit()
+            raise
+
+    def leave(self) -> None:
+        self.inside -= 1
+        self._admit()
+
+    def _admit(self) -> None:
+        while self._waiting and self.inside < self._limit:
+            tenant = next(iter(self._waiting))
+            places = self._waiting.pop(tenant)
+            place = places.popleft()
+            if not place.done():  # nobody waits for a cancelled one
+                self.inside += 1
+                place.set_result(None)
+            if places:
+                self._waiting[tenant] = places  # as the last one
 
 
 class Slots:
@@ -87,27 +133,21 @@ class Slots:
         await self._lend(lambda: asyncio.sleep(seconds))
 
     @asynccontextmanager
-    async def locked(self, lock: Turn) -> AsyncIterator[None]:
-        """With the lock, which is waited for without keeping this task's place: its holder may need it to go on."""
-        acquired = False
+    async def in_turn(self, turns: Turns) -> AsyncIterator[None]:
+        """When it is one's turn, which is waited for without keeping this task's place: who is inside may need it."""
+        entered = False
 
-        async def acquire() -> None:
-            nonlocal acquired
-            acquired = await lock.acquire()
+        async def enter() -> None:
+            nonlocal entered
+            await turns.enter()
+            entered = True
 
         try:
-            if lock.locked() or lock.waiting:
-                lock.waiting += 1
-                try:
-                    await self._lend(acquire)
-                finally:
-                    lock.waiting -= 1
-            else:
-                await acquire()
+            await (enter() if turns.free else self._lend(enter))
             yield
         finally:
-            if acquired:
-                lock.release()
+            if entered:
+                turns.leave()
 
     @contextmanager
     def room_for(self, tenants: Collection[str]) -> Iterator[None]:

@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from worker.codec import SECRETS
-from worker.concurrency import Slots, Turn
+from worker.concurrency import Slots, Turns
 from worker.errors import AdminKeyUnusable, ConfigurationError, Deferred, NotFound, Refused, RotatorError
 from worker.hosts import Origin, is_allowed
 from worker.model import AccountKey, AdminKeyRef, Hidden, Listing, ProjectAccess
@@ -51,7 +51,7 @@ class Projects:
         self._listings: dict[ProjectAccess, Listing | RotatorError] = {}
         self._account_keys: dict[ProjectAccess, Mapping[str, tuple[AccountKey, ...]] | RotatorError] = {}
         self._reading: defaultdict[AdminKeyRef, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._turns: defaultdict[ProjectAccess, Turn] = defaultdict(Turn)
+        self._turns: defaultdict[ProjectAccess, Turns] = defaultdict(Turns)
 
     async def admin_key(self, ref: AdminKeyRef) -> Hidden:
         """The admin key as its Secret has it. Raises AdminKeyUnusable, or what reading the Secret raised."""
@@ -62,7 +62,7 @@ class Projects:
         """The project's accounts, by a list that began at `not_before` or later."""
         if access in self._listings and not self._outdated(access, not_before):
             return _found(self._listings[access])
-        async with self._slots.locked(self._turns[access]):
+        async with self._slots.in_turn(self._turns[access]):
             if self._outdated(access, not_before):
                 del self._listings[access]
             return await _cached(access, self._listings, lambda: self._list(access))
@@ -93,7 +93,7 @@ class Projects:
 
     async def account_keys(self, access: ProjectAccess) -> Mapping[str, tuple[AccountKey, ...]]:
         """The keys of the project's accounts, by account id."""
-        async with self._slots.locked(self._turns[access]):
+        async with self._slots.in_turn(self._turns[access]):
             return await _cached(access, self._account_keys, lambda: self._list_keys(access))
 
     async def retiring_key(self, access: ProjectAccess) -> Hidden:

@@ -1,9 +1,10 @@
 """When OpenAI is left alone: an admin key that was told to slow down, a project that does not answer.
 
-Guarantees: after a 429 nothing goes out with that admin key before the pause asked for is over, and from then on one
-request at a time; who waits keeps no place among the concurrent ones; an admin key that is refused again and again or
-asks for a long pause, and a project that does not answer again and again, are left alone for the rest of the run.
-What earlier runs were told is known from the ledger.
+Guarantees: after a 429 nothing goes out with that admin key before the pause asked for is over; then one request, if
+it is answered half as many at once as there were, and one more whenever all of them were answered; who waits keeps no
+place among the concurrent ones, and tenants go in turn; an admin key that is refused again and again or asks for a long
+pause, and a project that does not answer again and again, are left alone for the rest of the run. What earlier runs
+were told is known from the ledger.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal, TypeVar
 
 from worker.bookkeeping import pause_after
-from worker.concurrency import Slots, Stop, Turn
+from worker.concurrency import Slots, Stop, Turns
 from worker.errors import Deferred, RotatorError, Throttled, Unanswered
 from worker.model import Hidden, Project, ProjectAccess, Throttle
 from worker.ports import Clock
@@ -35,6 +36,10 @@ BREATH = timedelta(seconds=10)
 """How long a project that does not answer is given before one more request."""
 SHORTEST = timedelta(seconds=1)
 """The pause after a 429 that names none, or next to none."""
+NO_LIMIT = 1_000_000
+"""At once, as far as this module is concerned; `--concurrency` is the limit then."""
+PATIENCE = 20
+"""Good answers, at least, before one more at once is tried."""
 _EVER = datetime.min.replace(tzinfo=UTC)
 
 
@@ -44,15 +49,36 @@ class _Gate:
 
     not_before: datetime = _EVER
     bad: int = 0
-    careful: bool = False
-    """One request at a time."""
+    turns: Turns = field(default_factory=lambda: Turns(NO_LIMIT))
+    after_one: int = NO_LIMIT
+    """How many at once are tried after one good answer."""
+    good: int = 0
+    """Good answers since the limit was last changed."""
     closed: bool = False
     """Left alone for the rest of the run."""
     throttled: bool = False
     """Of a project: its last bad answer was a 429; otherwise there was none."""
     times: int = 0
     """How many runs, one after the other, ended so."""
-    turn: Turn = field(default_factory=Turn)
+
+    @property
+    def careful(self) -> bool:
+        """One request at a time."""
+        return self.turns.limit == 1
+
+    def refused(self) -> None:
+        """Asked to slow down: one at a time, and then half as many as there were."""
+        self.after_one = max(1, self.turns.inside // 2)
+        self.turns.limit, self.good = 1, 0
+
+    def answered(self) -> None:
+        """A good answer: as many as are to be tried, and one more after each round of good ones."""
+        self.bad, self.good = 0, self.good + 1
+        limit = self.turns.limit
+        if limit < self.after_one:
+            self.turns.limit, self.good = self.after_one, 0
+        elif limit < NO_LIMIT and self.good >= max(limit, PATIENCE):
+            self.turns.limit, self.good = limit + 1, 0
 
 
 class Restraint:
@@ -69,7 +95,7 @@ class Restraint:
                 gate = self._keys.setdefault((throttle.host, throttle.key), _Gate())
                 gate.not_before = max(gate.not_before, throttle.until)
                 gate.times = max(gate.times, throttle.times)
-                gate.careful = True
+                gate.turns.limit = gate.after_one = 1
 
     @asynccontextmanager
     async def turn(self, access: ProjectAccess, key: Hidden, *, kind: Kind) -> AsyncIterator[None]:
@@ -81,9 +107,10 @@ class Restraint:
         while True:
             await self._opened(access, *gates)
             async with AsyncExitStack() as turns:
-                for gate in gates:
-                    if gate.careful:
-                        await turns.enter_async_context(self._slots.locked(gate.turn))
+                for gate in reversed(gates):  # who waits for a project takes no turn of its key's other projects
+                    waits = not gate.turns.free
+                    await turns.enter_async_context(self._slots.in_turn(gate.turns))
+                    if waits:
                         self._go_on()
                 if not any(gate.closed or gate.not_before > self._clock.now() for gate in gates):
                     yield
@@ -173,7 +200,9 @@ class Restraint:
         for gate in (by_key, by_project):
             if sent >= by_key.not_before:  # otherwise it was on its way already, and says nothing new
                 gate.bad += 1
-        by_key.careful = by_project.throttled = True
+        if sent >= by_key.not_before:
+            by_key.refused()
+        by_project.throttled = True
         pause = max(SHORTEST, timedelta(seconds=min(asked or 0.0, LONGEST.total_seconds())))
         by_project.closed = by_project.closed or by_project.bad >= IN_A_ROW
         if not by_key.closed and (by_key.bad >= limit or pause > SHORT):
@@ -191,15 +220,16 @@ class Restraint:
         by_project.throttled = False
         if by_project.bad >= IN_A_ROW:
             by_project.closed = by_project.careful  # after a breath as well
-            by_project.careful = True
+            by_project.turns.limit = by_project.after_one = 1
             by_project.not_before = self._clock.now() + BREATH
 
 
 def _answered(by_key: _Gate, by_project: _Gate, sent: datetime) -> None:
     if sent >= by_key.not_before:
-        by_key.bad = 0
+        by_key.answered()
     if sent >= by_project.not_before:
-        by_project.bad, by_project.careful = 0, False
+        by_project.after_one = NO_LIMIT
+        by_project.answered()
 
 
 def _noted(answered: Deferred | None, error: Deferred) -> Deferred:

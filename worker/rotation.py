@@ -48,6 +48,8 @@ VERIFYING = 60.0
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 5.0
 _ATTEMPTS = 3
+_REFUSALS = 9
+"""How often a target that OpenAI asks to slow down tries again, while others are served: else the key is left alone."""
 _ALPHABET = string.ascii_letters + string.digits
 
 
@@ -111,7 +113,7 @@ class Rotation:
         """
         admin_key = await self.projects.admin_key(target.generator.access.admin_key)
         asked = await self._ask(target, entry, admin_key)
-        for _ in range(_ATTEMPTS - 1):
+        for _ in range(_REFUSALS):
             if not isinstance(asked.answer, Deferred):
                 break
             entry = bookkeeping.given_up(asked.entry, _intent(asked.entry, asked.account.name), None, self.clock.now())
