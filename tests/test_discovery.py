@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.builders import HOST, external_secret_object, generator_object, minutes, raw
+from tests.builders import HOST, external_secret_object, generator_object, minutes, placed
 from worker.discovery import Discovered, discover
-from worker.external_secrets import EXTERNAL_SECRETS
-from worker.fields import RawObject, raw_object
+from worker.external_secrets import EXTERNAL_SECRETS, raw_external_secret
+from worker.fields import LONGEST_METADATA, LONGEST_TEXT, MOST_METADATA, RawObject
+from worker.generators import raw_generator
 from worker.hosts import Origin
 from worker.model import (
     JSON,
@@ -34,18 +35,18 @@ V1, V1BETA1 = EXTERNAL_SECRETS
 STANDALONE = {PREFIX + "secret": "creds"}
 
 
-Objects = Sequence[JSON | RawObject]
-
-
-def found(generators: Objects | None = None, external_secrets: Objects | None = None, **more: Any) -> Discovered:
+def found(
+    generators: Sequence[JSON] | None = None, external_secrets: Sequence[JSON] | None = None, **more: Any
+) -> Discovered:
     options: dict[str, Any] = {"resource": V1, "allowed_hosts": frozenset()}
+    given = [generator_object()] if generators is None else generators
+    wanted = [external_secret_object()] if external_secrets is None else external_secrets
+    return discover([raw_generator(obj) for obj in given], feeding(wanted), **(options | more))
 
-    def raws(objects: Objects) -> list[RawObject]:
-        return [obj if isinstance(obj, RawObject) else raw(obj) for obj in objects]
 
-    given: Objects = [generator_object()] if generators is None else generators
-    wanted: Objects = [external_secret_object()] if external_secrets is None else external_secrets
-    return discover(raws(given), raws(wanted), **(options | more))
+def feeding(objects: Sequence[JSON]) -> list[RawObject]:
+    """What is kept of ExternalSecrets: of those that are our business."""
+    return [raw for raw in map(raw_external_secret, objects) if raw is not None]
 
 
 def only(discovered: Discovered) -> Target:
@@ -325,7 +326,7 @@ def test_a_generator_that_does_not_exist_is_named_briefly(name: object) -> None:
 
 def test_a_generator_of_another_namespace_is_not_used() -> None:
     """A tenant's ExternalSecret reaches only its own namespace."""
-    other = raw(external_secret_object(), namespace="other")
+    other = placed(external_secret_object(), namespace="other")
     assert refused(found(None, [other])).reason == "NoGenerator"
 
 
@@ -483,8 +484,8 @@ def test_the_same_name_in_two_namespaces_is_two_targets() -> None:
     """Nothing is shared between namespaces."""
     there = {"namespace": "other"}
     discovered = found(
-        [generator_object(), raw(generator_object(), **there)],
-        [external_secret_object(), raw(external_secret_object(), **there)],
+        [generator_object(), placed(generator_object(), **there)],
+        [external_secret_object(), placed(external_secret_object(), **there)],
     )
     assert [t.ref.namespace for t in discovered.targets] == ["default", "other"]
 
@@ -496,7 +497,7 @@ def test_the_same_name_in_two_namespaces_is_two_targets() -> None:
 def test_no_secret_with_an_admin_key_becomes_a_target(spec: JSON, deleting: bool) -> None:
     """Also that of a generator which is malformed or being deleted; any source, any policy."""
     metadata = {"deletionTimestamp": "2026-11-24T10:00:00Z"} if deleting else {}
-    holder = raw(generator_object("holder", **spec), **metadata)
+    holder = placed(generator_object("holder", **spec), **metadata)
     wanted = external_secret_object(target={"name": "admin", "creationPolicy": "Merge"})
     elsewhere = {"name": "b", "key": "c"}
     alone = generator_object("alone", annotations={PREFIX + "secret": "admin"}, openAiAdminKey=elsewhere)
@@ -509,7 +510,7 @@ def test_no_secret_with_an_admin_key_becomes_a_target(spec: JSON, deleting: bool
 
 def test_an_admin_key_of_another_namespace_protects_nothing_here() -> None:
     """Names are per namespace."""
-    other = raw(generator_object("holder", openAiAdminKey={"name": "creds", "key": "k"}), namespace="other")
+    other = placed(generator_object("holder", openAiAdminKey={"name": "creds", "key": "k"}), namespace="other")
     assert only(found([generator_object(), other])).ref == Ref("default", "creds")
 
 
@@ -535,16 +536,16 @@ def test_a_malformed_object_blocks_itself_alone() -> None:
 def test_objects_that_are_being_deleted_ask_for_nothing() -> None:
     """Their accounts are retired by the ledger."""
     deleting = {"deletionTimestamp": "2026-11-24T10:00:00Z"}
-    assert found(None, [raw(external_secret_object(), **deleting)]).targets == ()
-    assert refused(found([raw(generator_object(), **deleting)])).reason == "NoGenerator"
-    assert found([raw(generator_object(annotations=STANDALONE), **deleting)], []) == Discovered((), (), ())
+    assert found(None, [placed(external_secret_object(), **deleting)]).targets == ()
+    assert refused(found([placed(generator_object(), **deleting)])).reason == "NoGenerator"
+    assert found([placed(generator_object(annotations=STANDALONE), **deleting)], []) == Discovered((), (), ())
 
 
 def test_a_selection_serves_less_and_checks_as_much() -> None:
     """What was not selected still counts against double use, and protects its admin key."""
     target = {"target": {"name": "shared"}}
-    generators: Objects = [generator_object("a"), generator_object("b")]
-    wanted: Objects = [
+    generators = [generator_object("a"), generator_object("b")]
+    wanted = [
         external_secret_object("one", generator="a", **target),
         external_secret_object("two", generator="b", **target),
         external_secret_object("three", generator="b"),
@@ -593,13 +594,9 @@ def test_discovery_never_raises_on_what_users_write(spec: object, other: object,
     wanted = external_secret_object("wanted", annotations=annotations)
     wanted["spec"] = other if not isinstance(other, dict) else wanted["spec"] | other
     from_strange = external_secret_object("from-strange", generator="strange")
-    neighbour = raw(external_secret_object(), namespace="next"), raw(generator_object(), namespace="next")
-    discovered = discover(
-        [raw_object(strange), raw_object(generator_object()), neighbour[1]],
-        [raw_object(wanted), raw_object(from_strange), neighbour[0]],
-        resource=V1,
-        allowed_hosts=(),
-    )
+    neighbour = placed(external_secret_object(), namespace="next"), placed(generator_object(), namespace="next")
+    generators, external_secrets = [strange, generator_object(), neighbour[1]], [wanted, from_strange, neighbour[0]]
+    discovered = found(generators, external_secrets)
     assert Ref("next", "creds") in {target.ref for target in discovered.targets}
     for rejected in discovered.rejected:
         assert rejected.reason.isalnum()
@@ -614,15 +611,14 @@ def test_an_object_of_any_shape_is_kept(spec: object, status: object, labels: ob
     """Metadata is the API server's word; the rest is anybody's."""
     obj = generator_object() | {"spec": spec, "status": status}
     obj["metadata"]["labels"] = labels
-    kept = raw_object(obj)
-    assert kept.ref == Ref("default", "gen")
-    assert kept.spec == (spec if isinstance(spec, dict) else {})
+    for kept in (raw_generator(obj), raw_external_secret(obj)):
+        assert kept is None or kept.ref == Ref("default", "gen")
 
 
 def test_only_annotations_that_matter_are_kept() -> None:
     """A large list stays small."""
     annotations = {"kubectl.kubernetes.io/last-applied-configuration": "x" * 999, PREFIX + "rotate": "1"}
-    assert raw_object(generator_object(annotations=annotations)).annotations == {PREFIX + "rotate": "1"}
+    assert raw_generator(generator_object(annotations=annotations)).annotations == {PREFIX + "rotate": "1"}
 
 
 def test_the_hash_of_metadata_follows_what_announcing_compares() -> None:

@@ -11,17 +11,21 @@ from worker.fields import (
     DEFAULT_INTERVAL,
     Mistake,
     RawObject,
+    Shape,
     duration,
     is_name,
     lifetime,
     mapping,
+    raw_object,
     reject,
     requests_of,
     suspended,
+    text,
 )
 from worker.hosts import DEFAULT_HOST, Origin, allowed, normalise
 from worker.model import (
     ID,
+    JSON,
     PREFIX,
     AdminKeyRef,
     CleanupKind,
@@ -43,6 +47,19 @@ GENERATORS = Resource(GENERATOR_GROUP, "v1alpha1", "openais")
 
 _NAME_PREFIX = re.compile(r"[A-Za-z0-9_-]{0,55}\Z")
 _LONGEST_ACCOUNT_NAME = 64
+_SPEC: Mapping[str, Shape] = {
+    "projectId": text,
+    "host": text,
+    "openAiAdminKey": {"name": text, "key": text, "namespace": text},
+    "serviceAccountNamePrefix": text,
+    "serviceAccountNameSize": text,
+    "cleanupPolicy": {"type": text, "gracePeriod": text, "idleTimeout": text},
+}
+
+
+def raw_generator(obj: JSON) -> RawObject:
+    """What is kept of a listed generator."""
+    return raw_object(obj, _SPEC)
 
 
 def try_generator(raw: RawObject, allowed_hosts: Collection[Origin]) -> Generator | Mistake:
