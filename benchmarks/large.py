@@ -60,7 +60,7 @@ def many_holders() -> dict[str, Any]:
 
 
 CASES: dict[str, tuple[int, Callable[[], dict[str, dict[str, Any]]]]] = {
-    "nothing": (0, lambda: {}),
+    "nothing": (0, dict),
     "texts": (100, lambda: {"openais": generator(projectId="x" * LARGE)}),
     "escapes": (100, lambda: {"openais": generator(projectId="\x01" * LARGE)}),
     "wide characters": (100, lambda: {"openais": generator(projectId="x" * LARGE + "\U0001f511")}),

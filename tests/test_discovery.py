@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -13,7 +16,7 @@ from hypothesis import strategies as st
 from tests.builders import HOST, external_secret_object, generator_object, minutes, placed
 from worker.discovery import Discovered, discover
 from worker.external_secrets import EXTERNAL_SECRETS, raw_external_secret
-from worker.fields import LONGEST_METADATA, LONGEST_TEXT, MOST_METADATA, RawObject
+from worker.fields import LARGEST_METADATA, LONGEST_TEXT, RawObject
 from worker.generators import raw_generator
 from worker.hosts import Origin
 from worker.model import (
@@ -604,6 +607,123 @@ def test_discovery_never_raises_on_what_users_write(spec: object, other: object,
     for target in discovered.targets:
         assert target.ref.namespace == target.source.ref.namespace == target.generator.ref.namespace
         assert target.generator.access.project.host.startswith("https://")
+
+
+LONG = st.sampled_from([LONGEST_TEXT - 1, LONGEST_TEXT, LONGEST_TEXT + 1, 9 * LONGEST_TEXT])
+TEXTS = ["1d", "a", "x.", "https://api.openai.com/v1/", "Owner", "true", "generators.external-secrets.io/v1alpha1", "/"]
+LARGE_JSONS = (
+    st.builds(lambda text, length: (text * length)[:length], st.sampled_from(TEXTS), LONG)
+    | st.builds(lambda value, count: [value] * count, JSONS, st.sampled_from([2, 3, 50]))
+    | st.builds(lambda count: {f"field-{i}": i for i in range(count)}, st.sampled_from([1, 50]))
+)
+LARGE_SPECS = fields(
+    ES_FIELDS,
+    LARGE_JSONS
+    | fields(TARGET_FIELDS, LARGE_JSONS | fields(TEMPLATE_FIELDS, LARGE_JSONS | fields(["labels", "annotations", "x"])))
+    | st.lists(st.builds(lambda item: FROM | item, fields(["rewrite", "extract"], LARGE_JSONS).filter(
+        lambda item: isinstance(item, dict))), max_size=4),
+)  # fmt: skip
+
+
+@settings(max_examples=500)
+@given(
+    fields([*GENERATOR_FIELDS, "cleanupPolicy", "x"], LARGE_JSONS | fields(
+        ["name", "key", "namespace", "type", "gracePeriod"], LARGE_JSONS)),
+    LARGE_SPECS | EXTERNAL_SPECS,
+)  # fmt: skip
+def test_what_is_kept_leads_to_what_the_whole_would(spec: object, other: object) -> None:
+    """The same target, or the same words about the same field; nothing is accepted for having been cut."""
+    generator, wanted = generator_object(), external_secret_object()
+    generator["spec"] = spec if not isinstance(spec, dict) else generator["spec"] | spec
+    wanted["spec"] = other if not isinstance(other, dict) else wanted["spec"] | other
+    whole = [replace(raw, spec=wanted["spec"]) for raw in feeding([wanted])]
+    given = generator["spec"] if isinstance(generator["spec"], dict) else {}
+    known = [replace(raw_generator(generator), spec=given)]
+    options: dict[str, Any] = {"resource": V1, "allowed_hosts": ()}
+    assert found([generator], [wanted], **options) == discover(known, whole, **options)
+
+
+def large(count: int) -> dict[str, str]:
+    return {f"key-{i:09}": "\U0001f511" * 10 for i in range(count)}
+
+
+MEGABYTE = "x" * 1_000_000
+MEGABYTES: list[JSON] = [
+    {"projectId": MEGABYTE},
+    {"openAiAdminKey": {"name": MEGABYTE, "key": MEGABYTE, "namespace": MEGABYTE, MEGABYTE: MEGABYTE}},
+    {"cleanupPolicy": {"type": MEGABYTE, "gracePeriod": [MEGABYTE], "idleTimeout": {MEGABYTE: MEGABYTE}}},
+    {"host": [MEGABYTE], MEGABYTE: MEGABYTE, "serviceAccountNamePrefix": {"x": MEGABYTE}},
+    large(10_000),
+    {"refreshInterval": MEGABYTE, "refreshPolicy": MEGABYTE, "data": [MEGABYTE], "secretStoreRef": {"name": MEGABYTE}},
+    {"target": {"name": MEGABYTE, "creationPolicy": MEGABYTE, "immutable": MEGABYTE, "template": MEGABYTE}},
+    {"target": {"template": {"metadata": {"labels": large(9999), "annotations": {"a": MEGABYTE}}, "data": large(9)}}},
+    {"target": {"template": {"metadata": {"labels": large(45), "annotations": large(45)}, MEGABYTE: MEGABYTE}}},
+    {"dataFrom": [FROM] * 10_000},
+    {"dataFrom": [FROM | {"rewrite": [{"regexp": {"source": MEGABYTE, "target": MEGABYTE}}] * 2, MEGABYTE: [5]}]},
+    {"dataFrom": [{"sourceRef": {"generatorRef": REFERENCE | {"name": {MEGABYTE: MEGABYTE}, MEGABYTE: [MEGABYTE]}}}]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", MEGABYTES, ids=range(len(MEGABYTES)))
+def test_little_is_kept_of_a_megabyte(spec: JSON) -> None:
+    """Whatever it is made of, annotations, labels and status too."""
+    names = ["rotate", "suspend", "key-lifetime", "secret", "secret-key", "refresh-interval", "unknown", MEGABYTE]
+    much: JSON = {"labels": large(10_000), "annotations": {PREFIX + name: MEGABYTE for name in names} | large(999)}
+    status = {"conditions": [{"type": "Ready", "message": MEGABYTE}], "refreshTime": MEGABYTE, "x": MEGABYTE}
+    wanted, generator = (make(**spec) | {"status": status} for make in (external_secret_object, generator_object))
+    for kept in (raw_generator(placed(generator, **much)), *feeding([placed(wanted, **much)])):
+        assert held_by(kept) < 50_000
+
+
+def held_by(value: Any) -> int:
+    """Bytes that a value takes in memory with all that is in it."""
+    if isinstance(value, RawObject):
+        value = [getattr(value, name) for name in RawObject.__slots__]
+    inner = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+    return sys.getsizeof(value) + sum(held_by(item) for item in inner)
+
+
+@pytest.mark.parametrize("field", ["labels", "annotations"])
+@pytest.mark.parametrize("values", [
+    {"a": "x" * LARGEST_METADATA}, {"x" * LARGEST_METADATA: "b"}, large(100), {"a": "\U0001f511" * 2048},
+], ids=["value", "name", "many", "wide"])  # fmt: skip
+def test_a_template_that_is_too_large_to_be_copied_is_refused(field: str, values: JSON) -> None:
+    """In words, and not by leaving something out."""
+    rejected = refused(external_secret_with(target={"template": {"metadata": {field: values}}}))
+    assert rejected.message.startswith(f"spec.target.template.metadata.{field} is too large to be honoured (above 8 kB")
+
+
+@pytest.mark.parametrize("field", ["labels", "annotations"])
+@pytest.mark.parametrize("values", [{"a": "x" * 8000}, large(45)], ids=["long", "many"])
+def test_a_large_template_is_copied_whole(field: str, values: JSON) -> None:
+    """Longer than any other text may be."""
+    target = only(external_secret_with(target={"template": {"metadata": {field: values}}}))
+    assert getattr(target, field) == values
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("suspend", "true"), ("key-lifetime", "1h"), ("refresh-interval", "1m"), ("secret", "a"), ("secret-key", "a")],
+)
+def test_an_annotation_is_not_valid_for_being_cut(name: str, value: str) -> None:
+    """The same words as about the whole."""
+    for length in (LONGEST_TEXT + 1, 250_000):
+        assert f"annotation {PREFIX}{name}" in refused(standalone({PREFIX + name: value * length})).message
+
+
+def test_long_requests_keep_the_hashes_that_the_ledger_has() -> None:
+    """Or an upgrade of the worker would rotate once more."""
+    digest = hashlib.sha256(b"x" * 999).hexdigest()
+    assert only(standalone({PREFIX + "rotate": "x" * 999})).requests == {"rotate": f"sha256:{digest}"}
+    assert only(standalone({PREFIX + "rotate": "x" * 64})).requests == {"rotate": "x" * 64}
+
+
+def test_conditions_of_others_are_kept_unless_they_are_a_heap() -> None:
+    """What announcing leaves as it is."""
+    other = {"type": "Deleted", "status": "False", "message": "x" * 3000}
+    for conditions, kept in (([other], [other]), ([other] * 3, []), ({"x": "y"}, []), (None, [])):
+        wanted = external_secret_object() | {"status": {"conditions": conditions, "refreshTime": "t"}}
+        assert only(found(None, [wanted])).source.status == {"conditions": kept, "refreshTime": "t"}
 
 
 @given(JSONS, JSONS, JSONS)

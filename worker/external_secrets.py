@@ -13,8 +13,7 @@ from worker.fields import (
     DATA_KEY,
     DEFAULT_DATA_KEY,
     DEFAULT_INTERVAL,
-    LONGEST_METADATA,
-    MOST_METADATA,
+    LARGEST_METADATA,
     Mistake,
     RawObject,
     Shape,
@@ -203,8 +202,7 @@ def _plain_map(metadata: Mapping[str, Any], field: str) -> Mapping[str, str]:
     where = f"spec.target.template.metadata.{field}"
     values = metadata.get(field) or {}
     if not isinstance(values, Mapping):
-        most = f"{MOST_METADATA} of them, {LONGEST_METADATA} characters together"
-        raise Mistake(where, f"must be a map that is not too large to be honoured: at most {most}")
+        raise Mistake(where, f"is too large to be honoured (above {LARGEST_METADATA // 1024} kB), or no map")
     for key, value in values.items():
         if key.startswith(PREFIX) or "external-secrets.io/" in key:
             raise Mistake(where, f"may not set {key[:80]!r}: that prefix belongs to a controller")

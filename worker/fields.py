@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -28,10 +29,8 @@ LONGEST_LIFETIME = timedelta(seconds=31_536_000)
 
 LONGEST_TEXT = 512
 """Characters. No valid value is longer (a host may have 500): a longer one is kept cut."""
-MOST_METADATA = 100
-"""Labels, and as many annotations, that a template may give the Secret."""
-LONGEST_METADATA = 4096
-"""Characters of those labels together, names and values, and as many of the annotations."""
+LARGEST_METADATA = 8192
+"""Bytes of memory for the labels that a template may give the Secret, and as many for the annotations: some 50."""
 _NOTHING: tuple[object, ...] = (None, "", [], {})
 _CUT = "…"
 """What a text ends in that was cut: in no name, id, host, key, duration or choice that is valid."""
@@ -137,8 +136,7 @@ def plain_map(value: object) -> object:
     """A template's labels or annotations, whole, for they are copied: True where they are too large for that."""
     if not isinstance(value, Mapping):
         return text(value)
-    length = sum(len(key) + len(entry) for key, entry in value.items() if isinstance(entry, str))
-    if len(value) > MOST_METADATA or length > LONGEST_METADATA:
+    if sum(sys.getsizeof(key) + sys.getsizeof(entry) for key, entry in value.items()) > LARGEST_METADATA:
         return True
     return {key: entry if isinstance(entry, str) else True for key, entry in value.items()}
 

@@ -162,8 +162,8 @@ class KubernetesApi:
     async def _page(self, resource: Resource, place: Ref, query: list[tuple[str, str]], limit: int) -> tuple[JSON, int]:
         """The next objects of a list, at most `limit`, fewer where they are large; and the limit for the next page.
 
-        A token goes on after the last object that was shown, whatever the limit was. The limit grows only where the
-        page was far from the longest, so that objects of one size are not met with one page in two too long.
+        A token goes on after the last object that was shown, whatever the limit was. The limit grows only where twice
+        the page would not have been too long: a list of large objects is read without a page in two in vain.
         """
         while True:
             longest = LONGEST_PAGE if limit > 1 else LONGEST_ANSWER
@@ -178,7 +178,7 @@ class KubernetesApi:
                     raise
                 limit = max(1, limit // 4)
                 continue
-            roomy = answer.length <= LONGEST_PAGE // 4
+            roomy = answer.length <= LONGEST_PAGE // 2
             return answer.body, min(PAGE, 2 * limit) if roomy else limit
 
     async def _call(
