@@ -1,4 +1,4 @@
-"""What reading the largest objects that a tenant can make costs in memory and time, and 10,000 ordinary targets.
+"""What reading the largest objects that a tenant can make costs in memory and time, and 20,000 ordinary targets.
 
 python -m benchmarks.large
 

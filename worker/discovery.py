@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 from worker.external_secrets import from_external_secret
 from worker.fields import Mistake, RawObject, reject
@@ -91,9 +92,9 @@ def _refuse_shared(
     secret = item.ref if isinstance(item, Target) else item.secret
     if secret is None:
         return item
-    rivals = [source for source in wanted_by[secret] if source != item.source]
+    rivals = list(islice((source for source in wanted_by[secret] if source != item.source), 3))
     if rivals:
-        others = ", ".join(str(source) for source in rivals[:3])
+        others = ", ".join(str(source) for source in rivals)
         message = f"Secret {secret} is also the target of {others}: each Secret can have one source"
         return Rejected(secret, item.source, "SharedTarget", message)
     if secret in protected:
