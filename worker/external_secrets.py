@@ -38,7 +38,7 @@ EXTERNAL_SECRETS = tuple(Resource("external-secrets.io", version, "externalsecre
 _LONGEST_CONDITIONS = 8192
 """Characters of all conditions in a status; those of External Secrets Operator have some hundred."""
 
-# The honoured fields; what is here as a text and is none is ignored, or refused wherever it is set.
+# The honoured fields. `text` stands also for what is not looked into: it is ignored, or refused where there is any.
 _REFERENCE: Shape = {"apiVersion": text, "kind": text, "name": text}
 _SOURCE: Mapping[str, Shape] = {
     "sourceRef": {"generatorRef": _REFERENCE},

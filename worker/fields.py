@@ -28,7 +28,7 @@ LONGEST_LIFETIME = timedelta(seconds=31_536_000)
 """OpenAI's `expires_in_seconds` goes up to one year."""
 
 LONGEST_TEXT = 512
-"""Characters. No valid value is longer (a host may have 500): a longer one is kept cut."""
+"""Characters. No sensible value is longer (a host may have 500): a longer one is kept cut, which is not valid."""
 LARGEST_METADATA = 8192
 """Bytes of memory for the labels that a template may give the Secret, and as many for the annotations: some 50."""
 _NOTHING: tuple[object, ...] = (None, "", [], {})
