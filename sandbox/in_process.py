@@ -11,7 +11,7 @@ import asyncio
 import copy
 import functools
 import json as jsonlib
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Mapping
 from http import HTTPStatus
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
@@ -161,6 +161,17 @@ class PendingResponse(Awaitable["InProcessResponse"]):
         return None
 
 
+class InProcessContent:
+    """Stands in for `aiohttp.StreamReader`."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    async def iter_any(self) -> AsyncIterator[bytes]:
+        """The one piece that there is."""
+        yield self._body
+
+
 class InProcessResponse:
     """Stands in for `aiohttp.ClientResponse`; the whole body has arrived."""
 
@@ -184,6 +195,11 @@ class InProcessResponse:
     def content_type(self) -> str:
         """The media type without its parameters."""
         return self.headers.get("Content-Type", "application/octet-stream").partition(";")[0].strip().lower()
+
+    @property
+    def content(self) -> InProcessContent:
+        """The body, to be read piece by piece."""
+        return InProcessContent(self._body)
 
     async def read(self) -> bytes:
         """The body."""

@@ -9,7 +9,6 @@ from typing import Any
 
 from worker.codec import MANAGED
 from worker.external_secrets import EXTERNAL_SECRETS
-from worker.fields import RawObject, raw_object
 from worker.model import (
     JSON,
     Account,
@@ -184,8 +183,9 @@ def external_secret_object(
     }
 
 
-def raw(obj: JSON, **metadata: object) -> RawObject:
-    return raw_object(obj | {"metadata": obj["metadata"] | metadata})
+def placed(obj: JSON, **metadata: object) -> JSON:
+    """The object with other metadata."""
+    return obj | {"metadata": obj["metadata"] | metadata}
 
 
 THINGS = Resource("example.org", "v1", "things")

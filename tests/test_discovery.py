@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -10,11 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.builders import HOST, external_secret_object, generator_object, minutes, raw
-from worker.central_keys import CentralKeys
+from tests.builders import HOST, external_secret_object, generator_object, minutes, placed
+from worker.central_keys import CentralKeys, central_keys
 from worker.discovery import Discovered, discover
-from worker.external_secrets import EXTERNAL_SECRETS
-from worker.fields import RawObject, raw_object
+from worker.external_secrets import EXTERNAL_SECRETS, raw_external_secret
+from worker.fields import LARGEST_METADATA, LONGEST_TEXT, RawObject
+from worker.generators import raw_generator
 from worker.hosts import Origin
 from worker.model import (
     JSON,
@@ -35,18 +39,18 @@ V1, V1BETA1 = EXTERNAL_SECRETS
 STANDALONE = {PREFIX + "secret": "creds"}
 
 
-Objects = Sequence[JSON | RawObject]
-
-
-def found(generators: Objects | None = None, external_secrets: Objects | None = None, **more: Any) -> Discovered:
+def found(
+    generators: Sequence[JSON] | None = None, external_secrets: Sequence[JSON] | None = None, **more: Any
+) -> Discovered:
     options: dict[str, Any] = {"resource": V1, "allowed_hosts": frozenset(), "central": CentralKeys()}
+    given = [generator_object()] if generators is None else generators
+    wanted = [external_secret_object()] if external_secrets is None else external_secrets
+    return discover([raw_generator(obj) for obj in given], feeding(wanted), **(options | more))
 
-    def raws(objects: Objects) -> list[RawObject]:
-        return [obj if isinstance(obj, RawObject) else raw(obj) for obj in objects]
 
-    given: Objects = [generator_object()] if generators is None else generators
-    wanted: Objects = [external_secret_object()] if external_secrets is None else external_secrets
-    return discover(raws(given), raws(wanted), **(options | more))
+def feeding(objects: Sequence[JSON]) -> list[RawObject]:
+    """What is kept of ExternalSecrets: of those that are our business."""
+    return [raw for raw in map(raw_external_secret, objects) if raw is not None]
 
 
 def only(discovered: Discovered) -> Target:
@@ -326,7 +330,7 @@ def test_a_generator_that_does_not_exist_is_named_briefly(name: object) -> None:
 
 def test_a_generator_of_another_namespace_is_not_used() -> None:
     """A tenant's ExternalSecret reaches only its own namespace."""
-    other = raw(external_secret_object(), namespace="other")
+    other = placed(external_secret_object(), namespace="other")
     assert refused(found(None, [other])).reason == "NoGenerator"
 
 
@@ -484,8 +488,8 @@ def test_the_same_name_in_two_namespaces_is_two_targets() -> None:
     """Nothing is shared between namespaces."""
     there = {"namespace": "other"}
     discovered = found(
-        [generator_object(), raw(generator_object(), **there)],
-        [external_secret_object(), raw(external_secret_object(), **there)],
+        [generator_object(), placed(generator_object(), **there)],
+        [external_secret_object(), placed(external_secret_object(), **there)],
     )
     assert [t.ref.namespace for t in discovered.targets] == ["default", "other"]
 
@@ -497,7 +501,7 @@ def test_the_same_name_in_two_namespaces_is_two_targets() -> None:
 def test_no_secret_with_an_admin_key_becomes_a_target(spec: JSON, deleting: bool) -> None:
     """Also that of a generator which is malformed or being deleted; any source, any policy."""
     metadata = {"deletionTimestamp": "2026-11-24T10:00:00Z"} if deleting else {}
-    holder = raw(generator_object("holder", **spec), **metadata)
+    holder = placed(generator_object("holder", **spec), **metadata)
     wanted = external_secret_object(target={"name": "admin", "creationPolicy": "Merge"})
     elsewhere = {"name": "b", "key": "c"}
     alone = generator_object("alone", annotations={PREFIX + "secret": "admin"}, openAiAdminKey=elsewhere)
@@ -510,7 +514,7 @@ def test_no_secret_with_an_admin_key_becomes_a_target(spec: JSON, deleting: bool
 
 def test_an_admin_key_of_another_namespace_protects_nothing_here() -> None:
     """Names are per namespace."""
-    other = raw(generator_object("holder", openAiAdminKey={"name": "creds", "key": "k"}), namespace="other")
+    other = placed(generator_object("holder", openAiAdminKey={"name": "creds", "key": "k"}), namespace="other")
     assert only(found([generator_object(), other])).ref == Ref("default", "creds")
 
 
@@ -536,16 +540,16 @@ def test_a_malformed_object_blocks_itself_alone() -> None:
 def test_objects_that_are_being_deleted_ask_for_nothing() -> None:
     """Their accounts are retired by the ledger."""
     deleting = {"deletionTimestamp": "2026-11-24T10:00:00Z"}
-    assert found(None, [raw(external_secret_object(), **deleting)]).targets == ()
-    assert refused(found([raw(generator_object(), **deleting)])).reason == "NoGenerator"
-    assert found([raw(generator_object(annotations=STANDALONE), **deleting)], []) == Discovered((), (), ())
+    assert found(None, [placed(external_secret_object(), **deleting)]).targets == ()
+    assert refused(found([placed(generator_object(), **deleting)])).reason == "NoGenerator"
+    assert found([placed(generator_object(annotations=STANDALONE), **deleting)], []) == Discovered((), (), ())
 
 
 def test_a_selection_serves_less_and_checks_as_much() -> None:
     """What was not selected still counts against double use, and protects its admin key."""
     target = {"target": {"name": "shared"}}
-    generators: Objects = [generator_object("a"), generator_object("b")]
-    wanted: Objects = [
+    generators = [generator_object("a"), generator_object("b")]
+    wanted = [
         external_secret_object("one", generator="a", **target),
         external_secret_object("two", generator="b", **target),
         external_secret_object("three", generator="b"),
@@ -594,14 +598,9 @@ def test_discovery_never_raises_on_what_users_write(spec: object, other: object,
     wanted = external_secret_object("wanted", annotations=annotations)
     wanted["spec"] = other if not isinstance(other, dict) else wanted["spec"] | other
     from_strange = external_secret_object("from-strange", generator="strange")
-    neighbour = raw(external_secret_object(), namespace="next"), raw(generator_object(), namespace="next")
-    discovered = discover(
-        [raw_object(strange), raw_object(generator_object()), neighbour[1]],
-        [raw_object(wanted), raw_object(from_strange), neighbour[0]],
-        resource=V1,
-        allowed_hosts=(),
-        central=CentralKeys(),
-    )
+    neighbour = placed(external_secret_object(), namespace="next"), placed(generator_object(), namespace="next")
+    generators, external_secrets = [strange, generator_object(), neighbour[1]], [wanted, from_strange, neighbour[0]]
+    discovered = found(generators, external_secrets)
     assert Ref("next", "creds") in {target.ref for target in discovered.targets}
     for rejected in discovered.rejected:
         assert rejected.reason.isalnum()
@@ -611,20 +610,137 @@ def test_discovery_never_raises_on_what_users_write(spec: object, other: object,
         assert target.generator.access.project.host.startswith("https://")
 
 
+LONG = st.sampled_from([LONGEST_TEXT - 1, LONGEST_TEXT, LONGEST_TEXT + 1, 9 * LONGEST_TEXT])
+TEXTS = ["1d", "a", "x.", "https://api.openai.com/v1/", "Owner", "true", "generators.external-secrets.io/v1alpha1", "/"]
+LARGE_JSONS = (
+    st.builds(lambda text, length: (text * length)[:length], st.sampled_from(TEXTS), LONG)
+    | st.builds(lambda value, count: [value] * count, JSONS, st.sampled_from([2, 3, 50]))
+    | st.builds(lambda count: {f"field-{i}": i for i in range(count)}, st.sampled_from([1, 50]))
+)
+LARGE_SPECS = fields(
+    ES_FIELDS,
+    LARGE_JSONS
+    | fields(TARGET_FIELDS, LARGE_JSONS | fields(TEMPLATE_FIELDS, LARGE_JSONS | fields(["labels", "annotations", "x"])))
+    | st.lists(st.builds(lambda item: FROM | item, fields(["rewrite", "extract"], LARGE_JSONS).filter(
+        lambda item: isinstance(item, dict))), max_size=4),
+)  # fmt: skip
+
+
+@settings(max_examples=500)
+@given(
+    fields([*GENERATOR_FIELDS, "cleanupPolicy", "x"], LARGE_JSONS | fields(
+        ["name", "key", "namespace", "type", "gracePeriod"], LARGE_JSONS)),
+    LARGE_SPECS | EXTERNAL_SPECS,
+)  # fmt: skip
+def test_what_is_kept_leads_to_what_the_whole_would(spec: object, other: object) -> None:
+    """The same target, or the same words about the same field; nothing is accepted for having been cut."""
+    generator, wanted = generator_object(), external_secret_object()
+    generator["spec"] = spec if not isinstance(spec, dict) else generator["spec"] | spec
+    wanted["spec"] = other if not isinstance(other, dict) else wanted["spec"] | other
+    whole = [replace(raw, spec=wanted["spec"]) for raw in feeding([wanted])]
+    given = generator["spec"] if isinstance(generator["spec"], dict) else {}
+    known = [replace(raw_generator(generator), spec=given)]
+    central = central_keys([{"secret": "central", "projects": {"proj_1": ["*"]}}], "ledger")
+    options: dict[str, Any] = {"resource": V1, "allowed_hosts": (), "central": central}
+    assert found([generator], [wanted], **options) == discover(known, whole, **options)
+
+
+def large(count: int) -> dict[str, str]:
+    return {f"key-{i:09}": "\U0001f511" * 10 for i in range(count)}
+
+
+MEGABYTE = "x" * 1_000_000
+MEGABYTES: list[JSON] = [
+    {"projectId": MEGABYTE},
+    {"openAiAdminKey": {"name": MEGABYTE, "key": MEGABYTE, "namespace": MEGABYTE, MEGABYTE: MEGABYTE}},
+    {"cleanupPolicy": {"type": MEGABYTE, "gracePeriod": [MEGABYTE], "idleTimeout": {MEGABYTE: MEGABYTE}}},
+    {"host": [MEGABYTE], MEGABYTE: MEGABYTE, "serviceAccountNamePrefix": {"x": MEGABYTE}},
+    large(10_000),
+    {"refreshInterval": MEGABYTE, "refreshPolicy": MEGABYTE, "data": [MEGABYTE], "secretStoreRef": {"name": MEGABYTE}},
+    {"target": {"name": MEGABYTE, "creationPolicy": MEGABYTE, "immutable": MEGABYTE, "template": MEGABYTE}},
+    {"target": {"template": {"metadata": {"labels": large(9999), "annotations": {"a": MEGABYTE}}, "data": large(9)}}},
+    {"target": {"template": {"metadata": {"labels": large(45), "annotations": large(45)}, MEGABYTE: MEGABYTE}}},
+    {"dataFrom": [FROM] * 10_000},
+    {"dataFrom": [FROM | {"rewrite": [{"regexp": {"source": MEGABYTE, "target": MEGABYTE}}] * 2, MEGABYTE: [5]}]},
+    {"dataFrom": [{"sourceRef": {"generatorRef": REFERENCE | {"name": {MEGABYTE: MEGABYTE}, MEGABYTE: [MEGABYTE]}}}]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", MEGABYTES, ids=range(len(MEGABYTES)))
+def test_little_is_kept_of_a_megabyte(spec: JSON) -> None:
+    """Whatever it is made of, annotations, labels and status too."""
+    names = ["rotate", "suspend", "key-lifetime", "secret", "secret-key", "refresh-interval", "unknown", MEGABYTE]
+    much: JSON = {"labels": large(10_000), "annotations": {PREFIX + name: MEGABYTE for name in names} | large(999)}
+    status = {"conditions": [{"type": "Ready", "message": MEGABYTE}], "refreshTime": MEGABYTE, "x": MEGABYTE}
+    wanted, generator = (make(**spec) | {"status": status} for make in (external_secret_object, generator_object))
+    for kept in (raw_generator(placed(generator, **much)), *feeding([placed(wanted, **much)])):
+        assert held_by(kept) < 50_000
+
+
+def held_by(value: Any) -> int:
+    """Bytes that a value takes in memory with all that is in it."""
+    if isinstance(value, RawObject):
+        value = [getattr(value, name) for name in RawObject.__slots__]
+    inner = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+    return sys.getsizeof(value) + sum(held_by(item) for item in inner)
+
+
+@pytest.mark.parametrize("field", ["labels", "annotations"])
+@pytest.mark.parametrize("values", [
+    {"a": "x" * LARGEST_METADATA}, {"x" * LARGEST_METADATA: "b"}, large(100), {"a": "\U0001f511" * 2048},
+], ids=["value", "name", "many", "wide"])  # fmt: skip
+def test_a_template_that_is_too_large_to_be_copied_is_refused(field: str, values: JSON) -> None:
+    """In words, and not by leaving something out."""
+    rejected = refused(external_secret_with(target={"template": {"metadata": {field: values}}}))
+    assert rejected.message.startswith(f"spec.target.template.metadata.{field} is too large to be honoured (above 8 kB")
+
+
+@pytest.mark.parametrize("field", ["labels", "annotations"])
+@pytest.mark.parametrize("values", [{"a": "x" * 8000}, large(45)], ids=["long", "many"])
+def test_a_large_template_is_copied_whole(field: str, values: JSON) -> None:
+    """Longer than any other text may be."""
+    target = only(external_secret_with(target={"template": {"metadata": {field: values}}}))
+    assert getattr(target, field) == values
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("suspend", "true"), ("key-lifetime", "1h"), ("refresh-interval", "1m"), ("secret", "a"), ("secret-key", "a")],
+)
+def test_an_annotation_is_not_valid_for_being_cut(name: str, value: str) -> None:
+    """The same words as about the whole."""
+    for length in (LONGEST_TEXT + 1, 250_000):
+        assert f"annotation {PREFIX}{name}" in refused(standalone({PREFIX + name: value * length})).message
+
+
+def test_long_requests_keep_the_hashes_that_the_ledger_has() -> None:
+    """Or an upgrade of the worker would rotate once more."""
+    digest = hashlib.sha256(b"x" * 999).hexdigest()
+    assert only(standalone({PREFIX + "rotate": "x" * 999})).requests == {"rotate": f"sha256:{digest}"}
+    assert only(standalone({PREFIX + "rotate": "x" * 64})).requests == {"rotate": "x" * 64}
+
+
+def test_conditions_of_others_are_kept_unless_they_are_a_heap() -> None:
+    """What announcing leaves as it is."""
+    other = {"type": "Deleted", "status": "False", "message": "x" * 3000}
+    for conditions, kept in (([other], [other]), ([other] * 3, []), ({"x": "y"}, []), (None, [])):
+        wanted = external_secret_object() | {"status": {"conditions": conditions, "refreshTime": "t"}}
+        assert only(found(None, [wanted])).source.status == {"conditions": kept, "refreshTime": "t"}
+
+
 @given(JSONS, JSONS, JSONS)
 def test_an_object_of_any_shape_is_kept(spec: object, status: object, labels: object) -> None:
     """Metadata is the API server's word; the rest is anybody's."""
     obj = generator_object() | {"spec": spec, "status": status}
     obj["metadata"]["labels"] = labels
-    kept = raw_object(obj)
-    assert kept.ref == Ref("default", "gen")
-    assert kept.spec == (spec if isinstance(spec, dict) else {})
+    for kept in (raw_generator(obj), raw_external_secret(obj)):
+        assert kept is None or kept.ref == Ref("default", "gen")
 
 
 def test_only_annotations_that_matter_are_kept() -> None:
     """A large list stays small."""
     annotations = {"kubectl.kubernetes.io/last-applied-configuration": "x" * 999, PREFIX + "rotate": "1"}
-    assert raw_object(generator_object(annotations=annotations)).annotations == {PREFIX + "rotate": "1"}
+    assert raw_generator(generator_object(annotations=annotations)).annotations == {PREFIX + "rotate": "1"}
 
 
 def test_the_hash_of_metadata_follows_what_announcing_compares() -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import functools
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 from kubernetes.aio.client import ApiClient, Configuration
 
+from sandbox.server import write_kubeconfig
 from tests.builders import KEY, THINGS, FixedRandom, told
 from tests.virtual_time import run_virtually
 from tests.web import Answer, Web, assert_silent, brief, connection_refused, js
@@ -235,6 +238,132 @@ def test_a_list_that_always_expires_is_given_up() -> None:
 def test_a_list_that_is_not_known_to_be_complete_is_no_list(answers: list[Answer]) -> None:
     """What is missing from it would be taken for gone."""
     assert type(ask(Web(answers), list_all)) is Unintelligible
+
+
+# --- pages of large objects --------------------------------------------------------------------------------------
+
+LONGEST = 10_000
+
+
+@pytest.fixture
+def short_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that an object is large with some kB."""
+    monkeypatch.setattr("worker.kubernetes_api.LONGEST_PAGE", LONGEST)
+    monkeypatch.setattr("worker.kubernetes_api.LONGEST_ANSWER", 4 * LONGEST)
+
+
+def paged(sizes: Sequence[int]) -> tuple[Callable[[web.Request], Awaitable[web.StreamResponse]], list[tuple[int, int]]]:
+    """A server of a list of objects of these sizes, and what it is asked for: the first object, and how many."""
+    asked: list[tuple[int, int]] = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        first, limit = int(request.query.get("continue", "0")), int(request.query["limit"])
+        asked.append((first, limit))
+        shown = range(first, min(first + limit, len(sizes)))
+        items = [{"metadata": {"name": str(i)}, "spec": "x" * sizes[i]} for i in shown]
+        token = str(shown.stop) if shown.stop < len(sizes) else ""
+        response = web.json_response({"metadata": {"continue": token}, "items": items})
+        if "gzip" in request.headers.get("Accept-Encoding", ""):
+            response.enable_compression()
+        return response
+
+    return answer, asked
+
+
+def over_sockets(answer: Callable[[web.Request], Awaitable[web.StreamResponse]], call: Call, directory: Path) -> Any:
+    """What the adapter's method returns, or the error it raises, with the client as `connect` makes it."""
+
+    async def whole() -> Any:
+        app = web.Application()
+        app.router.add_route("*", "/{rest:.*}", answer)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        path = write_kubeconfig(directory / "kubeconfig", f"http://127.0.0.1:{runner.addresses[0][1]}")
+        try:
+            async with await connect(kubeconfig=str(path), context=None, in_cluster=False, connections=30) as client:
+                return await call(KubernetesApi(client, FixedRandom()))
+        except RotatorError as error:
+            return error
+        finally:
+            await runner.cleanup()
+
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        return runner.run(whole())
+
+
+@pytest.mark.usefixtures("short_pages")
+def test_a_page_that_is_too_long_is_asked_for_again_with_fewer_objects(tmp_path: Path) -> None:
+    """By the same token, and compressed as it is; the pages after it begin with as few."""
+    answer, asked = paged([10] * 200 + [4000] * 6)
+    assert over_sockets(answer, list_all, tmp_path) == [str(i) for i in range(206)]
+    begun = [(0, 200), (0, 50), (50, 100), (150, 100), (150, 25), (175, 50), (175, 12), (187, 24), (187, 6)]
+    assert asked[:9] == begun
+
+
+@pytest.mark.usefixtures("short_pages")
+def test_large_objects_are_not_met_with_one_page_in_two_too_long(tmp_path: Path) -> None:
+    """As many requests as there have to be, and a few."""
+    answer, asked = paged([3000] * 60)
+    assert len(over_sockets(answer, list_all, tmp_path)) == 60
+    assert len(asked) == 3 + 20
+
+
+@pytest.mark.usefixtures("short_pages")
+def test_a_few_large_objects_do_not_slow_down_a_long_list(tmp_path: Path) -> None:
+    """Once they are read, the pages grow again."""
+    answer, asked = paged([4000] * 10 + [0] * 2000)
+    assert len(over_sockets(answer, list_all, tmp_path)) == 2010
+    assert len(asked) < 40
+
+
+@pytest.mark.usefixtures("short_pages")
+def test_one_object_alone_may_be_larger_than_a_page(tmp_path: Path) -> None:
+    """Or a tenant could keep everybody's list from being read."""
+    answer, asked = paged([3 * LONGEST] * 3)
+    assert over_sockets(answer, list_all, tmp_path) == ["0", "1", "2"]
+    assert asked == [(0, 200), (0, 50), (0, 12), (0, 3), (0, 1), (1, 1), (2, 1)]
+
+
+@pytest.mark.usefixtures("short_pages")
+@pytest.mark.parametrize("call", ALL)
+def test_an_answer_without_end_is_given_up(tmp_path: Path, call: Call) -> None:
+    """Whatever was asked for; it is not asked for again, and what is still to come has nowhere to go."""
+    ended = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        try:
+            while True:
+                await response.write(b" " * LONGEST)
+        except ConnectionError:
+            ended.append(request.query.get("limit", ""))
+            raise
+
+    error = over_sockets(answer, call, tmp_path)
+    assert (type(error).__mro__[1], error.reason) == (Unintelligible, "ApiServerUnintelligible")
+    assert "longer than" in error.message
+    assert ended == (["200", "50", "12", "3", "1"] if call is list_all else [""])
+
+
+def test_few_pages_are_on_their_way_at_once(tmp_path: Path) -> None:
+    """Each may be of the greatest length: the pods of many namespaces are asked for together."""
+    underway = most = 0
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        nonlocal underway, most
+        underway += 1
+        most = max(most, underway)
+        await asyncio.sleep(0.01)
+        underway -= 1
+        return web.json_response({"items": []})
+
+    async def lists(api: KubernetesApi) -> list[Any]:
+        return await asyncio.gather(*(api.list_all(SECRETS, name_of, namespace=f"ns-{i}") for i in range(30)))
+
+    assert over_sockets(answer, lists, tmp_path) == [[]] * 30
+    assert 1 < most <= 8
 
 
 # --- errors ------------------------------------------------------------------------------------------------------

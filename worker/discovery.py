@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 from worker.central_keys import CentralKeys
-from worker.external_secrets import from_external_secret, generator_name
+from worker.external_secrets import from_external_secret
 from worker.fields import Mistake, RawObject, reject
 from worker.generators import admin_secrets, from_generator, generator_source, try_generator
 from worker.hosts import Origin
@@ -36,7 +37,8 @@ def discover(
     selected: Collection[Ref] | None = None,
     protected: Collection[Ref] = (),
 ) -> Discovered:
-    """Find every target. `resource`: the version in which ExternalSecrets were listed, None where there are none.
+    """Find every target. `external_secrets`: those that name a generator. `resource`: the version in which they were
+    listed, None where there are none.
 
     `selected`: the generators that this run is about (None: all). The others still count against double use of a
     Secret and protect their admin keys. `protected`: Secrets that are never written besides those and the central ones.
@@ -50,13 +52,9 @@ def discover(
     used: set[Ref] = set()
     if resource is not None:
         for raw in external_secrets:
-            name = None if raw.deleting else generator_name(raw)
-            if name is not None:
-                generator = Ref(raw.ref.namespace, name)
-                used.add(generator)
-                found.append(
-                    (from_external_secret(raw, resource, known.get(generator), checked.get(generator)), generator)
-                )
+            generator = Ref(raw.ref.namespace, raw.generator)
+            used.add(generator)
+            found.append((from_external_secret(raw, resource, known.get(generator), checked.get(generator)), generator))
     for ref, raw in known.items():
         if PREFIX + "secret" in raw.annotations:
             used.add(ref)
@@ -96,9 +94,9 @@ def _refuse_shared(
     secret = item.ref if isinstance(item, Target) else item.secret
     if secret is None:
         return item
-    rivals = [source for source in wanted_by[secret] if source != item.source]
+    rivals = list(islice((source for source in wanted_by[secret] if source != item.source), 3))
     if rivals:
-        others = ", ".join(str(source) for source in rivals[:3])
+        others = ", ".join(str(source) for source in rivals)
         message = f"Secret {secret} is also the target of {others}: each Secret can have one source"
         return Rejected(secret, item.source, "SharedTarget", message)
     if secret in protected:

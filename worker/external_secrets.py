@@ -5,7 +5,6 @@ Guarantee: whatever is not on the list of honoured fields and would change the r
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -14,33 +13,83 @@ from worker.fields import (
     DATA_KEY,
     DEFAULT_DATA_KEY,
     DEFAULT_INTERVAL,
+    LARGEST_METADATA,
     Mistake,
     RawObject,
+    Shape,
     choice,
     duration,
     is_name,
     lifetime,
     mapping,
     only,
+    plain_map,
+    raw_object,
     reject,
     requests_of,
     suspended,
+    text,
 )
 from worker.generators import GENERATOR_GROUP, GENERATORS
-from worker.model import PREFIX, CreationPolicy, Generator, Ref, RefreshPolicy, Rejected, Resource, Source, Target
+from worker.model import JSON, PREFIX, CreationPolicy, Generator, Ref, RefreshPolicy, Rejected, Resource, Source, Target
 
 EXTERNAL_SECRETS = tuple(Resource("external-secrets.io", version, "externalsecrets") for version in ("v1", "v1beta1"))
 
+_LONGEST_CONDITIONS = 8192
+"""Characters of all conditions in a status; those of External Secrets Operator have some hundred."""
 
-def generator_name(raw: RawObject) -> str | None:
-    """The OpenAI generator that an ExternalSecret names anywhere, None where it names none and is not our business."""
+# The honoured fields. `text` stands also for what is not looked into: it is ignored, or refused where there is any.
+_REFERENCE: Shape = {"apiVersion": text, "kind": text, "name": text}
+_SOURCE: Mapping[str, Shape] = {
+    "sourceRef": {"generatorRef": _REFERENCE},
+    "rewrite": ({"regexp": {"source": text, "target": text}},),
+}
+_METADATA: Mapping[str, Shape] = {"labels": plain_map, "annotations": plain_map}
+_TEMPLATE: Mapping[str, Shape] = {
+    "metadata": _METADATA,
+    "type": text,
+    "engineVersion": text,
+    "mergePolicy": text,
+    "data": text,
+}
+_TARGET: Mapping[str, Shape] = {
+    "name": text,
+    "creationPolicy": text,
+    "deletionPolicy": text,
+    "template": _TEMPLATE,
+    "immutable": text,
+}
+_SPEC: Mapping[str, Shape] = {
+    "refreshInterval": text,
+    "refreshPolicy": text,
+    "secretStoreRef": text,
+    "target": _TARGET,
+    "data": text,
+    "dataFrom": (_SOURCE,),
+}
+
+
+def raw_external_secret(obj: JSON) -> RawObject | None:
+    """What is kept of a listed ExternalSecret; None: it is being deleted, or names no OpenAI generator, and is not our
+    business.
+    """
+    spec = mapping(obj.get("spec"))
+    generator = _generator_name(spec)
+    if generator is None or "deletionTimestamp" in obj["metadata"]:
+        return None
+    status = _status_of_interest(mapping(obj.get("status")))
+    return raw_object(obj, _SPEC, status=status, generator=generator)
+
+
+def _generator_name(spec: Mapping[str, Any]) -> str | None:
+    """The OpenAI generator that an ExternalSecret names anywhere."""
     for field in ("dataFrom", "data"):
-        items = raw.spec.get(field)
+        items = spec.get(field)
         for item in items if isinstance(items, list) else []:
             reference = mapping(mapping(mapping(item).get("sourceRef")).get("generatorRef"))
             group = str(reference.get("apiVersion", GENERATOR_GROUP)).partition("/")[0]
             if reference.get("kind") == "OpenAI" and group == GENERATOR_GROUP:
-                return str(reference.get("name", ""))
+                return str(text(str(reference.get("name", ""))))
     return None
 
 
@@ -53,8 +102,8 @@ def from_external_secret(
         raw.ref,
         raw.uid,
         raw.generation,
-        _metadata_hash(raw),
-        _status_of_interest(raw.status),
+        raw.metadata_hash,
+        raw.status,
     )
     wanted = mapping(raw.spec.get("target"))
     name = wanted.get("name") or raw.ref.name
@@ -70,7 +119,7 @@ def from_external_secret(
         if feeding is None or generator is None:
             raise Mistake(
                 "spec.dataFrom[0].sourceRef.generatorRef",
-                f"names an OpenAI generator that does not exist: {str(generator_name(raw))[:80]!r}",
+                f"names an OpenAI generator that does not exist: {raw.generator[:80]!r}",
                 "NoGenerator",
             )
         if isinstance(generator, Mistake):
@@ -98,14 +147,14 @@ def from_external_secret(
 
 def _data_key(spec: Mapping[str, Any]) -> str:
     """The Secret's data key, after the one rewrite that is honoured: a new name for `api_key`."""
-    only(spec, "spec", {"refreshInterval", "refreshPolicy", "secretStoreRef", "target", "data", "dataFrom"})
+    only(spec, "spec", _SPEC)
     items = spec.get("dataFrom")
     if spec.get("data"):
         raise Mistake("spec.data", "is not honoured beside or in place of the generator: use spec.dataFrom alone")
     if not isinstance(items, list) or len(items) != 1:
         raise Mistake("spec.dataFrom", "must have the generator as its only source", "MixedSources")
     item = mapping(items[0])
-    only(item, "spec.dataFrom[0]", {"sourceRef", "rewrite"})
+    only(item, "spec.dataFrom[0]", _SOURCE)
     reference = mapping(mapping(item.get("sourceRef")).get("generatorRef"))
     if reference.get("apiVersion", GENERATORS.api_version) != GENERATORS.api_version:
         raise Mistake("spec.dataFrom[0].sourceRef.generatorRef.apiVersion", f"must be {GENERATORS.api_version}")
@@ -127,7 +176,7 @@ def _creation_policy(wanted: Mapping[str, Any]) -> CreationPolicy:
     `deletionPolicy` says what happens when a source has no data; a generator always has, so each of its values is
     accepted and none has an effect (as in External Secrets Operator).
     """
-    only(wanted, "spec.target", {"name", "creationPolicy", "deletionPolicy", "template", "immutable"})
+    only(wanted, "spec.target", _TARGET)
     if wanted.get("immutable"):
         raise Mistake("spec.target.immutable", "is not honoured: an immutable Secret cannot be rotated")
     if wanted.get("deletionPolicy") not in (None, "Delete", "Merge", "Retain"):
@@ -139,19 +188,21 @@ def _creation_policy(wanted: Mapping[str, Any]) -> CreationPolicy:
 
 def _template_metadata(wanted: Mapping[str, Any]) -> tuple[Mapping[str, str], Mapping[str, str]]:
     template = mapping(wanted.get("template"))
-    only(template, "spec.target.template", {"metadata", "type", "engineVersion", "mergePolicy", "data"})
+    only(template, "spec.target.template", _TEMPLATE)
     if template.get("data"):
         raise Mistake("spec.target.template.data", "is not honoured: the key is written as it is, under its data key")
     if template.get("type") not in (None, "", "Opaque"):
         raise Mistake("spec.target.template.type", "must be Opaque: Secrets of other types are never written")
     metadata = mapping(template.get("metadata"))
-    only(metadata, "spec.target.template.metadata", {"labels", "annotations"})
+    only(metadata, "spec.target.template.metadata", _METADATA)
     return _plain_map(metadata, "labels"), _plain_map(metadata, "annotations")
 
 
 def _plain_map(metadata: Mapping[str, Any], field: str) -> Mapping[str, str]:
     where = f"spec.target.template.metadata.{field}"
-    values = mapping(metadata.get(field))
+    values = metadata.get(field) or {}
+    if not isinstance(values, Mapping):
+        raise Mistake(where, f"is too large to be honoured (above {LARGEST_METADATA // 1024} kB), or no map")
     for key, value in values.items():
         if key.startswith(PREFIX) or "external-secrets.io/" in key:
             raise Mistake(where, f"may not set {key[:80]!r}: that prefix belongs to a controller")
@@ -161,12 +212,9 @@ def _plain_map(metadata: Mapping[str, Any], field: str) -> Mapping[str, str]:
 
 
 def _status_of_interest(status: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What announcing compares with: the conditions and the fields that it writes."""
-    return {
-        key: status[key] for key in ("conditions", "syncedResourceVersion", "binding", "refreshTime") if key in status
-    }
-
-
-def _metadata_hash(raw: RawObject) -> str:
-    text = json.dumps([dict(raw.labels), dict(raw.annotations)], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    """What announcing compares with, and the conditions of others that it leaves as they are. A heap of conditions that
+    no controller writes counts as none.
+    """
+    conditions = status.get("conditions")
+    usual = isinstance(conditions, list) and len(json.dumps(conditions)) <= _LONGEST_CONDITIONS
+    return {"conditions": conditions if usual else [], "refreshTime": text(status.get("refreshTime"))}

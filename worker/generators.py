@@ -12,17 +12,21 @@ from worker.fields import (
     DEFAULT_INTERVAL,
     Mistake,
     RawObject,
+    Shape,
     duration,
     is_name,
     lifetime,
     mapping,
+    raw_object,
     reject,
     requests_of,
     suspended,
+    text,
 )
 from worker.hosts import DEFAULT_HOST, Origin, allowed, normalise
 from worker.model import (
     ID,
+    JSON,
     PREFIX,
     AdminKeyRef,
     CleanupKind,
@@ -44,6 +48,19 @@ GENERATORS = Resource(GENERATOR_GROUP, "v1alpha1", "openais")
 
 _NAME_PREFIX = re.compile(r"[A-Za-z0-9_-]{0,55}\Z")
 _LONGEST_ACCOUNT_NAME = 64
+_SPEC: Mapping[str, Shape] = {
+    "projectId": text,
+    "host": text,
+    "openAiAdminKey": {"name": text, "key": text, "namespace": text},
+    "serviceAccountNamePrefix": text,
+    "serviceAccountNameSize": text,
+    "cleanupPolicy": {"type": text, "gracePeriod": text, "idleTimeout": text},
+}
+
+
+def raw_generator(obj: JSON) -> RawObject:
+    """What is kept of a listed generator."""
+    return raw_object(obj, _SPEC)
 
 
 def try_generator(raw: RawObject, allowed_hosts: Collection[Origin], central: CentralKeys) -> Generator | Mistake:
@@ -94,18 +111,18 @@ def _admin_key(raw: RawObject, project: Project, central: CentralKeys) -> AdminK
     where = raw.spec.get("openAiAdminKey")
     if not isinstance(where, Mapping):
         raise Mistake("spec.openAiAdminKey", "must name the Secret and the key that hold the admin key")
-    if not where:
+    name, key, namespace = where.get("name"), where.get("key"), where.get("namespace")
+    if name is None and key is None and namespace is None:
         granted = central.key_for(project, raw.ref.namespace)
         if granted is None:
             words = f"names no Secret, and namespace {raw.ref.namespace} may use no central admin key for {project}"
             raise Mistake("spec.openAiAdminKey", words + " (--central-admin-keys)", "NoCentralAdminKey")
         return granted
-    name, key = where.get("name"), where.get("key")
     if not is_name(name):
         raise Mistake("spec.openAiAdminKey.name", "must be the name of a Secret")
     if not isinstance(key, str) or not DATA_KEY.match(key):
         raise Mistake("spec.openAiAdminKey.key", "must be a key of that Secret")
-    if where.get("namespace") not in (None, raw.ref.namespace):
+    if namespace not in (None, raw.ref.namespace):
         raise Mistake("spec.openAiAdminKey.namespace", "must be the generator's own namespace, or absent")
     return AdminKeyRef(Ref(raw.ref.namespace, str(name)), key)
 

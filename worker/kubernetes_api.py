@@ -3,12 +3,14 @@
 The client's low level (`param_serialize`, `call_api`) is used and not its typed classes: those cost over a second of
 CPU at import, and a merge PATCH of theirs silently becomes a strategic one. Authentication, TLS and kubeconfig stay the
 library's. Guarantees: every request has a timeout, of which the server is told too; lists are read page by page and
-start again when they expired; errors hold our words, the status, the reason and field names, never the server's text,
-which quotes objects.
+start again when they expired; no page takes more memory than `LONGEST_PAGE` says, whatever tenants have written into
+their objects; errors hold our words, the status, the reason and field names, never the server's text, which quotes
+objects.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -46,6 +48,12 @@ LIST_TIMEOUT = 60.0
 """Seconds for one page of a list."""
 PAGE = 200
 """Objects per page: pods have 10 kB each and ten times that once they are read (`benchmarks.pods`)."""
+LONGEST_PAGE = 4_000_000
+"""Bytes, decompressed. A page that is longer is not read to its end but asked for again with fewer objects."""
+LONGEST_ANSWER = 16_000_000
+"""Bytes. One object has at most a tenth of that in etcd, and some times that as JSON where it is full of escapes."""
+_PAGES_AT_ONCE = 8
+"""Pages of lists that may be on their way at once: each may be as long as the longest."""
 _RESTARTS = 3
 _SEGMENT = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._:-]{0,252})\Z")
 _WORD = re.compile(r"[A-Za-z0-9_.\[\]/-]{1,120}\Z")
@@ -105,6 +113,7 @@ class KubernetesApi:
     def __init__(self, client: ApiClient, random: Randomness) -> None:
         self._client = client
         self._random = random
+        self._pages = asyncio.Semaphore(_PAGES_AT_ONCE)
         client.user_agent = "openai-key-rotator"
 
     async def list_all(
@@ -142,14 +151,12 @@ class KubernetesApi:
     ) -> list[T]:
         kept: list[T] = []
         tokens: list[str] = []
+        limit = PAGE
         while True:
-            query = [("limit", str(PAGE))]
-            query += [("labelSelector", selector)] if selector else []
+            query = [("labelSelector", selector)] if selector else []
             query += [("continue", tokens[-1])] if tokens else []
-            page = await self._call(
-                "GET", resource, Ref(namespace or "", ""), what="list", query=query, seconds=LIST_TIMEOUT
-            )
-            items, metadata = page.body.get("items"), page.body.get("metadata") or {}
+            page, limit = await self._page(resource, Ref(namespace or "", ""), query, limit)
+            items, metadata = page.get("items"), page.get("metadata") or {}
             if not isinstance(items, list) or not isinstance(metadata, dict):
                 raise Unintelligible("ApiServerUnintelligible", f"the list of {resource} has no items")
             kept += [keep(item) for item in items]
@@ -160,6 +167,28 @@ class KubernetesApi:
             if not isinstance(following, str) or following in tokens:
                 raise Unintelligible("ApiServerUnintelligible", f"the list of {resource} does not end")
             tokens.append(following)
+
+    async def _page(self, resource: Resource, place: Ref, query: list[tuple[str, str]], limit: int) -> tuple[JSON, int]:
+        """The next objects of a list, at most `limit`, fewer where they are large; and the limit for the next page.
+
+        A token goes on after the last object that was shown, whatever the limit was. The limit grows only where twice
+        the page would not have been too long: a list of large objects is read without a page in two in vain.
+        """
+        while True:
+            longest = LONGEST_PAGE if limit > 1 else LONGEST_ANSWER
+            asked = [("limit", str(limit)), *query]
+            try:
+                async with self._pages:
+                    answer = await self._call(
+                        "GET", resource, place, what="list", query=asked, seconds=LIST_TIMEOUT, longest=longest
+                    )
+            except _TooLong:
+                if limit == 1:
+                    raise
+                limit = max(1, limit // 4)
+                continue
+            roomy = answer.length <= LONGEST_PAGE // 2
+            return answer.body, min(PAGE, 2 * limit) if roomy else limit
 
     async def _call(
         self,
@@ -173,6 +202,7 @@ class KubernetesApi:
         subresource: str = "",
         dry_run: bool = False,
         seconds: float = TIMEOUT,
+        longest: int = LONGEST_ANSWER,
     ) -> Answer:
         subject = f"{what} {resource}{'/' + subresource if subresource else ''}{_place(ref)}"
         parameters = list(query or [])
@@ -186,7 +216,7 @@ class KubernetesApi:
         path = _path(resource, ref, subresource)
 
         async def once() -> Answer:
-            return await self._once(method, path, parameters, dict(headers), body, subject, seconds)
+            return await self._once(method, path, parameters, dict(headers), body, subject, seconds, longest)
 
         return await retrying(once, repeatable=method == "GET", random=self._random)
 
@@ -199,13 +229,14 @@ class KubernetesApi:
         body: JSON | None,
         subject: str,
         seconds: float,
+        longest: int,
     ) -> Answer:
         try:
             request = await self._client.param_serialize(
                 method, path, query_params=query, header_params=headers, body=body, auth_settings=["BearerToken"]
             )
             response = await self._client.call_api(*request, _request_timeout=aiohttp.ClientTimeout(total=seconds))
-            content: bytes = await response.read()  # type: ignore[no-untyped-call]
+            content = await _read(response.response, longest, subject)
         except aiohttp.ClientConnectorError as error:
             number = getattr(error.os_error, "errno", None)
             kind = type(error).__name__ + (f", errno {number}" if number else "")
@@ -221,14 +252,33 @@ class KubernetesApi:
             raise ConfigurationError("InvalidRequest", f"{subject}: {type(error).__name__}") from None
         if not 200 <= response.status < 300:
             _raise(response.status, response.headers, content, subject)
-        return Answer(_object(content, subject), _date(response.headers))
+        return Answer(_object(content, subject), _date(response.headers), len(content))
 
 
 class _Expired(Refused):
     """A list's continue token is too old (410)."""
 
 
-def _raise(status: int, headers: Mapping[str, str], content: bytes, subject: str) -> NoReturn:
+class _TooLong(Unintelligible):
+    """An answer is longer than it may be, and was not read to its end."""
+
+
+async def _read(response: aiohttp.ClientResponse, longest: int, subject: str) -> bytearray:
+    """The answer, decompressed, piece by piece. A connection on which something is left is closed."""
+    content = bytearray()
+    try:
+        async for piece in response.content.iter_any():
+            content += piece
+            if len(content) > longest:
+                message = f"the API server's answer is longer than {longest // 1_000_000} MB: {subject}"
+                raise _TooLong("ApiServerUnintelligible", message)
+    except BaseException:
+        response.close()
+        raise
+    return content
+
+
+def _raise(status: int, headers: Mapping[str, str], content: bytearray, subject: str) -> NoReturn:
     try:
         answer = json.loads(content)
     except (ValueError, RecursionError):
@@ -268,7 +318,7 @@ def _details(status: int, answer: Mapping[str, Any]) -> str:
     return ", ".join([*parts, f"fields {' '.join(shown)}"] if shown else parts)
 
 
-def _object(content: bytes, subject: str) -> JSON:
+def _object(content: bytearray, subject: str) -> JSON:
     try:
         answer = json.loads(content)
     except (ValueError, RecursionError):

@@ -80,10 +80,13 @@ class Resource:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An object from the API server, and the server's time when it answered (header `Date`; one second fine)."""
+    """An object from the API server, the server's time when it answered (header `Date`; one second fine), and the bytes
+    that it took.
+    """
 
     body: JSON
     at: datetime | None = None
+    length: int = 0
 
 
 # --- what users ask for ------------------------------------------------------------------------------------------

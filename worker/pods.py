@@ -1,7 +1,7 @@
 """The consumers in a namespace, read from its pods.
 
 Guarantees: one paged list of pods per namespace, begun when it is first asked for; of a pod only what names a target
-Secret is kept, so memory does not grow with the number of pods.
+Secret is kept, and of a pod of thousands of containers one of each kind, so memory does not grow with pods.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 
 from worker.consumers import consumers_of
@@ -17,6 +18,8 @@ from worker.model import JSON, Consumer, Ref, Resource
 from worker.ports import Clock, Cluster
 
 PODS = Resource("", "v1", "pods")
+_ORDINARY = 100
+"""Consumers that a pod may have by itself; a megabyte of YAML has 15,000."""
 
 
 class Pods:
@@ -48,7 +51,7 @@ class Pods:
         wanted = self._targets.get(namespace, frozenset())
 
         def keep(pod: JSON) -> tuple[Consumer, ...]:
-            return consumers_of(pod, wanted)
+            return _distinct(consumers_of(pod, wanted))
 
         try:
             pods = await self._cluster.list_all(PODS, keep, namespace=namespace)
@@ -60,3 +63,10 @@ class Pods:
             for consumer in kept:
                 found[consumer.secret].append(consumer)
         return found
+
+
+def _distinct(consumers: tuple[Consumer, ...]) -> tuple[Consumer, ...]:
+    """One pod's consumers; where they are too many, one of those that differ by name alone: no decision goes by it."""
+    if len(consumers) <= _ORDINARY:
+        return consumers
+    return tuple({replace(consumer, name=""): consumer for consumer in consumers}.values())

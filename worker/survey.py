@@ -12,9 +12,9 @@ from typing import TypeVar
 from worker.central_keys import CentralKeys
 from worker.discovery import Discovered, discover
 from worker.errors import ConfigurationError, NotFound, OutOfReach, Refused, RotatorError
-from worker.external_secrets import EXTERNAL_SECRETS
-from worker.fields import RawObject, raw_object
-from worker.generators import GENERATORS
+from worker.external_secrets import EXTERNAL_SECRETS, raw_external_secret
+from worker.fields import RawObject
+from worker.generators import GENERATORS, raw_generator
 from worker.hosts import Origin
 from worker.model import JSON, AdminKeyRef, Ref, Resource
 from worker.ports import Cluster
@@ -36,7 +36,7 @@ async def survey(
     `fallback`: an admin key whose Secret is no target either. Raises ConfigurationError for a selector that is none.
     """
     try:
-        generators = await list_in(cluster, namespaces, GENERATORS, raw_object)
+        generators = await list_in(cluster, namespaces, GENERATORS, raw_generator)
         selected = await _selected(cluster, namespaces, selector) if selector else None
         resource, external_secrets = await _external_secrets(cluster, namespaces)
     except NotFound:
@@ -69,7 +69,7 @@ async def list_in(
 
 async def _selected(cluster: Cluster, namespaces: tuple[str, ...], selector: str) -> set[Ref]:
     try:
-        return {raw.ref for raw in await list_in(cluster, namespaces, GENERATORS, raw_object, selector)}
+        return set(await list_in(cluster, namespaces, GENERATORS, _ref, selector))
     except Refused as error:
         if error.status != 400:
             raise
@@ -78,11 +78,16 @@ async def _selected(cluster: Cluster, namespaces: tuple[str, ...], selector: str
         ) from None
 
 
+def _ref(obj: JSON) -> Ref:
+    return Ref(obj["metadata"]["namespace"], obj["metadata"]["name"])
+
+
 async def _external_secrets(cluster: Cluster, namespaces: tuple[str, ...]) -> tuple[Resource | None, list[RawObject]]:
     """In the first version that the cluster serves."""
     for resource in EXTERNAL_SECRETS:
         try:
-            return resource, await list_in(cluster, namespaces, resource, raw_object)
+            listed = await list_in(cluster, namespaces, resource, raw_external_secret)
+            return resource, [raw for raw in listed if raw is not None]
         except NotFound:
             continue
     return None, []

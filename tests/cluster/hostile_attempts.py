@@ -322,9 +322,7 @@ ATTEMPTS = [
         "huge",
         huge,
         all_blocked("InvalidSpec", "h-project", "h-host", "h-path", "h-prefix", "h-size", "h-grace")
-        | all_blocked("InvalidSpec", "h-interval", "h-units", "h-life", "h-suspend", "h-key")
-        | {"h-template": "failed ClusterRefused"},
-        code=1,
+        | all_blocked("InvalidSpec", "h-interval", "h-units", "h-life", "h-suspend", "h-key", "h-template"),
     ),
     Attempt(
         "annotations",

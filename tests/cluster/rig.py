@@ -10,6 +10,7 @@ import os
 import secrets
 import subprocess
 import sys
+import tempfile
 from base64 import b64decode
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -26,6 +27,14 @@ from worker.formats import format_time
 
 CRDS = ROOT / "manifests" / "crds"
 PREFIX = "openai-key-rotator.io/"
+
+MEASURED = """
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[2:])
+open(sys.argv[1], "w").write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))
+sys.exit(code)
+"""
+"""Runs a program and writes its peak of memory; a process of its own, for a child's peak begins with its parent's."""
 
 
 def install_crds(endpoint: Endpoint) -> None:
@@ -83,8 +92,10 @@ class Rig:
             "HOME": str(self.directory),
         }
         program, environment = command(arguments, variables)
-        done = subprocess.run(program, capture_output=True, text=True, env=environment, timeout=120, check=False)
-        return Run(done.returncode, done.stdout, done.stderr)
+        with tempfile.NamedTemporaryFile("r") as peak:
+            whole = [sys.executable, "-c", MEASURED, peak.name, *program]
+            done = subprocess.run(whole, capture_output=True, text=True, env=environment, timeout=120, check=False)
+            return Run(done.returncode, done.stdout, done.stderr, peak=int(peak.read()) / 1024)
 
     def key(self, namespace: str = "") -> str:
         return b64decode(self.get("secret", "openai-credentials", namespace)["data"]["api_key"]).decode()
@@ -103,10 +114,11 @@ class Rig:
 
 
 class Run:
-    """What a run said; neither a key nor a traceback."""
+    """What a run said; neither a key nor a traceback. `peak`: of its memory, in MiB."""
 
-    def __init__(self, code: int, out: str, error: str) -> None:
+    def __init__(self, code: int, out: str, error: str, *, peak: float = 0) -> None:
         self.code = code
+        self.peak = peak
         self.output = out + error
         assert not leaks(self.output)
         assert "Traceback" not in self.output

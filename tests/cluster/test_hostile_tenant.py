@@ -23,6 +23,10 @@ from tests.cluster.rig import PREFIX
 from tests.scene import PROJECT
 
 MANY = 300
+LARGE = 100
+MEGABYTE = 1_000_000
+MEMORY = 170
+"""MiB: two thirds of what the manifests give."""
 AGAIN = {PREFIX + "rotate": "2"}
 
 
@@ -173,3 +177,46 @@ def test_hundreds_of_generators_keep_nobody_waiting(stage: Stage, tenant: Tenant
     assert stage.victims_outcome(done) == "target.rotated Requested"
     order = [line["namespace"] for line in done.said("target.rotated")]
     assert order.index(stage.victim) < MANY / 10
+
+
+def test_a_hundred_megabytes_of_generators_take_no_memory(stage: Stage, tenant: Tenant) -> None:
+    """And of ExternalSecrets: the worker has 256Mi. Each is told why it is not served, and the victim is."""
+    facts = Facts(stage, tenant.namespace)
+    names = [f"large-{i}" for i in range(LARGE)]
+    many = [facts.generator(name, projectId="x" * MEGABYTE) for name in names]
+    annotations = {"a": "x" * MEGABYTE}
+    template = {"metadata": {"annotations": annotations, "labels": {f"label-{i}": "" for i in range(5000)}}}
+    many += [facts.source(name, name) for name in names]
+    many += [facts.source(f"{name}-template", "gen", target={"template": template}) for name in names[: LARGE // 4]]
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(tenant.write, [facts.admin(), facts.generator(), *many])) == {201}
+    stage.ask_for_rotation()
+    before = stage.picture(tenant)
+    done = stage.run(tenant, "--deadline=100s")
+    assert done.peak < MEMORY
+    stage.assert_unharmed(tenant, before, due=True)
+    assert done.code == 0
+    assert tenant.said(done) == {obj["metadata"]["name"]: "blocked InvalidSpec" for obj in many}
+    tenant.assert_told(done)
+    assert stage.victims_outcome(done) == "target.rotated Requested"
+
+
+def test_megabytes_of_pods_take_no_memory(stage: Stage, tenant: Tenant) -> None:
+    """They are listed before the tenant's superseded account goes."""
+    facts, before = Facts(stage, tenant.namespace), stage.picture(tenant)
+    own = serve(stage, tenant, facts)
+    assert tenant.write_all([facts.source("creds", annotations=AGAIN)]) == {}
+    assert tenant.said(stage.run(tenant)) == {"creds": "rotated Requested"}
+    environment = [{"name": f"V{i}"} for i in range(60_000)]
+    container = {"name": "c", "image": "i", "env": environment}
+    pods = [
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"large-{i}"}, "spec": {"containers": [container]}}
+        for i in range(LARGE // 4)
+    ]
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(tenant.write, pods)) == {201}
+    stage.age(tenant)
+    done = stage.run(tenant, "--deadline=100s")
+    assert done.peak < MEMORY
+    stage.assert_unharmed(tenant, before)
+    assert stage.deletes() == {("shared", own)}

@@ -246,6 +246,19 @@ async def test_pages_show_everything_once(api: Api) -> None:
     assert pages == [["a", "b"], ["c", "d"], ["e"]]
 
 
+async def test_a_token_is_good_for_another_limit_and_more_than_once(api: Api) -> None:
+    """It names the last object that was shown, and nothing of how many."""
+    for name in "abcde":
+        await api.created("keyrotations", name, entry())
+    first = (await api.call("GET", api.path("keyrotations"), query={"limit": 2})).json()
+    pages = []
+    for limit in (3, 1, 2):
+        query = {"limit": limit, "continue": first["metadata"]["continue"]}
+        page = (await api.call("GET", api.path("keyrotations"), query=query)).json()
+        pages.append("".join(item["metadata"]["name"] for item in page["items"]))
+    assert pages == ["cde", "c", "cd"]
+
+
 async def test_a_continue_token_that_was_never_given_is_refused(api: Api) -> None:
     """400: it is not taken for the beginning."""
     answer = await api.call("GET", api.path("secrets"), query={"limit": 1, "continue": "nonsense"})
