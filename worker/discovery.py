@@ -17,6 +17,7 @@ from worker.fields import Mistake, RawObject, reject
 from worker.generators import admin_secrets, from_generator, generator_source, try_generator
 from worker.hosts import Origin
 from worker.model import PREFIX, Ref, Rejected, Resource, Source, Target
+from worker.sharding import WHOLE, Shard
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +37,16 @@ def discover(
     central: CentralKeys,
     selected: Collection[Ref] | None = None,
     protected: Collection[Ref] = (),
+    shard: Shard = WHOLE,
+    used: Collection[Ref] = (),
 ) -> Discovered:
     """Find every target. `external_secrets`: those that name a generator. `resource`: the version in which they were
     listed, None where there are none.
 
     `selected`: the generators that this run is about (None: all). The others still count against double use of a
     Secret and protect their admin keys. `protected`: Secrets that are never written besides those and the central ones.
+    `shard`: whose targets are wanted; of the others' sources none need be given, but for the generators that they use
+    (`used`).
     """
     listed = tuple(generators)
     known = {raw.ref: raw for raw in listed if not raw.deleting}
@@ -49,7 +54,7 @@ def discover(
     protected = {ref for raw in listed for ref in admin_secrets(raw)} | central.secrets | set(protected)
 
     found: list[tuple[Target | Rejected, Ref]] = []
-    used: set[Ref] = set()
+    used = set(used)
     if resource is not None:
         for raw in external_secrets:
             generator = Ref(raw.ref.namespace, raw.generator)
@@ -59,6 +64,7 @@ def discover(
         if PREFIX + "secret" in raw.annotations:
             used.add(ref)
             found.append((from_generator(raw, checked[ref]), ref))
+    found = [(item, generator) for item, generator in found if shard.owns(_subject(item))]
 
     wanted_by: dict[Ref, list[Source]] = defaultdict(list)
     for item, _ in found:
@@ -78,7 +84,7 @@ def discover(
             rejected.append(item)
     unused = []
     for ref in sorted(set(known) - used):
-        if selected is not None and ref not in selected:
+        if (selected is not None and ref not in selected) or not shard.owns(ref):
             continue
         generator_or_mistake = checked[ref]
         if isinstance(generator_or_mistake, Mistake):
@@ -86,6 +92,10 @@ def discover(
         else:
             unused.append(ref)
     return Discovered(tuple(targets), tuple(rejected), tuple(unused))
+
+
+def _subject(item: Target | Rejected) -> Ref:
+    return item.ref if isinstance(item, Target) else item.subject
 
 
 def _refuse_shared(

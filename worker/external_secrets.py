@@ -93,6 +93,12 @@ def _generator_name(spec: Mapping[str, Any]) -> str | None:
     return None
 
 
+def wanted_secret(raw: RawObject) -> Ref | None:
+    """The Secret that an ExternalSecret asks for; None where that is no name."""
+    name = mapping(raw.spec.get("target")).get("name") or raw.ref.name
+    return Ref(raw.ref.namespace, name) if is_name(name) else None
+
+
 def from_external_secret(
     raw: RawObject, resource: Resource, feeding: RawObject | None, generator: Generator | Mistake | None
 ) -> Target | Rejected:
@@ -105,9 +111,7 @@ def from_external_secret(
         raw.metadata_hash,
         raw.status,
     )
-    wanted = mapping(raw.spec.get("target"))
-    name = wanted.get("name") or raw.ref.name
-    secret = Ref(raw.ref.namespace, name) if is_name(name) else None
+    wanted, secret = mapping(raw.spec.get("target")), wanted_secret(raw)
     try:
         if secret is None:
             raise Mistake("spec.target.name", "must be the name of a Secret")

@@ -150,11 +150,16 @@ def _cleanup(spec: object) -> CleanupPolicy:
     )
 
 
+def own_secret(raw: RawObject) -> Ref | None:
+    """The Secret that a generator feeds by itself; None where there is none, or that is no name."""
+    name = raw.annotations.get(PREFIX + "secret")
+    return Ref(raw.ref.namespace, name) if name is not None and is_name(name) else None
+
+
 def from_generator(raw: RawObject, generator: Generator | Mistake) -> Target | Rejected:
     """A standalone target: the generator's own annotations say which Secret it feeds."""
     source, annotations = generator_source(raw), raw.annotations
-    name = annotations[PREFIX + "secret"]
-    secret = Ref(raw.ref.namespace, name) if is_name(name) else None
+    secret = own_secret(raw)
     try:
         if secret is None:
             raise Mistake(f"annotation {PREFIX}secret", "must be the name of a Secret")

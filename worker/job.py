@@ -35,6 +35,7 @@ from worker.restraint import Restraint
 from worker.retiring import Retiring
 from worker.rotation import Rotation
 from worker.serving import SHARE, Serving
+from worker.sharding import Shard
 from worker.survey import survey
 
 _LOOKS_AT_THE_TIME = 3
@@ -54,6 +55,7 @@ class Options:
     max_hold: timedelta | None = None
     fallback_admin_key: AdminKeyRef | None = None
     central_keys: CentralKeys = field(default_factory=CentralKeys)
+    shard: Shard = field(default_factory=Shard)
     force: bool = False
     dry_run: bool = False
 
@@ -83,6 +85,7 @@ async def run(options: Options, world: World, stop: Stop, watcher: Watcher) -> R
         allowed_hosts=options.allowed_hosts,
         fallback=options.fallback_admin_key,
         central=options.central_keys,
+        shard=options.shard,
     )
     watcher.found(len(discovered.targets) + len(discovered.rejected), discovered.unused)
 
@@ -95,14 +98,16 @@ async def run(options: Options, world: World, stop: Stop, watcher: Watcher) -> R
         retired = await (retiring.preview() if options.dry_run else retiring.retire(discovered, serving.under_way))
 
     seconds = world.clock.monotonic() - begun
-    return Report(info, (*refused, *served.result()), tuple(retired), discovered.unused, seconds, stop.reason)
+    return Report(
+        info, (*refused, *served.result()), tuple(retired), discovered.unused, seconds, stop.reason, options.shard
+    )
 
 
 async def opened(options: Options, world: World) -> tuple[Ledger, Clock]:
     """The ledger, and the clock put right by the API server's, which is asked again where its answer was slow."""
     for _ in range(_LOOKS_AT_THE_TIME):
         asked = world.clock.monotonic()
-        ledger, server_time = await Ledger.open(world.cluster, options.ledger_namespace)
+        ledger, server_time = await Ledger.open(world.cluster, options.ledger_namespace, options.shard)
         taken = timedelta(seconds=world.clock.monotonic() - asked)
         if taken <= TOLERATED:
             break

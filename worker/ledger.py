@@ -14,6 +14,7 @@ from worker.codec import KEY_ROTATIONS, Malformed, decode_entry, entry_name, ent
 from worker.errors import ConfigurationError, Conflict, NotFound, OutOfReach, RotatorError
 from worker.model import JSON, Entry, Ref, Resource
 from worker.ports import Cluster
+from worker.sharding import Shard
 
 NAMESPACES = Resource("", "v1", "namespaces")
 _ATTEMPTS = 5
@@ -28,15 +29,16 @@ class Unreadable:
 
 
 class Ledger:
-    """`uid` is that of the ledger's namespace: it tells this ledger from a copy of it."""
+    """`uid` is that of the ledger's namespace: it tells this ledger from a copy. `shard`: whose entries are read."""
 
-    def __init__(self, cluster: Cluster, namespace: str, uid: str) -> None:
+    def __init__(self, cluster: Cluster, namespace: str, uid: str, shard: Shard | None = None) -> None:
         self._cluster = cluster
+        self._shard = shard or Shard()
         self.namespace = namespace
         self.uid = uid
 
     @classmethod
-    async def open(cls, cluster: Cluster, namespace: str) -> tuple[Ledger, datetime | None]:
+    async def open(cls, cluster: Cluster, namespace: str, shard: Shard | None = None) -> tuple[Ledger, datetime | None]:
         """The ledger of a namespace, and the API server's time. Raises OutOfReach where it cannot be used."""
         try:
             answer = await cluster.read(NAMESPACES, Ref("", namespace))
@@ -47,19 +49,23 @@ class Ledger:
             ) from None
         except RotatorError as error:
             raise OutOfReach(error.reason, error.message) from None
-        return cls(cluster, namespace, version_of(answer.body).uid), answer.at
+        return cls(cluster, namespace, version_of(answer.body).uid, shard), answer.at
 
     async def read_all(self) -> dict[Ref, Entry | Unreadable]:
-        """Every entry. Raises OutOfReach where the ledger cannot be read."""
+        """Every entry of the shard. Raises OutOfReach where the ledger cannot be read."""
+
+        def keep(obj: JSON) -> tuple[Ref, Entry | Unreadable] | None:
+            return _decode(obj) if self._shard.owns_entry(obj["metadata"]["name"]) else None
+
         try:
-            decoded = await self._cluster.list_all(KEY_ROTATIONS, _decode, namespace=self.namespace)
+            decoded = await self._cluster.list_all(KEY_ROTATIONS, keep, namespace=self.namespace)
         except NotFound:
             raise OutOfReach(
                 "CRDMissing", f"the cluster does not know {KEY_ROTATIONS}: kubectl apply -k manifests/crds"
             ) from None
         except RotatorError as error:
             raise OutOfReach(error.reason, error.message) from None
-        return dict(decoded)
+        return dict(item for item in decoded if item is not None)
 
     async def read(self, target: Ref) -> Entry | None:
         """One entry as it is now; None where there is none. Raises ConfigurationError where it is unreadable."""

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from worker.formats import format_time
 from worker.model import JSON, Outcome, Ref, Result, Retired, RunInfo
+from worker.sharding import Shard
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class Report:
     seconds: float
     stopped: str | None = None
     """Why the run ended early, None where it did not."""
+    shard: Shard = field(default_factory=Shard)
 
 
 def exit_code(report: Report, *, strict: bool) -> int:
@@ -80,6 +82,8 @@ def run_fields(report: Report) -> JSON:
     fields["retire_blocked"] = stuck[Result.BLOCKED]
     fields["unused_generators"] = len(report.unused)
     fields["seconds"] = round(report.seconds, 1)
+    if report.shard.count > 1:
+        fields["shard"] = str(report.shard)
     if report.run.dry_run:
         fields["would_rotate"] = sum(outcome.reason == WOULD_ROTATE for outcome in report.outcomes)
     if lost := _not_ours(report):

@@ -21,6 +21,7 @@ from worker.hosts import named_origin
 from worker.job import Options
 from worker.model import ID, AdminKeyRef, Ref
 from worker.proxies import Proxies, proxies
+from worker.sharding import Shard
 
 DEFAULT_LEDGER_NAMESPACE = "openai-key-rotator"
 POD_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -154,6 +155,7 @@ _OPTIONS = (
     _Option("force", _flag, False, "rotate every target, due or not", flag=True),
     _Option("dry-run", _flag, False, "say what would be done; write nothing", flag=True, commands=("run", "revoke")),
     _Option("concurrency", _count, 50, "targets that are worked on at once; default 50", "N", commands=_MANY),
+    _Option("shards", _count, 1, "share the targets among so many pods of an Indexed Job; default 1", "N"),
     _Option("max-wait", _duration, timedelta(minutes=5), "longest wait for a grace period; default 5m", "DURATION"),
     _Option(
         "deadline",
@@ -303,6 +305,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], pod_namespace: str | 
         f"unknown variable {name}" for name in sorted(environ) if name.startswith("ROTATOR_") and name not in known
     ]
     ledger_namespace = values["ledger-namespace"] or pod_namespace or DEFAULT_LEDGER_NAMESPACE
+    shard = _shard(values["shards"], environ.get("JOB_COMPLETION_INDEX", ""), mistakes)
     central = _central(values["central-admin-keys"], ledger_namespace, mistakes)
     if mistakes:
         raise UsageError(mistakes, parser.format_usage() if unknown else "")
@@ -320,6 +323,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], pod_namespace: str | 
             max_hold=values["max-hold"],
             fallback_admin_key=AdminKeyRef(Ref(ledger_namespace, fallback[0]), fallback[1]) if fallback else None,
             central_keys=central,
+            shard=shard,
             force=values["force"],
             dry_run=values["dry-run"],
         ),
@@ -334,6 +338,16 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], pod_namespace: str | 
         in_cluster=pod_namespace is not None and bool(environ.get("KUBERNETES_SERVICE_HOST")),
         proxies=proxies(environ),
     )
+
+
+def _shard(count: int, index: str, mistakes: list[str]) -> Shard:
+    """Kubernetes sets the variable in the pods of an Indexed Job."""
+    if count == 1:
+        return Shard()
+    if not index.isascii() or not index.isdigit() or int(index) >= count:
+        mistakes.append(f"--shards={count}: JOB_COMPLETION_INDEX must be a number below that, as in an Indexed Job")
+        return Shard()
+    return Shard(int(index), count)
 
 
 def _central(document: object, ledger_namespace: str, mistakes: list[str]) -> CentralKeys:

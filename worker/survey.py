@@ -7,17 +7,19 @@ what is missing; one without ExternalSecrets has standalone targets only.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from worker.central_keys import CentralKeys
 from worker.discovery import Discovered, discover
 from worker.errors import ConfigurationError, NotFound, OutOfReach, Refused, RotatorError
-from worker.external_secrets import EXTERNAL_SECRETS, raw_external_secret
+from worker.external_secrets import EXTERNAL_SECRETS, raw_external_secret, wanted_secret
 from worker.fields import RawObject
-from worker.generators import GENERATORS, raw_generator
+from worker.generators import GENERATORS, admin_secrets, own_secret, raw_generator
 from worker.hosts import Origin
 from worker.model import JSON, AdminKeyRef, Ref, Resource
 from worker.ports import Cluster
+from worker.sharding import WHOLE, Shard
 
 T = TypeVar("T")
 
@@ -30,15 +32,19 @@ async def survey(
     allowed_hosts: Collection[Origin],
     fallback: AdminKeyRef | None,
     central: CentralKeys,
+    shard: Shard = WHOLE,
 ) -> Discovered:
-    """Every target of these namespaces (none: all), or of the generators with these labels.
+    """Every target of the shard in these namespaces (none: all), or of the generators with these labels.
 
-    `fallback`: an admin key whose Secret is no target either. Raises ConfigurationError for a selector that is none.
+    Of what is others' no more is kept than the names that matter to the shard's targets. `fallback`: an admin key whose
+    Secret is no target either. Raises ConfigurationError for a selector that is none.
     """
+    part = _Part(shard)
     try:
-        generators = await list_in(cluster, namespaces, GENERATORS, raw_generator)
+        resource, external_secrets = await _external_secrets(cluster, namespaces, part.external_secret)
+        part.needed = {Ref(raw.ref.namespace, raw.generator) for raw in external_secrets}
+        generators = await list_in(cluster, namespaces, GENERATORS, part.generator)
         selected = await _selected(cluster, namespaces, selector) if selector else None
-        resource, external_secrets = await _external_secrets(cluster, namespaces)
     except NotFound:
         message = f"the cluster does not know {GENERATORS}: kubectl apply -k manifests/crds"
         raise OutOfReach("CRDMissing", message) from None
@@ -47,14 +53,43 @@ async def survey(
     except RotatorError as error:
         raise OutOfReach(error.reason, error.message) from None
     return discover(
-        generators,
+        [raw for raw in generators if raw is not None],
         external_secrets,
         resource=resource,
         allowed_hosts=allowed_hosts,
         selected=selected,
         central=central,
-        protected=[fallback.secret] if fallback is not None else [],
+        protected=part.protected | ({fallback.secret} if fallback is not None else set()),
+        shard=shard,
+        used=part.used,
     )
+
+
+@dataclass(slots=True)
+class _Part:
+    """What a shard keeps of a list. `needed`: the generators that its ExternalSecrets name."""
+
+    shard: Shard
+    needed: set[Ref] = field(default_factory=set)
+    used: set[Ref] = field(default_factory=set)
+    """Generators that feed another shard's targets."""
+    protected: set[Ref] = field(default_factory=set)
+    """Admin Secrets of generators that are not kept."""
+
+    def external_secret(self, obj: JSON) -> RawObject | None:
+        raw = raw_external_secret(obj)
+        if raw is None or self.shard.owns(wanted_secret(raw) or raw.ref):
+            return raw
+        self.used.add(Ref(raw.ref.namespace, raw.generator))
+        return None
+
+    def generator(self, obj: JSON) -> RawObject | None:
+        raw = raw_generator(obj)
+        own = own_secret(raw)
+        if raw.ref in self.needed or self.shard.owns(raw.ref) or (own is not None and self.shard.owns(own)):
+            return raw
+        self.protected |= {secret for secret in admin_secrets(raw) if self.shard.owns(secret)}
+        return None
 
 
 async def list_in(
@@ -82,11 +117,13 @@ def _ref(obj: JSON) -> Ref:
     return Ref(obj["metadata"]["namespace"], obj["metadata"]["name"])
 
 
-async def _external_secrets(cluster: Cluster, namespaces: tuple[str, ...]) -> tuple[Resource | None, list[RawObject]]:
+async def _external_secrets(
+    cluster: Cluster, namespaces: tuple[str, ...], keep: Callable[[JSON], RawObject | None]
+) -> tuple[Resource | None, list[RawObject]]:
     """In the first version that the cluster serves."""
     for resource in EXTERNAL_SECRETS:
         try:
-            listed = await list_in(cluster, namespaces, resource, raw_external_secret)
+            listed = await list_in(cluster, namespaces, resource, keep)
             return resource, [raw for raw in listed if raw is not None]
         except NotFound:
             continue

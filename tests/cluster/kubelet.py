@@ -49,7 +49,7 @@ def execute(endpoint: Endpoint, pod: dict[str, Any], root: Path) -> Ended:
     assert "command" not in container
     assert _entry_point() == ["/venv/bin/python", "/app/run.py"]
     _mount(endpoint, pod, container, root)
-    environment = {variable["name"]: variable["value"] for variable in container["env"]}
+    environment = {variable["name"]: _value(pod, variable) for variable in container["env"]}
     for mount in container["volumeMounts"]:  # a file that a variable names is found where the pod's mounts are
         environment = {
             name: str(root) + value if value.startswith(mount["mountPath"] + "/") else value
@@ -73,6 +73,15 @@ def execute(endpoint: Endpoint, pod: dict[str, Any], root: Path) -> Ended:
         check=False,
     )
     return Ended(Run(done.returncode, done.stdout, done.stderr), json.loads(message.read_text()))
+
+
+def _value(pod: dict[str, Any], variable: dict[str, Any]) -> str:
+    """Of a variable: as it is, or from the pod's own labels, as the Job controller asks for the index."""
+    if "valueFrom" not in variable:
+        return str(variable["value"])
+    found = re.fullmatch(r"metadata\.(labels|annotations)\['(.+)'\]", variable["valueFrom"]["fieldRef"]["fieldPath"])
+    assert found
+    return str(pod["metadata"][found[1]][found[2]])
 
 
 def _entry_point() -> list[str]:

@@ -44,19 +44,24 @@ class Installed(Rig):
 
     def cronjob_runs(self, *arguments: str) -> Ended:
         """A Job made from the CronJob by the real controllers, its pod run to its end."""
+        (ended,) = self.pods_run(1, *arguments)
+        return ended
+
+    def pods_run(self, count: int, *arguments: str) -> list[Ended]:
+        """The same of a Job with so many pods, one after the other."""
         job = f"run-{secrets.token_hex(4)}"
         self.kubectl("-n", WORKER, "create", "job", job, f"--from=cronjob/{WORKER}")
-        found: list[dict[str, Any]] = []
+        pods: list[dict[str, Any]] = []
 
         def made() -> bool:
-            pods = self.kubectl("-n", WORKER, "get", "pods", "-l", f"job-name={job}", "-o", "json")
-            found[:] = json.loads(pods)["items"]
-            return bool(found)
+            found = self.kubectl("-n", WORKER, "get", "pods", "-l", f"job-name={job}", "-o", "json")
+            pods[:] = json.loads(found)["items"]
+            return len(pods) == count
 
         until(made)
-        pod = found[0]
-        pod["spec"]["containers"][0]["args"] += arguments
-        return execute(self.endpoint, pod, self.directory / job)
+        for pod in pods:
+            pod["spec"]["containers"][0]["args"] += arguments
+        return [execute(self.endpoint, pod, self.directory / f"{job}-{i}") for i, pod in enumerate(pods)]
 
     def stop_the_application(self) -> None:
         """Nobody holds a key any more."""
@@ -247,6 +252,24 @@ def test_a_tenant_without_an_admin_secret_is_served_by_the_operators(install: Ca
     assert rig.openai.key_status(rig.key()) is KeyStatus.ACTIVE
     assert len(rig.accounts()) == 1, ended.run.output
     assert not rig.may("get", "secrets", WORKER)
+
+
+def test_the_pods_of_an_indexed_job_share_the_targets(install: Callable[..., Installed]) -> None:
+    """Each by the index that the real Job controller gives it."""
+    rig = install("overlays/production", "components/shards")
+    found = rig.kubectl("-n", rig.namespace, "get", "externalsecret", "openai-credentials", "-o", "json")
+    spec = json.loads(found)["spec"]
+    kind = {"apiVersion": "external-secrets.io/v1", "kind": "ExternalSecret", "spec": spec}
+    for i in range(7):
+        rig.apply(kind | {"metadata": {"name": f"creds-{i}", "namespace": rig.namespace}})
+    for _ in range(2):
+        ended = rig.pods_run(4, "--force")
+        assert [pod.run.code for pod in ended] == [0] * 4, [pod.run.output for pod in ended]
+        assert {pod.message["shard"] for pod in ended} == {f"{i} of 4" for i in range(4)}
+        assert sum(pod.message["rotated"] for pod in ended) == 8
+        assert max(pod.message["rotated"] for pod in ended) < 8
+        rig.age()
+    assert rig.openai.key_status(rig.key()) is KeyStatus.ACTIVE
 
 
 def test_staging_reads_and_writes_nothing(install: Callable[..., Installed]) -> None:
