@@ -5,6 +5,7 @@ Guarantee: everything goes through `handle`, so nothing is set up that a real AP
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -17,6 +18,11 @@ from sandbox.wire import Request, Response
 
 CRDS = Path(__file__).parent.parent / "manifests" / "crds"
 MERGE_PATCH = "application/merge-patch+json"
+GENERATORS = "openais.generators.external-secrets.io"
+ADDED = {"x-kubernetes-validations", "maxLength", "pattern", "not", "minimum", "maximum"}
+"""What our CRD of the generator says beyond the known one."""
+KNOWN_AS_IT_IS = "openAiAdminKey"
+"""The field below which the known one says such things too."""
 
 Objects = str | Path | Mapping[str, Any] | Iterable[Mapping[str, Any]]
 
@@ -51,15 +57,34 @@ def apply(kubernetes: Kubernetes, what: Objects) -> list[dict[str, Any]]:
 
 
 def install_crds(kubernetes: Kubernetes, directory: Path = CRDS) -> list[str]:
-    """Install every CustomResourceDefinition below the directory; the answer is their names."""
-    return [item["metadata"]["name"] for item in apply(kubernetes, _crds(directory))]
+    """Install every CustomResourceDefinition below the directory, as `known_crds` has it; the answer is their names."""
+    return [item["metadata"]["name"] for item in apply(kubernetes, known_crds(directory))]
 
 
 @functools.cache
-def _crds(directory: Path) -> tuple[Mapping[str, Any], ...]:
-    """Parsed once: a simulation sets up thousands of clusters."""
+def known_crds(directory: Path = CRDS) -> tuple[Mapping[str, Any], ...]:
+    """The CRDs as users may have them installed: that of the generator without our rules, so that it lets through what
+    the worker has to block. Parsed once: a simulation sets up thousands of clusters.
+    """
     items = (item for path in sorted(directory.rglob("*.yaml")) for item in _read(path))
-    return tuple(item for item in items if item.get("kind") == "CustomResourceDefinition")
+    return tuple(without_rules(item) for item in items if item.get("kind") == "CustomResourceDefinition")
+
+
+def without_rules(crd: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The known, laxer CRD that ours is made from; every CRD but the generator's stays as it is."""
+    if crd["metadata"]["name"] != GENERATORS:
+        return crd
+    lax = copy.deepcopy(dict(crd))
+    for version in lax["spec"]["versions"]:
+        _loosen(version["schema"]["openAPIV3Schema"])
+    return lax
+
+
+def _loosen(schema: dict[str, Any], name: str = "") -> None:
+    for word in ADDED & schema.keys():
+        del schema[word]
+    for inner, field in schema.get("properties", {}).items() if name != KNOWN_AS_IT_IS else ():
+        _loosen(field, inner)
 
 
 def _apply_one(kubernetes: Kubernetes, item: dict[str, Any]) -> dict[str, Any]:

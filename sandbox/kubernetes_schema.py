@@ -1,7 +1,8 @@
 """Structural schemas of custom resources: pruning, defaulting and validation, as the API server does them.
 
 Guarantee: a schema that says something this module does not know is refused when its CRD is created (501), so that no
-object is ever accepted or refused wrongly.
+object is ever refused wrongly, and none accepted but for CEL rules (`x-kubernetes-validations`): those are known and
+ignored. What they refuse a real API server has to show.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ Schema = dict[str, Any]
 
 _PRESERVE = "x-kubernetes-preserve-unknown-fields"
 _INT_OR_STRING = "x-kubernetes-int-or-string"
-_SILENT = {"description", "title", "example", "externalDocs", "nullable", "x-kubernetes-map-type", "default"}
+_RULES = "x-kubernetes-validations"
+_SILENT = {"description", "title", "example", "externalDocs", "nullable", "x-kubernetes-map-type", "default"} | {_RULES}
 _KNOWN = _SILENT | {
     _PRESERVE,
     _INT_OR_STRING,

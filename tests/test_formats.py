@@ -27,6 +27,8 @@ from worker.formats import LONGEST, format_duration, format_time, parse_duration
         ("3us", 3e-6),
         ("3µs", 3e-6),
         ("1000ns", 1e-6),
+        ("0.000000001h", 3e-6),
+        ("999ns", 0),
         ("87600h", LONGEST.total_seconds()),
     ],
 )
@@ -38,6 +40,7 @@ def test_durations_are_read_as_kubernetes_writes_them(text: str, seconds: float)
 @pytest.mark.parametrize(
     "text",
     ["", " ", "1", "60", "1d", "1w", "-1s", "+1s", "1h ", " 1h", "h", "1H", "1h-5m", "1e3s", "٣s", "87601h", "9" * 500]
+    + ["87600h1ns", "9" * 12 + "h", "1s" * 33, "1h" * 500_000]
     + [None, 60, 1.5, True, [], {}, b"1h"],
 )
 def test_what_is_not_a_duration_is_refused_in_few_words(text: object) -> None:

@@ -76,6 +76,13 @@ def test_other_hosts_are_not_allowed(host: str) -> None:
         "https://api.openai.com./v1",
         "https://-api.openai.com/v1",
         "https://[api.openai.com]/v1",
+        "https://[v1.corp]/v1",
+        "https://api.openai.com[::1]/v1",
+        "https://[::1]443/v1",
+        "https://\N{KELVIN SIGN}ube.corp/v1",
+        " https://api.openai.com/v1",
+        "https://api.openai.com/v1\n",
+        "https://api.open\tai.com/v1",
         "ftp://api.openai.com/v1",
         "//api.openai.com/v1",
         "api.openai.com/v1",
@@ -123,7 +130,8 @@ def test_an_operator_may_not_name_plain_http_elsewhere(host: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "loopback"),
-    [("localhost", True), ("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("10.0.0.1", False), ("x", False)],
+    [("localhost", True), ("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("10.0.0.1", False), ("x", False)]
+    + [("::ffff:127.0.0.1", False), ("::1%lo", True)],
 )
 def test_loopback_is_told_by_address(name: str, loopback: bool) -> None:
     """Only a literal address or `localhost` counts; nothing is resolved."""

@@ -1,20 +1,23 @@
 """The CRDs of generator and ExternalSecret are compatible with those that users have installed.
 
 `data/schemas/` tells those as facts: a line for each field, with its type, whether it is required, and all else that
-its schema says but for the description. An ExternalSecret's `generatorRef.kind` is left out: there we differ.
+its schema says but for the description. An ExternalSecret's `generatorRef.kind` is left out: there we differ. A
+generator's fields have rules on top (`test_generator_rules.py`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from sandbox.cluster import ADDED, without_rules
 from tests.cluster.endpoint import Endpoint, call, kubectl
+from tests.cluster.rig import install_crds
 
 CRDS = Path(__file__).parent.parent / "manifests" / "crds"
 OPENAI = CRDS / "openai.yaml"
@@ -58,9 +61,20 @@ def fields(schema: dict[str, Any], path: str = "", *, required: bool = False) ->
         yield from fields(schema["additionalProperties"], f"{path}{{}}")
 
 
-def versions(path: Path) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
+    """A CRD."""
+    crd: dict[str, Any] = yaml.safe_load(path.read_text())
+    return crd
+
+
+def versions(crd: Mapping[str, Any]) -> dict[str, Any]:
     """The versions of a CRD, by name."""
-    return {version["name"]: version for version in yaml.safe_load(path.read_text())["spec"]["versions"]}
+    return {version["name"]: version for version in crd["spec"]["versions"]}
+
+
+def generator_fields(crd: Mapping[str, Any]) -> list[str]:
+    """The facts of a generator's CRD."""
+    return list(fields(versions(crd)["v1alpha1"]["schema"]["openAPIV3Schema"]))
 
 
 def expected(name: str) -> list[str]:
@@ -69,14 +83,30 @@ def expected(name: str) -> list[str]:
 
 
 def test_a_generator_has_the_known_fields() -> None:
-    """All of them, none is stricter, and the defaults are the same."""
-    assert list(fields(versions(OPENAI)["v1alpha1"]["schema"]["openAPIV3Schema"])) == expected("openai")
+    """All of them, with the same defaults; without our rules none is stricter."""
+    assert generator_fields(without_rules(read(OPENAI))) == expected("openai")
+
+
+def test_a_generators_fields_say_nothing_else_but_rules() -> None:
+    """All that is known of a field is there; what is added is what `without_rules` takes away."""
+
+    def facts(lines: list[str]) -> dict[str, dict[str, Any]]:
+        split = (line.partition(" {") for line in lines)
+        return {field: json.loads(begin + rest) if begin else {} for field, begin, rest in split}
+
+    known, ours = facts(expected("openai")), facts(generator_fields(read(OPENAI)))
+    assert ours.keys() == known.keys()
+    added: set[str] = set()
+    for field, facts_known in known.items():
+        assert {word: ours[field].get(word) for word in facts_known} == facts_known
+        added |= ours[field].keys() - facts_known.keys()
+    assert added == ADDED
 
 
 @pytest.mark.parametrize("version", ["v1", "v1beta1"])
 def test_an_external_secret_has_the_known_fields(version: str) -> None:
     """In both versions, and any kind of generator may be named."""
-    found = list(fields(versions(EXTERNAL_SECRET)[version]["schema"]["openAPIV3Schema"]))
+    found = list(fields(versions(read(EXTERNAL_SECRET))[version]["schema"]["openAPIV3Schema"]))
     assert [line for line in found if not line.startswith(DIFFERENT)] == expected("externalsecret")
     assert [line for line in found if line.startswith(DIFFERENT)] == [f"{path} string required" for path in DIFFERENT]
 
@@ -91,7 +121,7 @@ def test_an_external_secret_has_the_known_fields(version: str) -> None:
 )
 def test_names_and_versions_are_the_known_ones(path: Path, storage: dict[str, bool], names: dict[str, str]) -> None:
     """Every version is served and has the status subresource; the same one is stored."""
-    spec = yaml.safe_load(path.read_text())["spec"]
+    spec = read(path)["spec"]
     assert names.items() <= spec["names"].items()
     assert spec["scope"] == "Namespaced"
     assert {version["name"]: version["storage"] for version in spec["versions"]} == storage
@@ -100,7 +130,7 @@ def test_names_and_versions_are_the_known_ones(path: Path, storage: dict[str, bo
 
 def test_external_secrets_have_the_known_columns_and_selectors() -> None:
     """What `kubectl get` shows, and what it can select by."""
-    version = versions(EXTERNAL_SECRET)["v1"]
+    version = versions(read(EXTERNAL_SECRET))["v1"]
     assert [column["name"] for column in version["additionalPrinterColumns"]] == [
         "StoreType", "Store", "Refresh Interval", "Status", "Ready", "Last Sync",
     ]  # fmt: skip
@@ -112,15 +142,12 @@ def test_external_secrets_have_the_known_columns_and_selectors() -> None:
 @pytest.fixture(scope="module")
 def namespace(real_api_server: Endpoint) -> Iterator[str]:
     """A namespace on the real API server, with all CRDs installed and the objects of `DOCUMENTED` in it."""
-    for directory in (CRDS, CRDS / "external-secret"):
-        kubectl(real_api_server, "apply", "--server-side", "--force-conflicts", "-k", directory)
-    names = kubectl(real_api_server, "kustomize", CRDS), kubectl(real_api_server, "kustomize", CRDS / "external-secret")
-    for given in names:
-        kubectl(real_api_server, "wait", "--for=condition=Established", "--timeout=60s", "-f", "-", given=given)
+    install_crds(real_api_server)
     kubectl(real_api_server, "create", "namespace", "manifests")
     kubectl(real_api_server, "-n", "manifests", "apply", "-f", "-", given=DOCUMENTED)
     yield "manifests"
     kubectl(real_api_server, "delete", "namespace", "manifests", "--wait=false")
+    install_crds(real_api_server, rules=False)  # as the other tests expect it
 
 
 def spec_of(endpoint: Endpoint, namespace: str, resource: str) -> dict[str, Any]:

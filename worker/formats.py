@@ -8,14 +8,28 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
-_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
-_TERM = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(h|ms|m|s|us|µs|ns)")
+_NANOSECONDS = {
+    "h": 3_600_000_000_000,
+    "m": 60_000_000_000,
+    "s": 1_000_000_000,
+    "ms": 1_000_000,
+    "us": 1_000,
+    "µs": 1_000,
+    "ns": 1,
+}
+_TERM = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,9}))?(h|ms|m|s|us|µs|ns)")
+_LONGEST_TEXT = 64
 LONGEST = timedelta(days=3650)
 """Durations beyond this are taken for a mistake."""
+_LONGEST_NANOSECONDS = LONGEST // timedelta(microseconds=1) * 1000
 
 
 def parse_duration(text: object) -> timedelta:
-    """A Go duration (`90s`, `1h30m`, `0`), as metav1.Duration takes it: not negative, at most ten years.
+    """A Go duration (`90s`, `1h30m`, `0`), as metav1.Duration takes it: not negative, at most ten years, of
+    at most 64 characters. Fractions of a microsecond are cut off.
+
+    The rules of the generator's CRD (`manifests/crds/openai.yaml`) accept the same, hence whole numbers: a sum of
+    floats has its own opinion of where ten years end.
 
     durationpy, which comes with the Kubernetes client, also accepts days, weeks and years, which Kubernetes refuses.
     """
@@ -23,16 +37,17 @@ def parse_duration(text: object) -> timedelta:
         raise ValueError("is not a duration such as 90s or 1h30m")
     if text == "0":
         return timedelta(0)
-    seconds, position = 0.0, 0
-    while position < len(text):
+    nanoseconds, position = 0, 0
+    while position < len(text) <= _LONGEST_TEXT:
         term = _TERM.match(text, position)
         if term is None:
             raise ValueError(f"{text[:40]!r} is not a duration such as 90s or 1h30m")
-        seconds += float(term[1]) * _UNITS[term[2]]
+        unit = _NANOSECONDS[term[3]]
+        nanoseconds += int(term[1]) * unit + int((term[2] or "").ljust(9, "0")) * unit // 10**9
         position = term.end()
-    if not text or seconds > LONGEST.total_seconds():
+    if not text or len(text) > _LONGEST_TEXT or nanoseconds > _LONGEST_NANOSECONDS:
         raise ValueError(f"{text[:40]!r} is not a duration of at most ten years, such as 90s or 1h30m")
-    return timedelta(seconds=seconds)
+    return timedelta(microseconds=nanoseconds // 1000)
 
 
 def format_duration(duration: timedelta) -> str:

@@ -14,7 +14,12 @@ from urllib.parse import urlsplit
 
 DEFAULT_HOST = "https://api.openai.com/v1"
 _OPENAI = "api.openai.com"
+_CHARACTERS = "has characters that a host and path may not have"
 _PATH = re.compile(r"(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*/?\Z")
+_PRINTABLE = re.compile(r"[!-~]*\Z")
+"""urlsplit drops line ends wherever they are, and a capital letter of another alphabet may become one of ours."""
+_BRACKETS = re.compile(r"\[[0-9A-Fa-f:.]+(%[A-Za-z0-9._~-]+)?\](:[0-9]*)?\Z")
+"""An IPv6 address and a port. urlsplit takes no notice of what else is beside the brackets."""
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?\Z")
 
 
@@ -29,6 +34,8 @@ def normalise(host: object) -> tuple[str, Origin]:
     """The base URL without trailing slash and its origin. Raises ValueError saying what is wrong with it."""
     if not isinstance(host, str) or len(host) > 500:
         raise ValueError("is not a URL")
+    if not _PRINTABLE.match(host):
+        raise ValueError(_CHARACTERS)
     try:
         parts = urlsplit(host)
         port, name = parts.port, (parts.hostname or "").lower()
@@ -39,7 +46,9 @@ def normalise(host: object) -> tuple[str, Origin]:
     if "@" in parts.netloc or "?" in host or "#" in host:
         raise ValueError("must not have user info, a query or a fragment")
     if not (_is_address(name) or _NAME.match(name)) or not _PATH.match(parts.path):
-        raise ValueError("has characters that a host and path may not have")
+        raise ValueError(_CHARACTERS)
+    if "[" in parts.netloc and not _BRACKETS.match(parts.netloc):
+        raise ValueError(_CHARACTERS)
     origin = Origin(parts.scheme, name, port or (443 if parts.scheme == "https" else 80))
     shown = f"[{name}]" if ":" in name else name
     explicit = f":{port}" if port else ""
@@ -69,7 +78,11 @@ def named_origin(host: str) -> Origin:
 
 
 def is_loopback(name: str) -> bool:
-    return name == "localhost" or (_is_address(name) and ipaddress.ip_address(name).is_loopback)
+    """An IPv4 address that is written as an IPv6 one is none: Pythons differ about it."""
+    if not _is_address(name):
+        return name == "localhost"
+    address = ipaddress.ip_address(name)
+    return address.is_loopback and getattr(address, "ipv4_mapped", None) is None
 
 
 def _is_address(name: str) -> bool:

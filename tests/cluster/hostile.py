@@ -108,7 +108,7 @@ class Stage:
     @classmethod
     def build(cls, endpoint: Endpoint, openai: WatchedOpenAI, url: str, attacker: Attacker, directory: Path) -> Self:
         rig = Rig(endpoint, openai, url, directory)
-        install_crds(endpoint)
+        install_crds(endpoint, rules=False)
         for name in (rig.namespace, rig.ledger):
             rig.kubectl("create", "namespace", name)
         openai.add_organization("stranger")

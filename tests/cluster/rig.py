@@ -11,6 +11,7 @@ import secrets
 import subprocess
 import sys
 import tempfile
+import time
 from base64 import b64decode
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -19,9 +20,10 @@ from typing import Any
 
 import yaml
 
+from sandbox.cluster import known_crds
 from sandbox.openai import OpenAI
 from tests.canary import leaks
-from tests.cluster.endpoint import Endpoint, kubectl
+from tests.cluster.endpoint import Endpoint, call, kubectl
 from tests.scene import PROJECT, ROOT, documented
 from worker.formats import format_time
 
@@ -37,11 +39,29 @@ sys.exit(code)
 """Runs a program and writes its peak of memory; a process of its own, for a child's peak begins with its parent's."""
 
 
-def install_crds(endpoint: Endpoint) -> None:
-    """Install what the worker needs, ExternalSecrets included, and wait until it is served."""
-    for part in (CRDS, CRDS / "external-secret"):
-        kubectl(endpoint, "apply", "--server-side", "--force-conflicts", "-k", str(part))
+def install_crds(endpoint: Endpoint, *, rules: bool = True) -> None:
+    """Install what the worker needs, ExternalSecrets included, and wait until it is served.
+
+    Without `rules` as users of the enterprise operator have it: malformed generators get in, for the worker to meet.
+    """
+    apply = ("apply", "--server-side", "--force-conflicts")
+    if rules:
+        for part in (CRDS, CRDS / "external-secret"):
+            kubectl(endpoint, *apply, "-k", str(part))
+    else:
+        kubectl(endpoint, *apply, "-f", "-", given=yaml.safe_dump_all(known_crds()))
     kubectl(endpoint, "wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    deadline = time.monotonic() + 30
+    while (dry_run(endpoint, {"projectId": "a/b", "openAiAdminKey": {}})[0] == 422) is not rules:
+        assert time.monotonic() < deadline, "the API server goes by the CRD that was there before"
+        time.sleep(0.05)
+
+
+def dry_run(endpoint: Endpoint, spec: dict[str, Any]) -> tuple[int, Any]:
+    """What the API server answers to a new generator with this spec, which it does not store."""
+    version = "generators.external-secrets.io/v1alpha1"
+    generator = {"apiVersion": version, "kind": "OpenAI", "metadata": {"name": "dry-run"}, "spec": spec}
+    return call(endpoint, "POST", f"/apis/{version}/namespaces/default/openais?dryRun=All", generator)
 
 
 def command(arguments: Sequence[str], variables: dict[str, str]) -> tuple[list[str], dict[str, str]]:

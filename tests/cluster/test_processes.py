@@ -262,7 +262,7 @@ EACH_ROUND: dict[str, Act] = {"killed": kill_again_and_again, "several killed": 
 
 @pytest.fixture(scope="module")
 def cluster(real_api_server: Endpoint) -> Endpoint:
-    install_crds(real_api_server)
+    install_crds(real_api_server, rules=False)
     return real_api_server
 
 

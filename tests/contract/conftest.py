@@ -17,9 +17,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-import yaml
 
-from sandbox.cluster import CRDS, MERGE_PATCH
+from sandbox.cluster import MERGE_PATCH, known_crds
 from sandbox.kubernetes import Kubernetes
 from sandbox.server import serving
 
@@ -125,7 +124,7 @@ class Api:
 
 @pytest.fixture(params=["sandbox", pytest.param("real", marks=pytest.mark.cluster)])
 async def api(request: pytest.FixtureRequest) -> AsyncIterator[Api]:
-    """A client of the API server under test, in a new namespace, with our CRDs installed."""
+    """A client of the API server under test, in a new namespace, with our CRDs installed, without rules."""
     if request.param == "sandbox":
         machine = Kubernetes(lambda: datetime.now(UTC), random.Random(secrets.randbits(64)), token="sandbox-token")
         async with serving(machine) as url, _client(url, "sandbox-token", None, machine) as client:
@@ -144,10 +143,8 @@ async def _client(url: str, token: str, ca_file: Path | None, machine: Kubernete
     headers = {"Authorization": f"Bearer {token}"}
     async with aiohttp.ClientSession(headers=headers, connector=connector) as session:
         api = Api(session, url, f"contract-{secrets.token_hex(6)}", machine)
-        for path in sorted(CRDS.rglob("*.yaml")):
-            for crd in yaml.safe_load_all(path.read_text()):
-                if crd and crd["kind"] == "CustomResourceDefinition":
-                    await _install(api, crd)
+        for crd in known_crds():
+            await _install(api, crd)
         namespace = {"metadata": {"name": api.namespace}}
         assert (await api.call("POST", "/api/v1/namespaces", namespace)).status == 201
         try:
@@ -156,7 +153,7 @@ async def _client(url: str, token: str, ca_file: Path | None, machine: Kubernete
             await api.call("DELETE", f"/api/v1/namespaces/{api.namespace}")
 
 
-async def _install(api: Api, crd: dict[str, Any]) -> None:
+async def _install(api: Api, crd: Mapping[str, Any]) -> None:
     path = api.path("customresourcedefinitions", namespace="")
     answer = await api.call("POST", path, crd)
     assert answer.status in (201, 409), answer.status

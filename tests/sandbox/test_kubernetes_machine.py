@@ -273,7 +273,6 @@ def test_a_strategic_patch_is_taken_where_it_means_the_same(kubernetes: Kubernet
 @pytest.mark.parametrize(
     "change",
     [
-        {"x-kubernetes-validations": [{"rule": "true"}]},
         {"format": "ipv4", "type": "string"},
         {"properties": {"x": {"type": "object", "x-kubernetes-embedded-resource": True}}},
         {"items": {"anyOf": [{"x-unknown": 1}]}},
@@ -286,6 +285,15 @@ def test_a_schema_that_is_not_understood_is_refused(kubernetes: Kubernetes, chan
 
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+
+
+def test_rules_are_kept_and_not_applied(kubernetes: Kubernetes) -> None:
+    """What an expression would refuse is accepted; the real API server has to show that."""
+    rules = [{"rule": "false", "message": "never"}]
+    apply(kubernetes, thing_crd({"type": "object", "x-kubernetes-validations": rules}))
+    schema = send(kubernetes, "GET", f"{CRDS}/things.example.com")["spec"]["versions"][0]["schema"]
+    assert schema["openAPIV3Schema"]["x-kubernetes-validations"] == rules
+    apply(kubernetes, {"apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"name": "a"}})
 
 
 def thing_crd(schema: dict[str, Any], *more_versions: dict[str, Any]) -> dict[str, Any]:
