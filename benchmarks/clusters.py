@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Protocol
 
 from benchmarks.servers import Server, server
+from benchmarks.targets import LEDGER
 from sandbox.server import write_kubeconfig
 from tests.cluster.control_plane import Endpoint, control_plane, find_binaries
 from tests.cluster.endpoint import call
 from tests.cluster.rig import install_crds
 
-LEDGER = "openai-key-rotator"
 OURS = ("secrets", "keyrotations", "externalsecrets", "openais", "events", "pods", "namespaces")
 """What the worker asks for. The API server asks itself for namespaces now and then: a few a minute."""
 _METHODS = {"LIST": "GET", "APPLY": "PATCH"}

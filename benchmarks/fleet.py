@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import aiohttp
 
-from benchmarks.clusters import LEDGER, Cluster
-from benchmarks.servers import PROJECT
+from benchmarks.clusters import Cluster
+from benchmarks.targets import LEDGER, NAME, NAMESPACE, PROJECT, at_most, places
 from worker.formats import format_time, parse_time
 
-TENANT = 50
-"""Targets per namespace."""
-NAMESPACE = "bench-{:04}"
-NAME = "openai-{:04}"
 INTERVAL = "1h"
 GRACE = "1h"
 """So that nothing ripens by itself while a benchmark goes on; `age` lets more than that pass."""
@@ -60,13 +56,6 @@ def with_client(cluster: Cluster, work: Callable[[Client], Awaitable[None]]) -> 
     asyncio.run(run())
 
 
-def places(targets: int) -> list[tuple[int, list[int]]]:
-    """The number of each tenant, and of its targets."""
-    return [
-        (first // TENANT, list(range(first, min(first + TENANT, targets)))) for first in range(0, targets, TENANT)
-    ]
-
-
 def make(cluster: Cluster, targets: int, host: str, admin_key: str) -> None:
     """Make everything that the worker is asked for."""
 
@@ -82,7 +71,7 @@ def make(cluster: Cluster, targets: int, host: str, admin_key: str) -> None:
                 path = f"/apis/external-secrets.io/v1/namespaces/{namespace}/externalsecrets"
                 await client.ask("POST", path, _external_secret(member))
 
-        await at_most(tenant(number, members) for number, members in places(targets))
+        await at_most((tenant(number, members) for number, members in places(targets)), _AT_ONCE)
 
     with_client(cluster, work)
 
@@ -97,7 +86,8 @@ def age(cluster: Cluster, due: Callable[[int], bool]) -> None:
             path = f"/apis/openai-key-rotator.io/v1alpha1/namespaces/{LEDGER}/keyrotations/{entry['metadata']['name']}"
             await client.ask("PATCH", path, {"status": aged(entry["status"])})
 
-        await at_most(one(entry) for entry in entries if due(int(entry["spec"]["target"]["secret"][-4:])))
+        wanted = [entry for entry in entries if due(int(entry["spec"]["target"]["secret"][-4:]))]
+        await at_most((one(entry) for entry in wanted), _AT_ONCE)
 
     with_client(cluster, work)
 
@@ -110,17 +100,6 @@ def aged(status: dict[str, Any]) -> dict[str, Any]:
     }
     times = {field: _earlier(status[field]) for field in ("since", "lastRotatedAt", "nextRotationAt", "oldestKeyAt")}
     return {"accounts": accounts, **times}
-
-
-async def at_most(work: Iterable[Awaitable[None]], limit: int = _AT_ONCE) -> None:
-    """Do all of it, so many at once."""
-    places = asyncio.Semaphore(limit)
-
-    async def one(piece: Awaitable[None]) -> None:
-        async with places:
-            await piece
-
-    await asyncio.gather(*(one(piece) for piece in work))
 
 
 async def _entries(client: Client) -> list[dict[str, Any]]:

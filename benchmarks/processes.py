@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.clusters import LEDGER, Cluster
+from benchmarks.clusters import Cluster
 from benchmarks.servers import ROOT
+from benchmarks.targets import LEDGER
 
 MEASURED = Path(__file__).with_name("measured.py")
 

@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.targets import LEDGER, PROJECT
 from sandbox.cluster import create_namespace, install_crds
 from sandbox.faults import Fate, delivered
 from sandbox.kubernetes import Kubernetes
@@ -30,7 +31,6 @@ from sandbox.wire import Exchange, Request
 
 ROOT = Path(__file__).parent.parent
 ORGANIZATION = "bench"
-PROJECT = "project-{:04}"
 
 
 @dataclass(slots=True)
@@ -116,7 +116,7 @@ def main() -> None:
         machine = Kubernetes(_now, source)
         install_crds(machine)
         key = machine.token or ""
-        create_namespace(machine, "openai-key-rotator")
+        create_namespace(machine, LEDGER)
     asyncio.run(_serve(machine, key))
 
 
