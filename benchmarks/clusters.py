@@ -40,11 +40,16 @@ class Cluster(Protocol):
         """Requests by kind, since this was last asked."""
 
 
+def kind(*, real: bool | None = None) -> str:
+    """Which API server `cluster` runs. `real`: None takes the real one where it is built."""
+    return _Real.kind if real or (real is None and find_binaries() is not None) else _Sandbox.kind
+
+
 @contextmanager
 def cluster(directory: Path, *, real: bool | None = None) -> Iterator[Cluster]:
-    """Run an API server with the CRDs and the ledger's namespace. `real`: None takes the real one where it is built."""
+    """Run an API server with the CRDs and the ledger's namespace; see `kind` for `real`."""
     directory.mkdir(parents=True, exist_ok=True)
-    if real or (real is None and find_binaries() is not None):
+    if kind(real=real) == _Real.kind:
         with control_plane(directory) as endpoint:
             install_crds(endpoint)
             call(endpoint, "POST", "/api/v1/namespaces", {"metadata": {"name": LEDGER}})

@@ -1,7 +1,7 @@
 """Run a command and say what it took: `python -I -S measured.py RESULT COMMAND...` writes wall, CPU and peak memory.
 
-A process of its own, as small as it can be: the kernel counts the memory of whoever starts a process into that process's
-peak. Standard library only.
+A process of its own, as small as it can be: the kernel counts the memory of whoever starts a process into that
+process's peak. Standard library only.
 """
 
 import json

@@ -102,6 +102,7 @@ _ACCOUNT = re.compile(r"user-[A-Za-z0-9]{24}")
 _KEY_ID = re.compile(r"key_[A-Za-z0-9]{24}")
 _VERSION = re.compile(r'"resourceVersion":\s?"\d+"')
 _EVENT = re.compile(re.escape(TARGET_HERE) + r"\.[0-9a-f]{16}")
+_UID = re.compile(r'"uid":\s?"[0-9a-f-]{36}"')
 _NAME = re.compile(r"app_[A-Za-z0-9]{10}")
 
 
@@ -113,6 +114,8 @@ class Made:
     number: int
     token: str
     """16 hexadecimal digits that no other target and no other replay has."""
+    source: str = ""
+    """The uid of what asks for the target."""
     account: str = ""
     key_id: str = ""
     key: str = ""
@@ -139,6 +142,7 @@ class Made:
             return ""
         text = self.fill(_EVENT.sub(f"{TARGET_HERE}.{self.token}", step.body))
         text = _VERSION.sub(f'"resourceVersion": "{self.versions.get(object_of(path), "0")}"', text)
+        text = _UID.sub(f'"uid": "{self.source}"', text)
         return _NAME.sub(self._renamed, text)
 
     def learn(self, path: str, step: Step, answer: bytes) -> None:

@@ -1,7 +1,7 @@
-"""The bare replay: the requests of a run, sent without the worker's logic, its libraries or its care. A process of its own.
+"""The bare replay: the requests of a run, sent without the worker's logic, its libraries or its care.
 
-`python -m benchmarks.replay < job` prints one line of JSON. It does what cannot be avoided by whoever sends these
-requests: it follows lists to their end, and keeps the versions and ids that later requests name.
+`python -m benchmarks.replay < job`, a process of its own, prints one line of JSON. It does what whoever sends these
+requests cannot avoid: it follows lists to their end, and keeps the versions and ids that later requests name.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from benchmarks.patterns import Made, Pattern, Phase, Step
+from benchmarks.patterns import TARGET_HERE, TENANT_HERE, Made, Pattern, Phase, Step
 from benchmarks.targets import at_most, places
 
 CONCURRENCY = 50
@@ -58,6 +58,8 @@ class Replay:
         self._targets = sorted(targets, key=lambda made: (made.number - made.tenant * len(targets), made.tenant))
         self._wanted = {made.number for made in targets if made.number in wanted}
         self._versions: dict[str, str] = {}
+        self._sources: dict[tuple[str, str], str] = {}
+        """The uid of each ExternalSecret, which owns its Secret."""
         self.requests: Counter[str] = Counter()
         self.in_turn = 0.0
 
@@ -82,6 +84,7 @@ class Replay:
             await self._list(step, tenant)
 
     async def _target(self, phase: Phase, made: Made) -> None:
+        made.source = self._sources.get((made.fill(TENANT_HERE), made.fill(TARGET_HERE)), "")
         for step in phase.target:
             path = made.path(step)
             made.versions.setdefault(path.partition("?")[0], self._versions.get(path.partition("?")[0], "0"))
@@ -96,8 +99,10 @@ class Replay:
                 return
             page: dict[str, Any] = json.loads(answer)
             for item in page.get("items", ()):
-                name, version = item["metadata"]["name"], item["metadata"]["resourceVersion"]
-                self._versions[f"{first.partition('?')[0]}/{name}"] = version
+                metadata = item["metadata"]
+                self._versions[f"{first.partition('?')[0]}/{metadata['name']}"] = metadata["resourceVersion"]
+                if step.kind == "GET externalsecrets":
+                    self._sources[metadata["namespace"], metadata["name"]] = metadata["uid"]
             if token := page.get("metadata", {}).get("continue"):
                 path = f"{first}&continue={token}"
             elif page.get("has_more") is True:

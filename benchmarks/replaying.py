@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 from benchmarks.clusters import Cluster
 from benchmarks.patterns import Pattern
-from benchmarks.processes import Took, environment, measure
+from benchmarks.processes import environment, measure
 from benchmarks.replay import Job
 from benchmarks.servers import Server
 
@@ -20,7 +20,8 @@ class Replayed:
     which targets were worked on.
     """
 
-    took: Took
+    cpu: float
+    peak: float
     sending: float
     in_turn: float
     requests: Counter[str]
@@ -44,4 +45,4 @@ def replay(
     took = measure(["-m", "benchmarks.replay"], environment(cluster, openai.url), json.dumps(asdict(job)))
     assert took.code == 0, f"the replay ended with {took.code}"
     answer = json.loads(took.output)
-    return Replayed(took, answer["sending"], answer["in_turn"], Counter(answer["requests"]))
+    return Replayed(took.cpu, took.peak, answer["sending"], answer["in_turn"], Counter(answer["requests"]))

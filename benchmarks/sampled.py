@@ -1,5 +1,5 @@
-"""`python -m benchmarks.sampled RESULT PROGRAM [ARGUMENT...]`: run a program and look, every few milliseconds of CPU, at
-where it is.
+"""`python -m benchmarks.sampled RESULT PROGRAM [ARGUMENT...]`: run a program and look, every few milliseconds of CPU,
+at where it is.
 
 Unlike cProfile this costs next to nothing, so what it shows is how the time is really spread; C code counts for the
 Python function that called it.
@@ -12,6 +12,7 @@ import runpy
 import signal
 import sys
 from collections import Counter
+from pathlib import Path
 from types import FrameType
 
 EVERY = 0.002
@@ -38,8 +39,7 @@ def main() -> None:
         runpy.run_path(program, run_name="__main__")
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0, 0)
-        with open(result, "w") as file:
-            json.dump([[list(stack), count] for stack, count in seen.items()], file)
+        Path(result).write_text(json.dumps([[list(stack), count] for stack, count in seen.items()]))
 
 
 if __name__ == "__main__":

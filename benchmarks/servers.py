@@ -1,5 +1,5 @@
-"""The servers that a benchmark needs, each in a process of its own: a fake OpenAI with a latency, and, where there is no
-real API server, the sandbox's.
+"""The servers that a benchmark needs, each in a process of its own: a fake OpenAI with a latency, and, where there is
+no real API server, the sandbox's.
 
 A server is told what to do by lines on its standard input, and answers each with a line of JSON: `latency SECONDS`, or
 `report`, after which its counts begin anew. It ends with its input.

@@ -1,5 +1,5 @@
-"""Which targets a benchmark has, and what they are called: tenants of up to 50 targets, each with a namespace, a generator
-and an OpenAI project. All names of a kind have one length.
+"""Which targets a benchmark has, and what they are called: tenants of up to 50 targets, each with a namespace, a
+generator and an OpenAI project. All names of a kind have one length.
 """
 
 from __future__ import annotations
