@@ -21,14 +21,13 @@ from benchmarks.figures import UNITS, Row, rows_table
 from benchmarks.matrix import ALL, FIRST, NONE, Size, measure
 from benchmarks.picture import picture
 from benchmarks.recording import record
-from benchmarks.results import document, fits
+from benchmarks.results import comparison, document, fits
 
 LATENCIES = (0.0, 0.05, 0.2)
 USUAL = (0.05,)
 QUICK = [Size(50, USUAL), Size(500, USUAL)]
 NORMAL = [Size(1, LATENCIES), Size(50, LATENCIES), Size(500, LATENCIES), Size(5000, USUAL)]
 FULL = [*NORMAL[:3], Size(5000, LATENCIES), Size(10_000, USUAL, due=False)]
-RESULTS = Path(__file__).parent.parent / "docs" / "benchmarks"
 
 
 def main() -> None:
@@ -39,24 +38,24 @@ def main() -> None:
     real = False if options.sandbox else None
     print(f"API server: {kind(real=real)}; {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before\n")
     rows: list[Row] = []
+    about: dict[str, Any] = {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "api_server": kind(real=real),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "load_before": round(os.getloadavg()[0], 1),
+    }
+    started = start.measure(3 if options.quick else 5)
+    print(f"{started.text()}\n", flush=True)
     with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
         patterns = record(Path(temporary) / "recording", real=real)
         for size in sizes:
             rows += measure(size, patterns, Path(temporary) / str(size.targets), _say, real=real)
-    started = start.measure(3 if options.quick else 5)
-    about = {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "api_server": kind(real=real),
-        "cores": os.cpu_count(),
-        "load": os.getloadavg(),
-        "python": platform.python_version(),
-        "seconds": round(time.monotonic() - begun),
-    }
-    print(f"\n{rows_table(rows)}\n{UNITS}\n\n{started.text()}\n")
-    for words in fits(rows):
-        print(words)
+            about["seconds"] = round(time.monotonic() - begun)
+            if options.output is not None:  # after each size: a long benchmark may be ended early
+                _write(options.output, about, rows, started)
+    print("\n".join(["", comparison(rows), "", rows_table(rows), UNITS, "", *fits(rows)]))
     if options.output is not None:
-        _write(options.output, about, rows, started)
         print(f"\nwritten to {options.output}")
 
 

@@ -62,7 +62,7 @@ def document(about: dict[str, Any], rows: Sequence[Row], started: str) -> str:
         "Written by `make bench`; how it is measured is in [benchmarks.md](../benchmarks.md).",
         (
             f"{about['at']}, API server: {about['api_server']}, {about['cores']} cores, Python {about['python']}, "
-            f"{about['seconds']} s in all, load average at the end {about['load'][0]:.1f}."
+            f"{about['seconds']} s in all, load average before {about['load_before']}."
         ),
         "![Seconds of a run, and its bound](bench.svg)",
         _block(comparison(rows)),
