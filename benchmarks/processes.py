@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.clusters import Cluster
 from benchmarks.servers import ROOT
@@ -66,7 +67,7 @@ def run_worker(cluster: Cluster, openai: str, *arguments: str, program: Sequence
     return took
 
 
-def summary(took: Took) -> dict[str, object]:
+def summary(took: Took) -> dict[str, Any]:
     """The run's last log line."""
-    last: dict[str, object] = json.loads(took.output.splitlines()[-1])
+    last: dict[str, Any] = json.loads(took.output.splitlines()[-1])
     return last
