@@ -90,8 +90,8 @@ def summary(targets: int, directory: Path) -> str:
         "Written by `python -m benchmarks.profile`; what follows from it is in [benchmarks.md](../benchmarks.md).",
         (
             f"{targets} targets, all due, 50 at once, OpenAI {1000 * LATENCY:.0f} ms, API server: {api.kind}. "
-            f"Without a profiler: {plain.wall:.1f} s, {plain.cpu:.1f} s of CPU ({cpu:.1f} ms per target, start included), "
-            f"{plain.peak:.0f} MB."
+            f"Without a profiler: {plain.wall:.1f} s, {plain.cpu:.1f} s of CPU ({cpu:.1f} ms per target with the "
+            f"start), {plain.peak:.0f} MB."
         ),
         "## By what it is for (samples)",
         _block(_shares(stacks, cpu)),
