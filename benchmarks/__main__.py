@@ -26,7 +26,12 @@ from benchmarks.results import comparison, document, fits
 LATENCIES = (0.0, 0.05, 0.2)
 USUAL = (0.05,)
 QUICK = [Size(50, USUAL), Size(500, USUAL)]
-NORMAL = [Size(1, LATENCIES), Size(50, LATENCIES), Size(500, LATENCIES), Size(5000, USUAL)]
+NORMAL = [
+    Size(1, LATENCIES, rounds=3),
+    Size(50, LATENCIES, rounds=3),
+    Size(500, LATENCIES, rounds=2),
+    Size(5000, USUAL),
+]
 FULL = [*NORMAL[:3], Size(5000, LATENCIES), Size(10_000, USUAL, due=False)]
 
 
