@@ -80,7 +80,7 @@ class Scene:
         bare = min((self.replay(due, row.latency) for _ in range(self.size.rounds)), key=lambda one: one.sending)
         asked = Counter(row.requests) + Counter(row.openai_requests)
         extra = _difference(asked, bare.requests)
-        assert extra <= _TOLERATED * sum(asked.values()), f"the replay sends other requests: {extra}"
+        assert extra <= 5 + _TOLERATED * sum(asked.values()), f"the replay sends other requests: {extra}"
         alone = self.replay(range(1), row.latency, 1).in_turn if row.due else 0.0
         return replace(
             row,
@@ -96,7 +96,7 @@ class Scene:
 
 
 _TOLERATED = 0.02
-"""Share of requests by which a replay may differ: the API server asks itself for namespaces, say."""
+"""Share of requests, beyond a few, by which a replay may differ: the API server asks itself for namespaces, say."""
 
 
 def _wall(row: Row) -> float:
