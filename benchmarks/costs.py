@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import os
-import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +13,6 @@ from benchmarks.patterns import Pattern, Phase, Step
 from benchmarks.replaying import replay
 from benchmarks.servers import Server
 
-_VERSIONED = re.compile(r'"resourceVersion":\s?"\d+"')
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -47,7 +46,11 @@ def costs(api: Cluster, openai: Server, due: Pattern, targets: int) -> list[Cost
 
 def _without_version(step: Step) -> Step:
     """The request as it would be if nobody else wrote: alone it has no version to name."""
-    return replace(step, body=_VERSIONED.sub('"resourceVersion": null', step.body))
+    body = json.loads(step.body) if step.body else {}
+    if "resourceVersion" not in body.get("metadata", {}):
+        return step
+    del body["metadata"]["resourceVersion"]
+    return replace(step, body=json.dumps(body))
 
 
 def _descendants() -> dict[str, int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from benchmarks.figures import Row, pipeline
 from benchmarks.patterns import Pattern
 from benchmarks.processes import run_worker, summary
 from benchmarks.replay import CONCURRENCY
-from benchmarks.replaying import Replayed, replay
+from benchmarks.replaying import Replayed
+from benchmarks.replaying import replay as replayed
 from benchmarks.servers import Server, server
 from benchmarks.targets import tenants
 
@@ -73,21 +75,7 @@ class Scene:
     def replay(self, due: range, latency: float, targets: int | None = None) -> Replayed:
         """The same requests, bare."""
         self._quiet(latency)
-        return replay(self.api, self.openai, self.patterns, targets or self.size.targets, due)
-
-    def with_bound(self, row: Row, due: range) -> Row:
-        """The row with its bound. What it asks for must be what the worker asked for."""
-        bare = min((self.replay(due, row.latency) for _ in range(self.size.rounds)), key=lambda one: one.sending)
-        asked = Counter(row.requests) + Counter(row.openai_requests)
-        extra = _difference(asked, bare.requests)
-        assert extra <= 5 + _TOLERATED * sum(asked.values()), f"the replay sends other requests: {extra}"
-        alone = self.replay(range(1), row.latency, 1).in_turn if row.due else 0.0
-        return replace(
-            row,
-            pipeline=pipeline(row.due, CONCURRENCY, alone),
-            replay=bare.sending,
-            replay_cpu=bare.cpu,
-        )
+        return replayed(self.api, self.openai, self.patterns, targets or self.size.targets, due)
 
     def _quiet(self, latency: float) -> None:
         self.openai.slow_down(latency)
@@ -99,10 +87,6 @@ _TOLERATED = 0.02
 """Share of requests, beyond a few, by which a replay may differ: the API server asks itself for namespaces, say."""
 
 
-def _wall(row: Row) -> float:
-    return row.wall
-
-
 def _difference(one: Counter[str], other: Counter[str]) -> int:
     return sum(((one - other) + (other - one)).values())
 
@@ -110,34 +94,54 @@ def _difference(one: Counter[str], other: Counter[str]) -> int:
 def measure(
     size: Size, patterns: tuple[Pattern, Pattern], directory: Path, say: Callable[[Row], None], *, real: bool | None
 ) -> Iterator[Row]:
-    """All rows of one size. The replays come last: they leave a ledger that no worker would have written."""
-    with server("openai", str(tenants(size.targets))) as openai, cluster(directory, real=real) as api:
-        scene = Scene(size, api, openai, patterns)
-        fleet.make(api, size.targets, f"{openai.url}/v1", openai.key)
-        first = scene.run(FIRST, size.targets, size.latencies[len(size.latencies) // 2])
+    """All rows of one size.
+
+    Runs and replays take turns, so that both meet the same weather on the machine. As a replay leaves a ledger that no
+    worker would have written, it has a cluster of its own, with the same history; the other one is idle meanwhile.
+    """
+    with ExitStack() as stack:
+        ours, bare = (_scene(stack, size, patterns, directory / name, real) for name in ("ours", "bare"))
+        usual = size.latencies[len(size.latencies) // 2]
+        first = ours.run(FIRST, size.targets, usual)
+        bare.run(FIRST, size.targets, 0.0)
         say(first)
         yield first
 
-        for latency in size.latencies:
-            runs = [scene.run(NONE, 0, latency) for _ in range(size.rounds)]
-            row = scene.with_bound(min(runs, key=_wall), range(0))
-            say(row)
-            yield row
-        if not size.due:
-            return
-
-        some = [(ALL, range(size.targets)), (TENTH, range(0, size.targets, 10))][: 2 if size.targets >= 10 else 1]
-        fleet.age(api, lambda _: True)
-        scene.run(ALL, size.targets, 0.0)  # from now on there is a previous account
-        rows = []
-        for situation, due in some:
+        situations = [(NONE, range(0))]
+        if size.due:
+            situations += [(ALL, range(size.targets)), (TENTH, range(0, size.targets, 10))]
+        for situation, due in situations[: 3 if size.targets >= 10 else 2]:
+            if situation == ALL:  # from now on there is a previous account
+                for scene in (ours, bare):
+                    fleet.age(scene.api, lambda _: True)
+                    scene.run(ALL, size.targets, 0.0)
             for latency in size.latencies:
-                runs = []
-                for _ in range(size.rounds):
-                    fleet.age(api, due.__contains__)
-                    runs.append(scene.run(situation, len(due), latency))
-                rows.append((min(runs, key=_wall), due))
-        for unbound, due in rows:
-            row = scene.with_bound(unbound, due)
-            say(row)
-            yield row
+                row = _compared(ours, bare, situation, due, latency)
+                say(row)
+                yield row
+
+
+def _scene(
+    stack: ExitStack, size: Size, patterns: tuple[Pattern, Pattern], directory: Path, real: bool | None
+) -> Scene:
+    openai = stack.enter_context(server("openai", str(tenants(size.targets))))
+    api = stack.enter_context(cluster(directory, real=real))
+    fleet.make(api, size.targets, f"{openai.url}/v1", openai.key)
+    return Scene(size, api, openai, patterns)
+
+
+def _compared(ours: Scene, bare: Scene, situation: str, due: range, latency: float) -> Row:
+    """The fastest of the runs with the bound by the fastest of the replays."""
+    runs, replays = [], []
+    for _ in range(ours.size.rounds):
+        if due:
+            fleet.age(ours.api, due.__contains__)
+        runs.append(ours.run(situation, len(due), latency))
+        replays.append(bare.replay(due, latency))
+    run = min(runs, key=lambda one: one.wall)
+    replay = min(replays, key=lambda one: one.sending)
+    asked = Counter(run.requests) + Counter(run.openai_requests)
+    other = _difference(asked, replay.requests)
+    assert other <= 5 + _TOLERATED * sum(asked.values()), f"the replay sends other requests: {other}"
+    alone = bare.replay(range(1), latency, 1).in_turn if due else 0.0
+    return replace(run, pipeline=pipeline(len(due), CONCURRENCY, alone), replay=replay.sending, replay_cpu=replay.cpu)

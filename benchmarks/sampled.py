@@ -28,7 +28,7 @@ def main() -> None:
         stack = []
         while frame is not None:
             code = frame.f_code
-            stack.append(f"{code.co_filename}:{code.co_qualname if sys.version_info >= (3, 11) else code.co_name}")
+            stack.append(f"{code.co_filename}:{code.co_qualname}")
             frame = frame.f_back
         seen[tuple(stack)] += 1
 
