@@ -11,7 +11,7 @@ FIRST ?= 1
 REPLAY ?=
 PYTHONS = $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
 
-.PHONY: help venv demo test simulate kill-matrix mutations kill lint types manifests control-plane lock clean
+.PHONY: help venv demo test bench simulate kill-matrix mutations kill lint types manifests control-plane lock clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
@@ -28,6 +28,11 @@ ROUNDS ?= 1
 kill: $(INSTALLED) ## Kill, stop and starve workers on the real API server (ROUNDS=16: 400 kills, 17 minutes)
 	@REQUIRE_CLUSTER=1 PROCESS_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest --capture=no \
 	  --override-ini faulthandler_timeout=0 tests/cluster/test_processes.py $(ARGS)
+
+QUICK ?=
+FULL ?=
+bench: $(INSTALLED) ## Measure speed and memory against their bound, into docs/benchmarks (QUICK=1: a minute or two; FULL=1: an hour)
+	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick,$(if $(FULL),--full) --output docs/benchmarks) $(ARGS)
 
 lint: $(INSTALLED) ## Check style, layers and YAML
 	@$(BIN)/ruff check
