@@ -112,7 +112,7 @@ def apply_defaults(value: Any, schema: Schema) -> None:
             inner = _property(schema, name)
             if inner is None:
                 continue
-            if item is None and not inner.get("nullable") and not inner.get(_PRESERVE):
+            if item is None and not inner.get("nullable") and inner != {_PRESERVE: True}:
                 del value[name]  # only a map's entry can still be one: properties were seen to above
             else:
                 apply_defaults(item, inner)

@@ -7,6 +7,7 @@ what we write raises `Malformed`, naming the field; no function returns or raise
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -185,7 +186,7 @@ def decode_entry(obj: Mapping[str, Any]) -> Entry:
         throttle=_throttle(_mapping(status, "throttle")),
         condition=_condition(status.get("conditions")),
         version=version_of(obj),
-        stored={"spec": spec, "status": status},
+        stored=json.dumps({"spec": spec, "status": status}).encode(),
     )
 
 
@@ -221,6 +222,11 @@ def _throttle(stored: Mapping[str, Any]) -> Throttle | None:
 def version_of(obj: Mapping[str, Any]) -> Version:
     metadata = _mapping(obj, "metadata")
     return Version(_text(metadata, "uid"), _text(metadata, "resourceVersion"))
+
+
+def entry_patch(entry: Entry) -> JSON:
+    """What turns the entry as it was read into what it is now."""
+    return merge_patch(json.loads(entry.stored), entry_object(entry))
 
 
 def merge_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> JSON:
@@ -261,9 +267,8 @@ def _account(name: str, stored: Mapping[str, Any], namespace: str, ledger_namesp
             raise Malformed(f"status.accounts: {field} is not an id")
     return Account(
         name=name,
-        access=ProjectAccess(
-            Project(_text(stored, "host"), _text(stored, "projectId")),
-            AdminKeyRef(Ref(where, _text(admin, "name")), _text(admin, "key")),
+        access=_access(
+            _text(stored, "host"), _text(stored, "projectId"), where, _text(admin, "name"), _text(admin, "key")
         ),
         id=stored.get("id"),
         key_id=stored.get("keyId"),
@@ -271,6 +276,12 @@ def _account(name: str, stored: Mapping[str, Any], namespace: str, ledger_namesp
         key_digest=stored.get("keyDigest"),
         data_key=_text(stored, "dataKey") if "dataKey" in stored else None,
     )
+
+
+@functools.lru_cache(maxsize=1024)
+def _access(host: str, project: str, namespace: str, secret: str, key: str) -> ProjectAccess:
+    """Thousands of accounts have few of them between them, so each is one object."""
+    return ProjectAccess(Project(host, project), AdminKeyRef(Ref(namespace, secret), key))
 
 
 def _cleanup(stored: Mapping[str, Any]) -> CleanupPolicy:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from worker.codec import KEY_ROTATIONS, Malformed, decode_entry, entry_name, entry_object, merge_patch, version_of
+from worker.codec import KEY_ROTATIONS, Malformed, decode_entry, entry_name, entry_object, entry_patch, version_of
 from worker.errors import ConfigurationError, Conflict, NotFound, OutOfReach, RotatorError
 from worker.model import JSON, Entry, Ref, Resource
 from worker.ports import Cluster
@@ -77,17 +77,16 @@ class Ledger:
 
     async def save(self, entry: Entry) -> Entry:
         """Store an entry. Raises Conflict where it has changed since it was read, or was created meanwhile."""
-        wanted = entry_object(entry)
         name = entry_name(entry.target)
         if entry.version is None:
             body = {
                 "apiVersion": KEY_ROTATIONS.api_version,
                 "kind": "KeyRotation",
                 "metadata": {"name": name, "namespace": self.namespace},
-                **wanted,
+                **entry_object(entry),
             }
             return _decoded((await self._cluster.create(KEY_ROTATIONS, self.namespace, body)).body)
-        patch = merge_patch(entry.stored, wanted)
+        patch = entry_patch(entry)
         if not patch:
             return entry
         patch["metadata"] = {"resourceVersion": entry.version.resource_version}
@@ -102,7 +101,7 @@ class Ledger:
             try:
                 return await self.save(change(entry))
             except (Conflict, NotFound):
-                entry = await self.read(entry.target) or replace(entry, version=None, stored={})
+                entry = await self.read(entry.target) or replace(entry, version=None, stored=b"{}")
         return await self.save(change(entry))
 
     async def delete(self, entry: Entry) -> None:

@@ -354,8 +354,8 @@ class Entry:
     """What OpenAI said when it was last asked for this target, if it asked to slow down."""
     condition: Condition | None = None
     version: Version | None = None
-    stored: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
-    """`spec` and `status` as they were read: what a PATCH is made against."""
+    stored: bytes = field(default=b"{}", compare=False, repr=False)
+    """`spec` and `status` as they were read: what a PATCH is made against. As JSON, a third of what the objects take."""
 
     def claimed_until(self, now: datetime) -> datetime | None:
         """The end of the last claim that still runs."""

@@ -267,12 +267,12 @@ MUTATIONS = (
         "what others wrote is forgotten after a conflict",
         "ledger",
         """
--                entry = await self.read(entry.target) or replace(entry, version=None, stored={})
+-                entry = await self.read(entry.target) or replace(entry, version=None, stored=b"{}")
 +                fresh = await self.read(entry.target)
 +                entry = replace(
 +                    entry,
 +                    version=fresh.version if fresh else None,
-+                    stored=fresh.stored if fresh else {},
++                    stored=fresh.stored if fresh else b"{}",
 +                )
 """,
     ),
