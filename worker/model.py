@@ -355,7 +355,7 @@ class Entry:
     condition: Condition | None = None
     version: Version | None = None
     stored: bytes = field(default=b"{}", compare=False, repr=False)
-    """`spec` and `status` as they were read: what a PATCH is made against. As JSON, a third of what the objects take."""
+    """`spec` and `status` as they were read: what a PATCH is made against. JSON takes a third of what objects take."""
 
     def claimed_until(self, now: datetime) -> datetime | None:
         """The end of the last claim that still runs."""
