@@ -113,17 +113,17 @@ def measure(case: str) -> dict[str, float]:
 
 async def read(kubeconfig: str) -> dict[str, float]:
     """Read everything as a run does."""
-    from worker.central_keys import CentralKeys
     from worker.clocks import SystemClock
     from worker.kubernetes_api import KubernetesApi, connect
     from worker.model import Ref
+    from worker.options import Options
     from worker.pods import Pods
     from worker.survey import survey
 
     begun = time.process_time()
     async with await connect(kubeconfig=kubeconfig, context=None, in_cluster=False, connections=10) as client:
         cluster = KubernetesApi(client, random.Random(1))
-        found = await survey(cluster, namespaces=(), allowed_hosts=(), fallback=None, central=CentralKeys())
+        found = await survey(cluster, Options("openai-key-rotator"))
         pods = Pods(cluster, SystemClock(), {"default": frozenset({"openai-credentials"})})
         await pods.consumers(Ref("default", "openai-credentials"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

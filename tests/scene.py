@@ -24,14 +24,15 @@ from sandbox.kubernetes import Kubernetes
 from sandbox.openai import CANARY, KeyStatus, OpenAI
 from sandbox.wire import Request
 from tests.virtual_time import run_virtually
-from worker.adopting import Adopted, Wanted, adopt
+from worker.adopting import Adopted, adopt
 from worker.codec import CURRENT, decode_entry, entry_name
 from worker.concurrency import Stop
 from worker.hosts import named_origin
-from worker.job import Options, World, run
+from worker.job import World, run
 from worker.kubernetes_api import KubernetesApi
 from worker.model import Entry, Outcome, Ref, Retired
 from worker.openai_admin import OpenAIAdminApi
+from worker.options import Options, Wanted
 from worker.reporting import Report
 from worker.revoking import Plan, Revoked, plan, revoke
 

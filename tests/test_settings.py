@@ -7,10 +7,9 @@ from datetime import timedelta
 import pytest
 
 from tests.builders import KEY
-from worker.adopting import Wanted
 from worker.hosts import Origin
-from worker.job import Options
 from worker.model import AdminKeyRef, Ref
+from worker.options import Options, Wanted
 from worker.settings import Settings, UsageError, parse
 
 LISTS = ("namespace", "allow-host")
@@ -305,3 +304,10 @@ def test_the_kubeconfig_is_found_as_kubectl_finds_it() -> None:
     assert read(KUBECONFIG="/k", ROTATOR_KUBECONFIG="/r").kubeconfig == "/r"
     assert read("--kubeconfig", "/o", KUBECONFIG="/k", ROTATOR_KUBECONFIG="/r").kubeconfig == "/o"
     assert read(KUBECONFIG="").kubeconfig is None
+
+
+@pytest.mark.parametrize("command", ["status", "adopt", "revoke a/b"])
+def test_the_variables_of_a_scheduled_run_are_not_in_the_way_of_a_command_by_hand(command: str) -> None:
+    """In a pod of the CronJob both have one environment; what is not this command's is as if it were not there."""
+    run_only = {"ROTATOR_SHARDS": "4", "ROTATOR_SELECTOR": "team=a", "ROTATOR_STRICT": "true", "ROTATOR_MAX_HOLD": "1h"}
+    assert read(*command.split(), **run_only) == read(*command.split())

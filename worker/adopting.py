@@ -27,22 +27,14 @@ from worker.concurrency import Crash, Slots, Stop, for_each
 from worker.discovery import Discovered
 from worker.errors import Conflict, Forbidden, NotFound, RotatorError
 from worker.generator_states import GENERATOR_STATES, GeneratorState, generator_state
-from worker.job import Options, World, opened
+from worker.job import World, opened
 from worker.ledger import Ledger, Unreadable
 from worker.model import Entry, Ref, Target
 from worker.observation import Observer
+from worker.options import Options, Wanted
 from worker.projects import Projects
 from worker.restraint import Restraint
 from worker.survey import list_in, survey
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a human asked `adopt` for. `targets`: these alone, none: all. `accounts`: ids, for the one target."""
-
-    targets: tuple[Ref, ...] = ()
-    accounts: tuple[str, ...] = ()
-    yes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +80,7 @@ class _Gathering:
 
     async def adopt(self) -> Adopted:
         before = await self.ledger.read_all()
-        discovered = await survey(
-            self.world.cluster,
-            namespaces=self.options.namespaces,
-            allowed_hosts=self.options.allowed_hosts,
-            fallback=self.options.fallback_admin_key,
-            central=self.options.central_keys,
-        )
+        discovered = await survey(self.world.cluster, self.options)
         states, notes = await self._states()
         cases = await self._each(self._bare(before, discovered), lambda case: self._evidence(case, states))
         cases = await self._each(cases, self._confirmed)

@@ -17,17 +17,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from worker.announcing import Announcer
-from worker.central_keys import CentralKeys
 from worker.clocks import TOLERATED, corrected
 from worker.concurrency import Slots, Stop, alongside
-from worker.hosts import Origin
 from worker.ledger import Ledger, Unreadable
-from worker.model import AdminKeyRef, Entry, Ref, RunInfo
+from worker.model import Entry, Ref, RunInfo
 from worker.observation import Observer
+from worker.options import Options
 from worker.ports import Clock, Cluster, OpenAIAdmin, Randomness, Watcher
 from worker.projects import Projects
 from worker.reporting import Report
@@ -35,29 +34,9 @@ from worker.restraint import Restraint
 from worker.retiring import Retiring
 from worker.rotation import Rotation
 from worker.serving import SHARE, Serving
-from worker.sharding import Shard
 from worker.survey import survey
 
 _LOOKS_AT_THE_TIME = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a run may be asked; see `settings` for the meaning of each."""
-
-    ledger_namespace: str
-    namespaces: tuple[str, ...] = ()
-    selector: str = ""
-    allowed_hosts: frozenset[Origin] = frozenset()
-    concurrency: int = 50
-    max_wait: timedelta = timedelta(minutes=5)
-    unseen_hold: timedelta = timedelta(hours=24)
-    max_hold: timedelta | None = None
-    fallback_admin_key: AdminKeyRef | None = None
-    central_keys: CentralKeys = field(default_factory=CentralKeys)
-    shard: Shard = field(default_factory=Shard)
-    force: bool = False
-    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +57,7 @@ async def run(options: Options, world: World, stop: Stop, watcher: Watcher) -> R
     info = RunInfo(world.clock.now(), ledger.uid, options.force, options.dry_run)
 
     entries = await ledger.read_all()
-    discovered = await survey(
-        world.cluster,
-        namespaces=options.namespaces,
-        selector=options.selector,
-        allowed_hosts=options.allowed_hosts,
-        fallback=options.fallback_admin_key,
-        central=options.central_keys,
-        shard=options.shard,
-    )
+    discovered = await survey(world.cluster, options)
     watcher.found(len(discovered.targets) + len(discovered.rejected), discovered.unused)
 
     stages = wired(options, world, info, ledger, entries, stop, watcher)

@@ -17,7 +17,7 @@ from worker.concurrency import Stop
 from worker.deletion import Deletion, Sight
 from worker.errors import ConfigurationError, ConsumersUnseen, Refused, RotatorError, Unanswered
 from worker.formats import format_time
-from worker.job import Options, Stages, World, opened, wired
+from worker.job import Stages, World, opened, wired
 from worker.ledger import Ledger
 from worker.model import (
     Consumer,
@@ -33,6 +33,7 @@ from worker.model import (
     Source,
     Target,
 )
+from worker.options import Options
 from worker.planning import CLOCKS_APART, holders
 from worker.pods import Pods
 from worker.retirement import reachable
@@ -186,14 +187,7 @@ class _Revocation:
     async def target_of(self) -> tuple[Target | None, Source | None, str | None]:
         """Who asks for the Secret; where no key can be made for it, why. That it is suspended is no reason not to."""
         ref = self.target
-        options = self.options
-        found = await survey(
-            self.world.cluster,
-            namespaces=options.namespaces,
-            allowed_hosts=options.allowed_hosts,
-            fallback=options.fallback_admin_key,
-            central=options.central_keys,
-        )
+        found = await survey(self.world.cluster, self.options)
         target = next((target for target in found.targets if target.ref == ref), None)
         if target is not None:
             return replace(target, suspended=False), target.source, None

@@ -13,13 +13,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from worker.adopting import Wanted
 from worker.central_keys import CentralKeys, central_keys
 from worker.fields import is_name, is_namespace
 from worker.formats import parse_duration
 from worker.hosts import named_origin
-from worker.job import Options
 from worker.model import ID, AdminKeyRef, Ref
+from worker.options import Options, Wanted
 from worker.proxies import Proxies, proxies
 from worker.sharding import Shard
 
@@ -294,7 +293,9 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], pod_namespace: str | 
         unknown = [argument for argument in unknown if argument.startswith("-")]
     mistakes = [_unknown(argument) for argument in unknown]
     for option in _OPTIONS:
-        values[option.name] = _value(option, getattr(given, option.name.replace("-", "_"), None), environ, mistakes)
+        words_given = getattr(given, option.name.replace("-", "_"), None)
+        ours = given.command in option.commands  # a CronJob's variables are there for a command by hand in its pod, too
+        values[option.name] = _value(option, words_given, environ, mistakes) if ours else option.default
     targets = _all_targets(words, mistakes)
     if given.command == "adopt" and values["account"] and len(targets) != 1:
         mistakes.append("--account: needs exactly one NAMESPACE/SECRET, whose account it is")

@@ -6,40 +6,31 @@ what is missing; one without ExternalSecrets has standalone targets only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from worker.central_keys import CentralKeys
 from worker.discovery import Discovered, discover
 from worker.errors import ConfigurationError, NotFound, OutOfReach, Refused, RotatorError
 from worker.external_secrets import EXTERNAL_SECRETS, raw_external_secret, wanted_secret
 from worker.fields import RawObject
 from worker.generators import GENERATORS, admin_secrets, own_secret, raw_generator
-from worker.hosts import Origin
-from worker.model import JSON, AdminKeyRef, Ref, Resource
+from worker.model import JSON, Ref, Resource
+from worker.options import Options
 from worker.ports import Cluster
-from worker.sharding import WHOLE, Shard
+from worker.sharding import Shard
 
 T = TypeVar("T")
 
 
-async def survey(
-    cluster: Cluster,
-    *,
-    namespaces: tuple[str, ...],
-    selector: str = "",
-    allowed_hosts: Collection[Origin],
-    fallback: AdminKeyRef | None,
-    central: CentralKeys,
-    shard: Shard = WHOLE,
-) -> Discovered:
+async def survey(cluster: Cluster, options: Options) -> Discovered:
     """Every target of the shard in these namespaces (none: all), or of the generators with these labels.
 
-    Of what is others' no more is kept than the names that matter to the shard's targets. `fallback`: an admin key whose
-    Secret is no target either. Raises ConfigurationError for a selector that is none.
+    Of what is others' no more is kept than the names that matter to the shard's targets. Raises ConfigurationError for
+    a selector that is none.
     """
-    part = _Part(shard)
+    namespaces, selector, fallback = options.namespaces, options.selector, options.fallback_admin_key
+    part = _Part(options.shard)
     try:
         resource, external_secrets = await _external_secrets(cluster, namespaces, part.external_secret)
         part.needed = {Ref(raw.ref.namespace, raw.generator) for raw in external_secrets}
@@ -56,11 +47,11 @@ async def survey(
         [raw for raw in generators if raw is not None],
         external_secrets,
         resource=resource,
-        allowed_hosts=allowed_hosts,
+        allowed_hosts=options.allowed_hosts,
         selected=selected,
-        central=central,
+        central=options.central_keys,
         protected=part.protected | ({fallback.secret} if fallback is not None else set()),
-        shard=shard,
+        shard=options.shard,
         used=part.used,
     )
 

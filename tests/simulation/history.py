@@ -29,10 +29,11 @@ from worker.cli import DISCOVERY_OVERTIME
 from worker.concurrency import Stop
 from worker.errors import OutOfReach
 from worker.hosts import named_origin
-from worker.job import Options, World, run
+from worker.job import World, run
 from worker.kubernetes_api import KubernetesApi
 from worker.model import AdminKeyRef, Ref
 from worker.openai_admin import OpenAIAdminApi
+from worker.options import Options
 
 DEADLINE = 900.0
 
