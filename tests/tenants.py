@@ -98,6 +98,21 @@ class Tenants:
             results=Counter(what for namespace, what in outcomes if namespace == TROUBLED),
         )
 
+    def add_project(self, namespace: str, project: str, count: int) -> list[Ref]:
+        """Another generator in a tenant's namespace, with targets of its own."""
+        scene = self.scene
+        scene.openai.add_project("acme", project)
+        reference = {"kind": "OpenAI", "name": project}
+        spec = {"projectId": project, "host": HOST, "openAiAdminKey": {"name": "admin", "key": "api-key"}}
+        kind = {"apiVersion": "generators.external-secrets.io/v1alpha1", "kind": "OpenAI"}
+        scene.apply(kind | {"metadata": {"name": project, "namespace": namespace}, "spec": spec})
+        refs = [Ref(namespace, f"{project}-{i}") for i in range(count)]
+        kind = {"apiVersion": "external-secrets.io/v1", "kind": "ExternalSecret"}
+        wanted = {"refreshInterval": "1h", "dataFrom": [{"sourceRef": {"generatorRef": reference}}]}
+        for ref in refs:
+            scene.apply(kind | {"metadata": {"name": ref.name, "namespace": namespace}, "spec": wanted})
+        return refs
+
     def _add(self, namespace: str, count: int) -> None:
         scene = self.scene
         scene.namespace(namespace)

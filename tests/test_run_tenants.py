@@ -235,3 +235,18 @@ def test_a_failing_project_is_seen_in_the_exit_code(scene: Scene) -> None:
     assert outcome.reason == "OpenAIThrottled"
     assert outcome.next_at is not None
     assert outcome.next_at >= EPOCH + timedelta(hours=3)
+
+
+@pytest.mark.parametrize("trouble", ["its creates hang", "its list hangs"])
+def test_a_project_in_trouble_does_not_hold_up_its_namespaces_other_projects(scene: Scene, trouble: str) -> None:
+    """However few places there are, and however many of its targets are before theirs."""
+    tenants = Tenants(scene, crowd=60, others=0)
+    well = tenants.add_project(TROUBLED, "well", 5)
+    tenants.run(max_wait=timedelta(0))
+    scene.advance(hours=1)
+    openai, _ = TROUBLES[trouble]
+    began = scene.seconds
+    tenants.run(*rules(openai), concurrency=5, max_wait=timedelta(0))
+    assert {scene.outcome(ref).result for ref in well} == {Result.ROTATED}
+    published = [scene.stored_entry(ref).history[-1].at for ref in well]
+    assert max(published) < EPOCH + timedelta(seconds=began + 5)

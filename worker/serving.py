@@ -6,7 +6,8 @@ installation's entry is never written; a dry run writes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -17,7 +18,7 @@ from worker.announcing import Announcer
 from worker.concurrency import Crash, Done, Slots, Stop, for_each
 from worker.errors import Conflict, Deferred, RotatorError
 from worker.ledger import Ledger, Unreadable
-from worker.model import Entry, Outcome, Ref, Rejected, Result, RunInfo, Target
+from worker.model import Entry, Outcome, ProjectAccess, Ref, Rejected, Result, RunInfo, Target
 from worker.observation import Observer
 from worker.planning import Blocked, Decision, Keep, Observation, Rotate, Unable, decide, next_attempt
 from worker.ports import Clock, Watcher
@@ -63,13 +64,15 @@ class Serving:
         return await self._for_each(rejected, one, lambda item: item.subject)
 
     async def serve(self, targets: Collection[Target]) -> list[Outcome]:
-        """Observe, plan and rotate each target; of each tenant's first the one whose last attempt is longest ago."""
+        """Observe, plan and rotate each target. A tenant's projects take turns; of each project that target goes first
+        whose last attempt is longest ago.
+        """
 
         def waited(target: Target) -> datetime:
             entry = self._entry(target.ref)
             return bookkeeping.last_tried(entry) if isinstance(entry, Entry) else self.run.started_at
 
-        return await self._for_each(sorted(targets, key=waited), self._serve, lambda target: target.ref)
+        return await self._for_each(_in_turn(sorted(targets, key=waited)), self._serve, lambda target: target.ref)
 
     async def _for_each(
         self, items: Collection[Item], work: Callable[[Item], Awaitable[Outcome]], subject: Callable[[Item], Ref]
@@ -162,6 +165,17 @@ class Serving:
             return
         for problem in await self.announcer.announce(outcome.source, secret, outcome, created=created):
             self.watcher.not_announced(outcome.target, problem)
+
+
+def _in_turn(targets: Iterable[Target]) -> list[Target]:
+    """The same, but that the projects of a namespace take turns: the first of each, then the second of each, …"""
+    seen: Counter[tuple[str, ProjectAccess]] = Counter()
+    places: list[tuple[int, Target]] = []
+    for target in targets:
+        project = (target.ref.namespace, target.generator.access)
+        places.append((seen[project], target))
+        seen[project] += 1
+    return [target for _, target in sorted(places, key=lambda place: place[0])]
 
 
 def _outcome(target: Target, decision: Decision) -> Outcome:
