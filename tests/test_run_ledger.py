@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -18,9 +18,9 @@ from sandbox.openai_state import KeyStatus
 from sandbox.wire import Request, Response
 from tests.scene import HOST, LEDGER, PROJECT, TARGET, Meanwhile, Scene, checked_scene
 from tests.virtual_time import VirtualTimeLoop, run_virtually
-from worker.codec import CURRENT
+from worker.codec import CURRENT, decode_entry
 from worker.job import run
-from worker.model import Ref, Result
+from worker.model import Entry, Ref, Result
 from worker.reporting import exit_code
 
 scene = pytest.fixture(checked_scene)
@@ -814,3 +814,24 @@ def test_a_dead_key_is_never_in_the_secret(due: Scene) -> None:
 def test_the_host_is_part_of_what_is_recorded(due: Scene) -> None:
     """Accounts are deleted where they were made."""
     assert {p.account.access.project.host for p in due.stored_entry().history} == {HOST}
+
+
+def test_an_entry_that_is_as_it_was_is_decoded_once_a_run(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read again, as ever, before anything is deleted; but thousands of unchanged ones are not kept twice."""
+    scene.apply_documented()
+    scene.run()
+    decoded = []
+
+    def counting(obj: Mapping[str, Any]) -> Entry:
+        decoded.append(obj["metadata"]["resourceVersion"])
+        return decode_entry(obj)
+
+    monkeypatch.setattr("worker.ledger.decode_entry", counting)
+    scene.run()
+    lists = [kind for kind in scene.requests() if kind == "GET keyrotations"]
+    assert len(lists) >= 2
+    assert len(decoded) == 1
+    decoded.clear()
+    scene.advance(hours=1)
+    scene.run()
+    assert len(decoded) == len(set(decoded))

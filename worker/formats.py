@@ -74,4 +74,4 @@ def parse_time(text: object) -> datetime:
 
 def format_time(time: datetime) -> str:
     """RFC 3339 in UTC, whole seconds: the precision of metav1.Time."""
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from worker.codec import KEY_ROTATIONS, Malformed, decode_entry, entry_name, entry_object, entry_patch, version_of
 from worker.errors import ConfigurationError, Conflict, NotFound, OutOfReach, RotatorError
-from worker.model import JSON, Entry, Ref, Resource
+from worker.model import JSON, Answer, Entry, Ref, Resource
 from worker.ports import Cluster
 from worker.sharding import Shard
 
@@ -34,6 +34,8 @@ class Ledger:
     def __init__(self, cluster: Cluster, namespace: str, uid: str, shard: Shard | None = None) -> None:
         self._cluster = cluster
         self._shard = shard or Shard()
+        self._latest: dict[str, Entry] = {}
+        """What was read or written last, by name: an entry that is still the same is not decoded, or kept, twice."""
         self.namespace = namespace
         self.uid = uid
 
@@ -55,7 +57,16 @@ class Ledger:
         """Every entry of the shard. Raises OutOfReach where the ledger cannot be read."""
 
         def keep(obj: JSON) -> tuple[Ref, Entry | Unreadable] | None:
-            return _decode(obj) if self._shard.owns_entry(obj["metadata"]["name"]) else None
+            name = obj["metadata"]["name"]
+            if not self._shard.owns_entry(name):
+                return None
+            known = self._latest.get(name)
+            if known is not None and known.version == version_of(obj):
+                return known.target, known
+            target, entry = _decode(obj)
+            if isinstance(entry, Entry):
+                self._latest[name] = entry
+            return target, entry
 
         try:
             decoded = await self._cluster.list_all(KEY_ROTATIONS, keep, namespace=self.namespace)
@@ -85,12 +96,17 @@ class Ledger:
                 "metadata": {"name": name, "namespace": self.namespace},
                 **entry_object(entry),
             }
-            return _decoded((await self._cluster.create(KEY_ROTATIONS, self.namespace, body)).body)
+            return self._stored(await self._cluster.create(KEY_ROTATIONS, self.namespace, body))
         patch = entry_patch(entry)
         if not patch:
             return entry
         patch["metadata"] = {"resourceVersion": entry.version.resource_version}
-        return _decoded((await self._cluster.patch(KEY_ROTATIONS, Ref(self.namespace, name), patch)).body)
+        return self._stored(await self._cluster.patch(KEY_ROTATIONS, Ref(self.namespace, name), patch))
+
+    def _stored(self, answer: Answer) -> Entry:
+        entry = _decoded(answer.body)
+        self._latest[entry_name(entry.target)] = entry
+        return entry
 
     async def update(self, entry: Entry, change: Callable[[Entry], Entry]) -> Entry:
         """Store what `change` makes of the entry; where it has changed meanwhile, of what it is now.
