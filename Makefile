@@ -34,11 +34,12 @@ FULL ?=
 bench: $(INSTALLED) ## Measure speed and memory against their bound, into docs/benchmarks (QUICK=1: a minute or two; FULL=1: an hour)
 	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick,$(if $(FULL),--full) --output docs/benchmarks) $(ARGS)
 
-lint: $(INSTALLED) ## Check style, layers and YAML
+lint: $(INSTALLED) ## Check style, layers, YAML and the Dockerfile
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/yamllint --strict manifests tests/data
+	@$(BIN)/hadolint Dockerfile
 
 simulate: $(INSTALLED) ## Search for a violation: SEEDS=10000 histories from FIRST=1 on; REPLAY=seed shows one in full
 	@$(BIN)/python -m tests.simulation $(if $(REPLAY),--replay $(REPLAY),--seeds $(SEEDS) --first $(FIRST))
