@@ -13,8 +13,9 @@ import yaml
 from sandbox.faults import Latency, Rule, Rules, too_many_requests
 from tests.builders import KEY
 from tests.scene import HOST, LEDGER, PROJECT, TARGET, Scene, checked_scene
+from worker.adoption import Verdict
 from worker.central_keys import CentralKeys, central_keys
-from worker.codec import CURRENT
+from worker.codec import CURRENT, PREVIOUS
 from worker.hosts import DEFAULT_HOST
 from worker.model import AdminKeyRef, Project, Ref, Result
 from worker.reporting import exit_code
@@ -255,6 +256,42 @@ def test_an_annotation_does_not_turn_the_central_key_to_another_project(scene: S
         assert scene.openai_session is not None
         assert not [exchange for exchange in scene.openai_session.log if "proj_victim" in exchange.path]
     assert [account.id for account in scene.openai.accounts("proj_victim")] == [victim.id]
+
+
+def test_an_account_that_only_a_tenants_annotation_names_is_adopted_by_its_id_alone(scene: Scene) -> None:
+    """It may be anybody's in the project: a bot made by hand, or a neighbour's whose entry is lost."""
+    bot, _ = scene.openai.add_account(PROJECT, "ci-prod-bots")
+    put_central(scene)
+    install(scene, serviceAccountNamePrefix="", serviceAccountNameSize=12)
+    scene.run(central_keys=for_default())
+    path = f"/api/v1/namespaces/default/secrets/{TARGET.name}"
+    previous = json.dumps([{"id": bot.id, "name": bot.name}])
+    scene.merge(path, {"metadata": {"annotations": {PREVIOUS: previous}}})
+    for targets in ((), (TARGET,)):
+        (finding,) = [f for f in scene.adopt(*targets, yes=True, central_keys=for_default()).findings if f.id == bot.id]
+        assert (finding.verdict, finding.reason) == (Verdict.REFUSED, "CentralAdminKey")
+        assert f"--account {bot.id}" in finding.message
+    scene.advance(days=2)
+    scene.run(central_keys=for_default())
+    assert bot.id in {account.id for account in scene.openai.accounts(PROJECT)}
+    scene.adopt(TARGET, yes=True, accounts=(bot.id,), central_keys=for_default())
+    assert bot.name in {publication.account.name for publication in scene.stored_entry().history}
+
+
+def test_a_lost_entry_is_adopted_by_the_id_that_a_human_gives(scene: Scene) -> None:
+    """Also the account whose key is in the Secret."""
+    put_central(scene)
+    install(scene)
+    scene.run(central_keys=for_default())
+    account = scene.named()["id"]
+    scene.delete(f"/apis/openai-key-rotator.io/v1alpha1/namespaces/{LEDGER}/keyrotations/default.{TARGET.name}")
+    assert scene.adopt(yes=True, central_keys=for_default()).refused
+    assert scene.entry() is None
+    assert not scene.adopt(TARGET, yes=True, accounts=(account,), central_keys=for_default()).refused
+    scene.advance(hours=1)
+    scene.run(central_keys=for_default())
+    assert scene.outcome().result is Result.ROTATED
+    assert len(scene.accounts()) == 1
 
 
 def test_namespaces_that_share_a_project_share_its_list(scene: Scene) -> None:

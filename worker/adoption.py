@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -62,6 +62,8 @@ class Claim:
     """It claims that this account's key is in the Secret now."""
     named: NamedAccount | None = None
     problem: tuple[str, str] | None = None
+    by_hand: bool = False
+    """The human has named it too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +125,13 @@ def claims_of(
     target: Target, secret: SecretView | None, states: Iterable[GeneratorState], by_hand: Iterable[str]
 ) -> tuple[Claim, ...]:
     """Everything that names an account for this target."""
+    by_hand = frozenset(by_hand)
     claims = annotated(secret)
     in_secret = any(claim.current for claim in claims)
     claims += _stated(target, states, in_secret=in_secret or secret is None)
     named = {claim.id for claim in claims if claim.problem is None}
-    claims += [Claim(BY_HAND, account) for account in by_hand if account not in named]
-    return tuple(claims)
+    claims += [Claim(BY_HAND, account) for account in sorted(by_hand - named)]
+    return tuple(replace(claim, by_hand=claim.id in by_hand) for claim in claims)
 
 
 def annotated(secret: SecretView | None) -> list[Claim]:
@@ -305,6 +308,9 @@ def _judged(case: Case, claim: Claim, entry: Entry, census: Census) -> Finding:
 
 def _problem(case: Case, claim: Claim, name: str, entry: Entry, census: Census, facts: Facts) -> tuple[str, str] | None:
     """Why an account that exists is not recorded for this target all the same."""
+    if case.target is not None and case.target.central and not claim.by_hand:
+        words = "the admin key is central, and that the account is this target's is said by its own namespace alone"
+        return "CentralAdminKey", f"{words}: if you know it, adopt {case.ref} --account {claim.id}"
     if name in {p.account.name for p in entry.history}:
         return "UnknownAccount", "the ledger records this name with another id"
     carried = [p.account.name for p in entry.history if case.secret is not None and case.secret.carries(p.account)]

@@ -200,6 +200,11 @@ class Target:
     """Values of the annotations that force one rotation each, by what carries them."""
     key_lifetime: timedelta | None = None
 
+    @property
+    def central(self) -> bool:
+        """Is its admin key the operator's, which sees more than this tenant may?"""
+        return self.generator.access.admin_key.secret.namespace != self.ref.namespace
+
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
