@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import yaml
 
-from sandbox.faults import Latency, Rule, Rules, too_many_requests
+from sandbox.faults import Fate, Latency, Rule, Rules, too_many_requests
+from sandbox.wire import Request
 from tests.builders import KEY
 from tests.scene import HOST, LEDGER, PROJECT, TARGET, Scene, checked_scene
 from worker.adoption import Verdict
 from worker.central_keys import CentralKeys, central_keys
 from worker.codec import CURRENT, PREVIOUS
-from worker.hosts import DEFAULT_HOST
+from worker.hosts import DEFAULT_HOST, named_origin
 from worker.model import AdminKeyRef, Project, Ref, Result
 from worker.reporting import exit_code
 from worker.settings import UsageError, parse
@@ -28,7 +29,7 @@ EXTERNAL_SECRET = "/apis/external-secrets.io/v1/namespaces/{}/externalsecrets/op
 
 
 def read(*entries: Any) -> CentralKeys:
-    return central_keys(list(entries), LEDGER)
+    return central_keys(list(entries), LEDGER, {named_origin(HOST)})
 
 
 def for_default(*, host: str = HOST, project: str = PROJECT, namespace: str = "default") -> CentralKeys:
@@ -79,8 +80,15 @@ def test_a_namespace_that_is_named_goes_before_all_of_them() -> None:
         ([{"secret": "a", "projects": {"../p": ["b"]}}], "by their ids"),
         ([{"secret": "a", "projects": {7: ["b"]}}], "by their ids"),
         ([{"secret": "a", "projects": {"p": "*"}}], "must be a list of namespaces"),
-        ([{"secret": "a", "projects": {"p": ["team-*"]}}], "must be a list of namespaces"),
-        ([{"secret": "a", "projects": {"p": [None]}}], "must be a list of namespaces"),
+        ([{"secret": "a", "projects": {"p": []}}], "must be a list of namespaces"),
+        ([{"secret": "a", "projects": {"p": ["team-*"]}}], "number 1 is not the name of a namespace"),
+        ([{"secret": "a", "projects": {"p": ["a", None]}}], "number 2 is not the name of a namespace"),
+        ([{"secret": "a", "projects": {"p": ["a", True]}}], "number 2 is not the name of a namespace"),
+        (
+            [{"secret": "a", "host": "http://api.openai.com/v1", "projects": {"p": ["b"]}}],
+            "not OpenAI's own over https",
+        ),
+        ([{"secret": "a", "host": "https://evil.example", "projects": {"p": ["b"]}}], "not named with --allow-host"),
         (
             [{"secret": "a", "projects": {"p": ["b"]}}, {"secret": "c", "projects": {"p": ["b"]}}],
             "entry 2: project p at https://api.openai.com/v1 has another key for b already",
@@ -114,7 +122,13 @@ def test_the_option_names_a_yaml_file(tmp_path: Path) -> None:
     ("text", "words"),
     [
         (None, "cannot be read (FileNotFoundError)"),
-        (f"a: [{KEY}", "is not YAML"),
+        ("", "is empty"),
+        ("# nothing yet\n", "is empty"),
+        (f"- secret: {KEY}\n  secret: b\n  projects: {{p: [a]}}", "has a key twice in the map, line 1"),
+        ("- secret: b\n  projects:\n    p: [a]\n    p: [b]", "has a key twice in the map, line 3"),
+        ("- secret: b\n  projects: {2026-13-45: [a]}", "is not YAML"),
+        ("[" * 5000, "is not YAML"),
+        (f"a: [{KEY}", "is not YAML, line 1"),
         ("[]: 1", "is not YAML"),
         ("\x00", "is not YAML"),
         ("{}", "must be a list"),
@@ -329,6 +343,47 @@ def test_namespaces_whose_central_key_has_to_pause_keep_no_place(scene: Scene) -
     assert order[0] == "b"
     assert sorted(order) == [*crowd, "b"]
     assert {outcome.result for outcome in scene.watcher.outcomes} == {Result.ROTATED}
+
+
+@pytest.mark.parametrize("retry_after", [5, 30])
+def test_who_makes_the_most_of_a_shared_key_does_not_keep_the_others_from_rotating_and_deleting(
+    scene: Scene, retry_after: int
+) -> None:
+    """60 targets of one namespace are asked for anew in each run, where OpenAI makes 20 accounts a minute; the one of
+    another rotates when it is due, and its superseded accounts go.
+    """
+    made: list[float] = []
+
+    class Bucket:
+        """Faults: so many creates a minute."""
+
+        def fate(self, request: Request) -> Fate:
+            if request.method == "POST":
+                made[:] = [moment for moment in made if moment > scene.moment() - 60]
+                if len(made) >= 20:
+                    return too_many_requests(retry_after)
+                made.append(scene.moment())
+            return Latency(0.05).fate(request)
+
+    put_central(scene)
+    keys = read({"secret": "central", "host": HOST, "projects": {PROJECT: ["*"]}})
+    for name in ("a", "b"):
+        install(scene, name)
+    scene.merge(EXTERNAL_SECRET.format("b"), {"spec": {"refreshInterval": "20m"}})
+    spec = scene.external_secret(Ref("a", TARGET.name))["spec"]
+    kind = {"apiVersion": "external-secrets.io/v1", "kind": "ExternalSecret", "spec": spec}
+    scene.apply(*(kind | {"metadata": {"name": f"creds-{i}", "namespace": "a"}} for i in range(60)))
+    other, rotated, accounts = Ref("b", TARGET.name), 0, 0
+    for number in range(12):
+        annotations = {"openai-key-rotator.io/rotate": str(number)}
+        scene.merge(GENERATOR.format("a"), {"metadata": {"annotations": annotations}})
+        began = scene.seconds
+        scene.run(central_keys=keys, openai_faults=Bucket())
+        rotated += scene.outcome(other).result is Result.ROTATED
+        accounts = max(accounts, len(scene.stored_entry(other).history))
+        scene.advance(seconds=600 - (scene.seconds - began))
+    assert rotated >= 5  # in two hours, of an interval of twenty minutes
+    assert accounts <= 3
 
 
 def test_a_ledger_entry_names_no_admin_secret_of_a_third_namespace(scene: Scene) -> None:

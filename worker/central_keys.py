@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from worker.fields import DATA_KEY, is_name, is_namespace
-from worker.hosts import DEFAULT_HOST, normalise
+from worker.hosts import DEFAULT_HOST, Origin, allowed, normalise
 from worker.model import ID, AdminKeyRef, Project, Ref
 
 ANY = "*"
@@ -34,10 +34,11 @@ class CentralKeys:
         return frozenset(ref.secret for ref in self.granted.values())
 
 
-def central_keys(document: object, ledger_namespace: str) -> CentralKeys:
+def central_keys(document: object, ledger_namespace: str, allowed_hosts: Collection[Origin] = ()) -> CentralKeys:
     """What the file says, once it is parsed. Raises ValueError with all its mistakes.
 
-    A list of `{secret, key: api-key, host: https://api.openai.com/v1, projects: {PROJECT: [NAMESPACE, …]}}`.
+    A list of `{secret, key: api-key, host: https://api.openai.com/v1, projects: {PROJECT: [NAMESPACE, …]}}`. `[]` grants
+    nothing to anybody.
     """
     mistakes: list[str] = []
     granted: dict[tuple[Project, str], AdminKeyRef] = {}
@@ -45,7 +46,7 @@ def central_keys(document: object, ledger_namespace: str) -> CentralKeys:
         raise ValueError("must be a list of {secret, key, host, projects: {PROJECT: [NAMESPACE, …]}}")
     for number, entry in enumerate(document, start=1):
         try:
-            for project, namespace, key in _grants(entry, ledger_namespace):
+            for project, namespace, key in _grants(entry, ledger_namespace, allowed_hosts):
                 if granted.setdefault((project, namespace), key) != key:
                     mistakes.append(f"entry {number}: project {project} has another key for {namespace} already")
         except ValueError as error:
@@ -55,7 +56,9 @@ def central_keys(document: object, ledger_namespace: str) -> CentralKeys:
     return CentralKeys(granted)
 
 
-def _grants(entry: object, ledger_namespace: str) -> Iterator[tuple[Project, str, AdminKeyRef]]:
+def _grants(
+    entry: object, ledger_namespace: str, allowed_hosts: Collection[Origin]
+) -> Iterator[tuple[Project, str, AdminKeyRef]]:
     if not isinstance(entry, Mapping) or not set(entry) <= set(_FIELDS):
         raise ValueError(f"must have the fields {', '.join(_FIELDS)} and no others")
     secret, key = entry.get("secret"), entry.get("key", DEFAULT_KEY)
@@ -64,9 +67,11 @@ def _grants(entry: object, ledger_namespace: str) -> Iterator[tuple[Project, str
     if not isinstance(key, str) or not DATA_KEY.match(key):
         raise ValueError("key must be a key of that Secret")
     try:
-        host, _ = normalise(entry.get("host", DEFAULT_HOST))
+        host, origin = normalise(entry.get("host", DEFAULT_HOST))
     except ValueError as error:
         raise ValueError(f"host {error}") from None
+    if not allowed(origin, allowed_hosts):
+        raise ValueError("host is not OpenAI's own over https, and not named with --allow-host")
     projects = entry.get("projects")
     if not isinstance(projects, Mapping) or not projects:
         raise ValueError("projects must say which namespaces may use the key for which projects")
@@ -79,6 +84,11 @@ def _grants(entry: object, ledger_namespace: str) -> Iterator[tuple[Project, str
 
 
 def _namespaces(project: str, namespaces: Any) -> Collection[str]:
-    if not isinstance(namespaces, list) or not all(n == ANY or is_namespace(n) for n in namespaces):
+    if not isinstance(namespaces, list) or not namespaces:
         raise ValueError(f'projects.{project} must be a list of namespaces, or ["{ANY}"]')
+    for number, namespace in enumerate(namespaces, start=1):
+        if namespace != ANY and not is_namespace(namespace):
+            raise ValueError(
+                f'projects.{project}: number {number} is not the name of a namespace, nor "{ANY}" (in quotes?)'
+            )
     return namespaces

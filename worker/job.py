@@ -123,6 +123,7 @@ def wired(
         max_hold=options.max_hold,
         ledger=ledger,
         projects=projects,
+        restraint=restraint,
         observer=observer,
         announcer=announcer,
         cluster=cluster,

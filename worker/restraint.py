@@ -4,7 +4,7 @@ Guarantees: after a 429 nothing goes out with that admin key before the pause as
 it is answered half as many at once as there were, and one more whenever all of them were answered; who waits keeps no
 place among the concurrent ones, and tenants go in turn; an admin key that is refused again and again or asks for a long
 pause, and a project that does not answer again and again, are left alone for the rest of the run. What earlier runs
-were told is known from the ledger.
+were told is known from the ledger. Deleting has a chance of its own, however serving ended.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ IN_A_ROW = 3
 WITHOUT_RETRY_AFTER = 2
 """The same for a 429 that names no pause: a human may have to act (a spent budget)."""
 SHORT = timedelta(seconds=20)
-"""The longest pause that is waited for within the run."""
+"""The longest pause that is waited for while targets are served,"""
+LONGER = timedelta(minutes=2)
+"""and while accounts are deleted, if `--max-wait` allows it: nobody's new key waits for that."""
 LONGEST = timedelta(days=1)
 """A server that asks for more is asked again after this."""
 BREATH = timedelta(seconds=10)
@@ -59,7 +61,9 @@ class _Gate:
     throttled: bool = False
     """Of a project: its last bad answer was a 429; otherwise there was none."""
     times: int = 0
-    """How many runs, one after the other, ended so."""
+    """How many runs, one after the other, ended so without anything made or deleted."""
+    served: bool = False
+    """Something was made or deleted in this run."""
 
     @property
     def careful(self) -> bool:
@@ -88,6 +92,7 @@ class Restraint:
         self._clock = clock
         self._slots = slots
         self._stop = stop
+        self._patience = SHORT
         self._keys: dict[tuple[str, str], _Gate] = {}
         self._projects: dict[tuple[Project, str, Kind], _Gate] = {}
         for throttle in known:
@@ -116,6 +121,16 @@ class Restraint:
                     yield
                     return
 
+    def once_more(self, patience: timedelta) -> None:
+        """Deleting begins: keys that were left alone are tried again after their pause, if that ends within `patience`.
+
+        Where creates are refused deletes may not be; and if whoever makes the most of a key made it pause in each run,
+        no account of anybody would ever be deleted with it.
+        """
+        self._patience = max(SHORT, patience)
+        for gate in self._keys.values():
+            gate.closed, gate.bad = False, 0
+
     def check(self, access: ProjectAccess, key: Hidden, *, kind: Kind) -> None:
         """Raises Deferred where no such request will be made in this run."""
         by_key, by_project = self._gates(access, key, kind)
@@ -143,6 +158,7 @@ class Restraint:
         except RotatorError:
             _answered(by_key, by_project, sent)
             raise
+        by_key.served = by_key.served or kind != "read"
         _answered(by_key, by_project, sent)
         return value
 
@@ -182,7 +198,7 @@ class Restraint:
         while True:
             now = self._clock.now()
             pause = max(by_key.not_before, by_project.not_before) - now
-            if by_key.closed or by_project.closed or pause > SHORT:
+            if by_key.closed or by_project.closed or pause > self._patience:
                 raise _deferred(access, by_key, by_project, now)
             if pause <= timedelta(0):
                 return
@@ -205,9 +221,9 @@ class Restraint:
         by_project.throttled = True
         pause = max(SHORTEST, timedelta(seconds=min(asked or 0.0, LONGEST.total_seconds())))
         by_project.closed = by_project.closed or by_project.bad >= IN_A_ROW
-        if not by_key.closed and (by_key.bad >= limit or pause > SHORT):
+        if not by_key.closed and (by_key.bad >= limit or pause > self._patience):
             by_key.closed = True
-            by_key.times += 1
+            by_key.times = 1 if by_key.served else by_key.times + 1
         if by_key.closed:
             pause = max(pause, pause_after(by_key.times))
         by_key.not_before = max(by_key.not_before, self._clock.now() + pause)

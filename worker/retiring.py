@@ -26,6 +26,7 @@ from worker.planning import ended_claims, next_release, ripe_at
 from worker.pods import Pods
 from worker.ports import Clock, Cluster, Watcher
 from worker.projects import Projects
+from worker.restraint import LONGER, Restraint
 from worker.retirement import Retirement, leaving, waiting
 
 PATIENCE = 1 / 3
@@ -58,6 +59,7 @@ class Retiring:
     max_hold: timedelta | None
     ledger: Ledger
     projects: Projects
+    restraint: Restraint
     observer: Observer
     announcer: Announcer
     cluster: Cluster
@@ -70,6 +72,7 @@ class Retiring:
         """Retire for every target but those `under_way`, wait once for what may go soon, and retire that."""
         if self.stop.reason is not None:
             return []
+        self.restraint.once_more(min(LONGER, self.max_wait))
         busy = frozenset(under_way)
         asked = _Asked.of(discovered)
         suspended = {target.ref for target in discovered.targets if target.suspended}

@@ -7,7 +7,7 @@ written as in Kubernetes (`90s`, `1h30m`).
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any, Literal, NoReturn
 from worker.central_keys import CentralKeys, central_keys
 from worker.fields import is_name, is_namespace
 from worker.formats import parse_duration
-from worker.hosts import named_origin
+from worker.hosts import Origin, named_origin
 from worker.model import ID, AdminKeyRef, Ref
 from worker.options import Options, Wanted
 from worker.proxies import Proxies, proxies
@@ -114,14 +114,9 @@ def _secret_key(text: str) -> tuple[str, str]:
 
 
 def _yaml(path: str) -> Any:
-    from yaml import YAMLError, safe_load  # needed by few, so imported by those alone
+    from worker.yaml_file import read_yaml  # needed by few, so imported by those alone
 
-    try:
-        return safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"cannot be read ({type(error).__name__})") from None
-    except (YAMLError, UnicodeDecodeError):
-        raise ValueError("is not YAML") from None  # the library's text quotes the file
+    return read_yaml(Path(path))
 
 
 def _account_id(text: str) -> str:
@@ -307,7 +302,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], pod_namespace: str | 
     ]
     ledger_namespace = values["ledger-namespace"] or pod_namespace or DEFAULT_LEDGER_NAMESPACE
     shard = _shard(values["shards"], environ.get("JOB_COMPLETION_INDEX", ""), mistakes)
-    central = _central(values["central-admin-keys"], ledger_namespace, mistakes)
+    central = _central(values["central-admin-keys"], ledger_namespace, values["allow-host"], mistakes)
     if mistakes:
         raise UsageError(mistakes, parser.format_usage() if unknown else "")
     fallback = values["fallback-admin-key"]
@@ -351,11 +346,13 @@ def _shard(count: int, index: str, mistakes: list[str]) -> Shard:
     return Shard(int(index), count)
 
 
-def _central(document: object, ledger_namespace: str, mistakes: list[str]) -> CentralKeys:
+def _central(
+    document: object, ledger_namespace: str, allowed_hosts: Collection[Origin], mistakes: list[str]
+) -> CentralKeys:
     if document is None:
         return CentralKeys()
     try:
-        return central_keys(document, ledger_namespace)
+        return central_keys(document, ledger_namespace, allowed_hosts)
     except ValueError as error:
         mistakes.append(f"--central-admin-keys: {error}")
         return CentralKeys()
