@@ -37,8 +37,8 @@ class CentralKeys:
 def central_keys(document: object, ledger_namespace: str, allowed_hosts: Collection[Origin] = ()) -> CentralKeys:
     """What the file says, once it is parsed. Raises ValueError with all its mistakes.
 
-    A list of `{secret, key: api-key, host: https://api.openai.com/v1, projects: {PROJECT: [NAMESPACE, …]}}`. `[]` grants
-    nothing to anybody.
+    A list of `{secret, key: api-key, host: https://api.openai.com/v1, projects: {PROJECT: [NAMESPACE, …]}}`.
+    `[]` grants nothing to anybody.
     """
     mistakes: list[str] = []
     granted: dict[tuple[Project, str], AdminKeyRef] = {}
