@@ -14,6 +14,7 @@ from worker.model import Result
 from worker.status import as_text
 
 GENERATOR = "/apis/generators.external-secrets.io/v1alpha1/namespaces/default/openais/openai-generator"
+ADMIN_SECRET = "/api/v1/namespaces/default/secrets/openai-admin-secret"
 ADMIN = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "renamed", "namespace": "default"}}
 
 
@@ -87,3 +88,20 @@ def test_a_selector_that_is_none_is_a_mistake_of_usage() -> None:
     """Named by its option, not as a cluster out of reach."""
     with pytest.raises(ConfigurationError, match="--selector"):
         Scene().run(selector="!!=x,,")
+
+
+def test_a_failure_that_lasts_is_told_once() -> None:
+    """OpenAI gives each request another id: the log lines tell it, the ExternalSecret and its Events do not."""
+    scene = Scene()
+    scene.apply_documented()
+    scene.merge(ADMIN_SECRET, {"stringData": {"api-key": "sk-admin-wrong"}})
+    messages = []
+    for _ in range(2):
+        scene.run(max_wait=timedelta(0))
+        messages.append(scene.outcome().message)
+        scene.advance(minutes=5)
+    assert messages[0] != messages[1]
+    assert all("request req_" in message for message in messages)
+    assert not [kind for kind in scene.requests() if kind.startswith("PATCH externalsecret")]
+    assert scene.events() == [("Warning", "UpdateFailed")]
+    assert "req_" not in scene.condition()["message"]

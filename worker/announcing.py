@@ -10,6 +10,7 @@ rotation that it is about has happened.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,6 +26,8 @@ EVENTS = Resource("", "v1", "events")
 COMPONENT = "openai-key-rotator"
 _LONGEST_MESSAGE = 1000
 """The API server refuses Events with more than 1024 characters."""
+_REQUEST = re.compile(r", request [A-Za-z0-9_.-]{1,64}(?=[,)])")
+"""How `worker.openai_admin` tells the id that OpenAI gave to a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ def status_patch(source: Source, secret: Ref | None, outcome: Outcome, now: date
         "type": "Ready",
         "status": "True" if synced else "False",
         "reason": "SecretSynced" if synced else "SecretSyncedError",
-        "message": "secret synced" if synced else outcome.message,
+        "message": "secret synced" if synced else _lasting(outcome.message),
     }
     stored = source.status.get("conditions")
     conditions: list[Any] = stored if isinstance(stored, list) else []
@@ -111,7 +114,7 @@ def outcome_event(source: Source, outcome: Outcome, *, created: bool, now: datet
 
 def _event(source: Source, kind: str, reason: str, message: str, now: datetime) -> JSON:
     """An Event. The same text has the same name."""
-    message = message[:_LONGEST_MESSAGE]
+    message = _lasting(message)[:_LONGEST_MESSAGE]
     digest = hashlib.sha256(f"{source.uid}\n{reason}\n{message}".encode()).hexdigest()[:16]
     return {
         "apiVersion": "v1",
@@ -133,3 +136,8 @@ def _event(source: Source, kind: str, reason: str, message: str, now: datetime) 
         "lastTimestamp": format_time(now),
         "count": 1,
     }
+
+
+def _lasting(message: str) -> str:
+    """Without ids of requests, which the log has: each run's are others, so the same failure would be told again."""
+    return _REQUEST.sub("", message)
