@@ -34,6 +34,8 @@ EXTERNAL_SECRETS = "/apis/external-secrets.io/v1/namespaces/default/externalsecr
 SECRET = "/api/v1/namespaces/default/secrets/openai-credentials"
 ACCOUNTS = f"/v1/organization/projects/{PROJECT}/service_accounts"
 GOOD = Ref("team", TARGET.name)
+SUBJECT = ("asked with key 'api-key' of Secret default/openai-admin-secret", f"about project {PROJECT} at {HOST}")
+"""What a refused admin key's message names."""
 
 
 def put_admin_key(scene: Scene, value: bytes) -> None:
@@ -125,7 +127,7 @@ def test_a_wrong_admin_key(scene: Scene) -> None:
     """401: OpenAI quotes the key in its message, which is therefore not passed on; status and code are."""
     with_neighbour(scene)
     put_admin_key(scene, b"sk-admin-CANARY-but-wrong")
-    assert_failed(scene, "OpenAIUnauthorized", "status 401", "invalid_api_key", "admin key is not valid")
+    assert_failed(scene, "OpenAIUnauthorized", "status 401", "invalid_api_key", "admin key is not valid", *SUBJECT)
     assert "request req_" in scene.outcome().message
 
 
@@ -133,7 +135,7 @@ def test_a_key_of_an_application_is_no_admin_key(scene: Scene) -> None:
     """403."""
     with_neighbour(scene)
     put_admin_key(scene, scene.openai.add_user_key("good-project", "mine")[1].encode())
-    assert_failed(scene, "OpenAIForbidden", "status 403", "permission")
+    assert_failed(scene, "OpenAIForbidden", "status 403", "permission", *SUBJECT)
 
 
 def test_an_admin_key_that_may_only_read(scene: Scene) -> None:
@@ -141,7 +143,7 @@ def test_an_admin_key_that_may_only_read(scene: Scene) -> None:
     with_neighbour(scene)
     key = scene.openai.add_admin_key("acme", scopes=["read"])
     put_admin_key(scene, key.encode())
-    assert_failed(scene, "OpenAIForbidden", "status 403", "create account")
+    assert_failed(scene, "OpenAIForbidden", "status 403", "create account", *SUBJECT)
 
 
 @pytest.mark.parametrize("project", ["unknown-project", "globex-project"])
@@ -151,7 +153,7 @@ def test_an_unknown_project_or_one_of_another_organisation(scene: Scene, project
     scene.openai.add_organization("globex")
     scene.openai.add_project("globex", "globex-project")
     scene.merge(GENERATOR, {"spec": {"projectId": project}})
-    assert_failed(scene, "OpenAINotFound", "status 404", "project")
+    assert_failed(scene, "OpenAINotFound", "status 404", f"asked about project {project} at {HOST}")
 
 
 def test_an_archived_project(scene: Scene) -> None:

@@ -31,7 +31,7 @@ from worker.model import (
     Target,
 )
 from worker.observation import Observer
-from worker.planning import Observation, Rotate, decide, next_attempt
+from worker.planning import Observation, Rotate, about, decide, next_attempt
 from worker.ports import Clock, Cluster, OpenAIAdmin, Randomness
 from worker.projects import Projects
 from worker.restraint import Restraint
@@ -298,24 +298,24 @@ class Rotation:
         self, target: Target, entry: Entry, name: str, known: Account | None, error: RotatorError
     ) -> Outcome:
         """Note a failed attempt. After a definite answer the claim ends at once; otherwise it runs out by itself."""
-        intent = _intent(entry, name)
+        intent, message = _intent(entry, name), about(target.generator.access, error)
         definite = isinstance(error, Refused | Abandoned | NotSent | Deferred)
 
         def noted(entry: Entry) -> Entry:
             now = self.clock.now()
             entry = bookkeeping.told(entry, error)
-            return bookkeeping.failed(entry, intent, known, error.reason, error.message, now, definite=definite)
+            return bookkeeping.failed(entry, intent, known, error.reason, message, now, definite=definite)
 
         try:
             entry = await self.ledger.update(entry, noted)
         except RotatorError as second:
-            message = f"{error.message}; and the ledger could not be written ({second.message})"
+            message += f"; and the ledger could not be written ({second.message})"
             return Outcome(target.ref, Result.FAILED, error.reason, message, source=target.source)
         return self._failure(target, error, entry)
 
     def _failure(self, target: Target, error: RotatorError, entry: Entry) -> Outcome:
         later = entry.failures.next_attempt_at
-        message = error.message + next_attempt(later)
+        message = about(target.generator.access, error) + next_attempt(later)
         return Outcome(target.ref, Result.FAILED, error.reason, message, later, source=target.source)
 
 
