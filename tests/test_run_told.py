@@ -11,6 +11,7 @@ from sandbox.wire import Response
 from tests.scene import Scene
 from worker.errors import ConfigurationError
 from worker.model import Result
+from worker.reporting import UNUSED, exit_code
 from worker.status import as_text
 
 GENERATOR = "/apis/generators.external-secrets.io/v1alpha1/namespaces/default/openais/openai-generator"
@@ -105,3 +106,56 @@ def test_a_failure_that_lasts_is_told_once() -> None:
     assert not [kind for kind in scene.requests() if kind.startswith("PATCH externalsecret")]
     assert scene.events() == [("Warning", "UpdateFailed")]
     assert "req_" not in scene.condition()["message"]
+
+
+def events_at_generators(scene: Scene) -> list[tuple[str, str, str]]:
+    return [
+        (event["type"], event["reason"], event["message"])
+        for event in scene.kubernetes.objects("events", "default")
+        if event["involvedObject"]["kind"] == "OpenAI"
+    ]
+
+
+def test_a_malformed_generator_is_told_where_it_is() -> None:
+    """Who describes the generator need not know which ExternalSecret uses it. It stays one outcome."""
+    scene = Scene()
+    scene.apply_documented(host="https://elsewhere.test/v1")
+    report = scene.run()
+    assert [outcome.reason for outcome in report.outcomes] == ["HostNotAllowed"]
+    ((kind, reason, message),) = events_at_generators(scene)
+    assert (kind, reason) == ("Warning", "UpdateFailed")
+    assert scene.condition()["message"] == f"generator default/openai-generator: {message}"
+    scene.advance(minutes=5)
+    scene.run()
+    assert len(events_at_generators(scene)) == 1
+
+
+def test_a_generator_that_feeds_nothing_is_told_how_it_would() -> None:
+    """Once, and by an Event that is no warning: it may be about to be used."""
+    scene = Scene()
+    scene.apply_documented()
+    scene.delete("/apis/external-secrets.io/v1/namespaces/default/externalsecrets/openai-credentials")
+    for _ in range(2):
+        scene.run()
+        scene.advance(minutes=5)
+    assert events_at_generators(scene) == [("Normal", "FeedsNothing", UNUSED)]
+
+
+def test_a_dry_run_tells_generators_nothing() -> None:
+    """It writes nothing."""
+    scene = Scene()
+    scene.apply_documented(host="https://elsewhere.test/v1")
+    scene.delete("/apis/external-secrets.io/v1/namespaces/default/externalsecrets/openai-credentials")
+    scene.run(dry_run=True)
+    assert scene.events() == []
+
+
+def test_generators_that_cannot_be_told_fail_nothing() -> None:
+    """It is in the log, and the run is well."""
+    scene = Scene()
+    scene.apply_documented()
+    scene.delete("/apis/external-secrets.io/v1/namespaces/default/externalsecrets/openai-credentials")
+    scene.kubernetes.forbid("create", "events")
+    report = scene.run()
+    assert (report.outcomes, exit_code(report, strict=True)) == ((), 0)
+    assert ["not allowed to create events" in problem for problem in scene.watcher.problems] == [True]
