@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from worker import bookkeeping
-from worker.codec import SECRETS, key_patch
+from worker.codec import MANAGED, SECRETS, key_patch
 from worker.errors import Conflict, Deferred, NotFound, NotSent, Refused, RotatorError, Throttled, Unanswered
 from worker.ledger import Ledger
 from worker.model import (
@@ -25,6 +25,7 @@ from worker.model import (
     Intent,
     MintedKey,
     Outcome,
+    Ref,
     Result,
     RunInfo,
     SecretView,
@@ -84,7 +85,7 @@ class Rotation:
 
     async def rotate(self, target: Target, seen: Observation, why: Rotate) -> Outcome:
         """Rotate a target. Raises what writing the intent raised, and Deferred where OpenAI is left alone."""
-        if seen.entry.failures.count:
+        if seen.entry.failures.count or not _labelled(seen.secret):
             refused = await self._rehearse(target, seen)
             if refused is not None:
                 entry = bookkeeping.postponed(seen.entry, refused.reason, refused.message, self.clock.now())
@@ -257,6 +258,10 @@ class Rotation:
                     answer = await self.cluster.patch(SECRETS, target.ref, body, dry_run=dry_run)
         except TimeoutError:
             raise Unanswered("SecretNotWritten", f"writing Secret {target.ref} took over {WRITING:.0f} s") from None
+        except Refused as error:
+            if error.status != 422 or _labelled(secret):
+                raise
+            raise Refused(error.reason, error.message + _label_it(target.ref), status=error.status) from None
         return answer.at or self.clock.now()
 
     async def _is_in_place(self, target: Target, account: Account) -> bool:
@@ -282,7 +287,10 @@ class Rotation:
         return seen.secret
 
     async def _rehearse(self, target: Target, seen: Observation) -> Refused | None:
-        """Try the PATCH without effect, so that a webhook or a quota that refuses it costs no account."""
+        """Try the PATCH without effect, so that a webhook or a quota that refuses it costs no account.
+
+        Before the first attempt too where a Secret that is not ours is to be filled: a policy may keep us from it.
+        """
         blank = MintedKey(
             Account(self._name(target), target.generator.access, "user-rehearsal", "key_rehearsal"), Hidden("-")
         )
@@ -322,3 +330,14 @@ class Rotation:
 def _intent(entry: Entry, name: str) -> Intent:
     """The intent that this run has just written."""
     return next(intent for intent in entry.unpublished if intent.account.name == name)
+
+
+def _labelled(secret: SecretView | None) -> bool:
+    """Does the Secret, if there is one, say that it is ours to write?"""
+    return secret is None or secret.labels.get(MANAGED) == "true"
+
+
+def _label_it(secret: Ref) -> str:
+    """What the policy that asks for the label says itself, in our words, for no text of a server is shown."""
+    command = f"kubectl label secret {secret.name} -n {secret.namespace} {MANAGED}=true"
+    return f"; with the component admission-policy it needs the label once: `{command}`"
