@@ -60,8 +60,10 @@ def assert_failed(scene: Scene, reason: str, *words: str, result: Result = Resul
     assert (stored.ready, stored.reason) == (False, reason)
     condition = scene.condition()
     assert (condition["status"], condition["reason"]) == ("False", "SecretSyncedError")
-    events = [e for e in scene.kubernetes.objects("events", "default") if e["type"] == "Warning"]
-    assert [event["reason"] for event in events] == ["UpdateFailed"]
+    warnings = [e for e in scene.kubernetes.objects("events", "default") if e["type"] == "Warning"]
+    assert {event["reason"] for event in warnings} == {"UpdateFailed"}
+    events = [event for event in warnings if event["involvedObject"]["kind"] == "ExternalSecret"]
+    assert len(events) == 1
     for word in words:
         assert word in outcome.message
         assert word in stored.message
