@@ -203,3 +203,25 @@ def test_what_could_not_be_told_is_returned_and_never_raised(
         ("patch", "externalsecrets.external-secrets.io/status default/creds"),
         ("create", "events default"),
     ]
+
+
+def test_the_id_of_a_request_is_left_to_the_log() -> None:
+    """Each run has another: the condition would be written, and an Event made, although nothing has changed."""
+    one, other = (
+        outcome(Result.FAILED, f"refused (status 401, code invalid_api_key, request {id}); the key is 'a'")
+        for id in ("req_1", "req_2.b-c")
+    )
+    assert len(set(names(one, other))) == 1
+    said = "refused (status 401, code invalid_api_key); the key is 'a'"
+    event = outcome_event(source(), one, created=False, now=NOW)
+    assert event is not None
+    assert event["message"] == said
+    told = source(status={"conditions": [BROKEN | {"message": said}]})
+    assert status_patch(told, SECRET, other, NOW) is None
+
+
+def test_what_speaks_of_a_request_in_other_words_is_told_whole() -> None:
+    """Only the id in brackets goes."""
+    event = outcome_event(source(), outcome(Result.FAILED, "failed, request it again"), created=False, now=NOW)
+    assert event is not None
+    assert event["message"] == "failed, request it again"

@@ -353,7 +353,8 @@ def test_a_generator_of_another_namespace_is_not_used() -> None:
 )
 def test_external_secrets_of_other_kinds_are_not_our_business(spec: JSON) -> None:
     """They are neither served nor rejected, and the generator feeds nothing."""
-    assert external_secret_with(**spec) == Discovered((), (), (Ref("default", "gen"),))
+    discovered = external_secret_with(**spec)
+    assert (discovered.targets, discovered.rejected, discovered.unused) == ((), (), (Ref("default", "gen"),))
 
 
 def test_a_generator_named_in_data_is_refused_rather_than_ignored() -> None:
@@ -524,6 +525,17 @@ def test_a_generator_that_feeds_nothing_is_reported() -> None:
     assert discovered.unused == (Ref("default", "idle"),)
     (rejected,) = discovered.rejected
     assert (rejected.secret, str(rejected.source)) == (None, "OpenAI default/broken")
+    assert discovered.malformed == ()
+
+
+def test_a_malformed_generator_that_is_used_is_named_besides() -> None:
+    """It is the ExternalSecret that is rejected; the generator's own readers are told too."""
+    discovered = found([generator_object(projectId="..")])
+    assert [str(item.source) for item in discovered.rejected] == ["ExternalSecret default/creds"]
+    (malformed,) = discovered.malformed
+    assert str(malformed.source) == "OpenAI default/gen"
+    assert discovered.rejected[0].message == f"generator default/gen: {malformed.message}"
+    assert discovered.unused == ()
 
 
 def test_a_malformed_object_blocks_itself_alone() -> None:

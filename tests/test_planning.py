@@ -30,7 +30,17 @@ from tests.builders import (
 )
 from worker.bookkeeping import intended, published, reconcile
 from worker.codec import MANAGED
-from worker.errors import AdminKeyUnusable, Forbidden, NotSent, Refused, RotatorError, Throttled, Unanswered
+from worker.errors import (
+    AdminKeyUnusable,
+    Deferred,
+    Forbidden,
+    NotFound,
+    NotSent,
+    Refused,
+    RotatorError,
+    Throttled,
+    Unanswered,
+)
 from worker.generators import GENERATORS
 from worker.model import (
     CleanupKind,
@@ -251,6 +261,27 @@ def test_nothing_is_rotated_while_openai_cannot_be_asked(what: Observation, trou
     """Not even where the ledger does not know the account: it is not taken for gone."""
     what = replace(what, trouble=trouble, named_at_openai=None)
     assert says(decided(what=what)) == ("Unable", trouble.reason)
+
+
+@pytest.mark.parametrize(
+    ("error", "subject"),
+    [
+        (Refused("OpenAIUnauthorized", "no"), f"; asked with {ACCESS.admin_key} about project {PROJECT}"),
+        (Forbidden("OpenAIForbidden", "no"), f"; asked with {ACCESS.admin_key} about project {PROJECT}"),
+        (NotFound("OpenAINotFound", "no"), f"; asked about project {PROJECT}"),
+        (Refused("OpenAIRefused", "no"), f"; asked about project {PROJECT}"),
+        (NotSent("OpenAIUnreachable", "no"), f"; the host is {PROJECT.host}"),
+        (Unanswered("OpenAIUnanswered", "no"), f"; the host is {PROJECT.host}"),
+        (Unanswered("ClusterUnanswered", "no"), ""),
+        (Deferred("OpenAIUnanswered", f"silence about {PROJECT}"), ""),
+    ],
+)
+def test_words_of_openai_name_what_they_are_about(error: RotatorError, subject: str) -> None:
+    """The object that somebody has to look at, once; the cluster's errors name theirs already."""
+    decision = decided(what=seen(DUE, trouble=error, named_at_openai=None))
+    assert isinstance(decision, Unable)
+    assert decision.message.startswith(f"{error.message}{subject}")
+    assert decision.message.count(PROJECT.host) == (1 if PROJECT.host in f"{error.message}{subject}" else 0)
 
 
 def test_attempts_back_off() -> None:

@@ -34,6 +34,8 @@ EXTERNAL_SECRETS = "/apis/external-secrets.io/v1/namespaces/default/externalsecr
 SECRET = "/api/v1/namespaces/default/secrets/openai-credentials"
 ACCOUNTS = f"/v1/organization/projects/{PROJECT}/service_accounts"
 GOOD = Ref("team", TARGET.name)
+SUBJECT = ("asked with key 'api-key' of Secret default/openai-admin-secret", f"about project {PROJECT} at {HOST}")
+"""What a refused admin key's message names."""
 
 
 def put_admin_key(scene: Scene, value: bytes) -> None:
@@ -58,8 +60,10 @@ def assert_failed(scene: Scene, reason: str, *words: str, result: Result = Resul
     assert (stored.ready, stored.reason) == (False, reason)
     condition = scene.condition()
     assert (condition["status"], condition["reason"]) == ("False", "SecretSyncedError")
-    events = [e for e in scene.kubernetes.objects("events", "default") if e["type"] == "Warning"]
-    assert [event["reason"] for event in events] == ["UpdateFailed"]
+    warnings = [e for e in scene.kubernetes.objects("events", "default") if e["type"] == "Warning"]
+    assert {event["reason"] for event in warnings} == {"UpdateFailed"}
+    events = [event for event in warnings if event["involvedObject"]["kind"] == "ExternalSecret"]
+    assert len(events) == 1
     for word in words:
         assert word in outcome.message
         assert word in stored.message
@@ -125,16 +129,15 @@ def test_a_wrong_admin_key(scene: Scene) -> None:
     """401: OpenAI quotes the key in its message, which is therefore not passed on; status and code are."""
     with_neighbour(scene)
     put_admin_key(scene, b"sk-admin-CANARY-but-wrong")
-    assert_failed(
-        scene, "OpenAIUnauthorized", "status 401", "invalid_api_key", "request req_", "admin key is not valid"
-    )
+    assert_failed(scene, "OpenAIUnauthorized", "status 401", "invalid_api_key", "admin key is not valid", *SUBJECT)
+    assert "request req_" in scene.outcome().message
 
 
 def test_a_key_of_an_application_is_no_admin_key(scene: Scene) -> None:
     """403."""
     with_neighbour(scene)
     put_admin_key(scene, scene.openai.add_user_key("good-project", "mine")[1].encode())
-    assert_failed(scene, "OpenAIForbidden", "status 403", "permission")
+    assert_failed(scene, "OpenAIForbidden", "status 403", "permission", *SUBJECT)
 
 
 def test_an_admin_key_that_may_only_read(scene: Scene) -> None:
@@ -142,7 +145,7 @@ def test_an_admin_key_that_may_only_read(scene: Scene) -> None:
     with_neighbour(scene)
     key = scene.openai.add_admin_key("acme", scopes=["read"])
     put_admin_key(scene, key.encode())
-    assert_failed(scene, "OpenAIForbidden", "status 403", "create account")
+    assert_failed(scene, "OpenAIForbidden", "status 403", "create account", *SUBJECT)
 
 
 @pytest.mark.parametrize("project", ["unknown-project", "globex-project"])
@@ -152,7 +155,7 @@ def test_an_unknown_project_or_one_of_another_organisation(scene: Scene, project
     scene.openai.add_organization("globex")
     scene.openai.add_project("globex", "globex-project")
     scene.merge(GENERATOR, {"spec": {"projectId": project}})
-    assert_failed(scene, "OpenAINotFound", "status 404", "project")
+    assert_failed(scene, "OpenAINotFound", "status 404", f"asked about project {project} at {HOST}")
 
 
 def test_an_archived_project(scene: Scene) -> None:

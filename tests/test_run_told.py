@@ -7,13 +7,17 @@ from datetime import timedelta
 import pytest
 
 from sandbox.faults import Rule, Rules, answered
+from sandbox.kubernetes_call import Admission, Denial
 from sandbox.wire import Response
 from tests.scene import Scene
+from worker.codec import MANAGED
 from worker.errors import ConfigurationError
-from worker.model import Result
+from worker.model import Ref, Result
+from worker.reporting import UNUSED, exit_code
 from worker.status import as_text
 
 GENERATOR = "/apis/generators.external-secrets.io/v1alpha1/namespaces/default/openais/openai-generator"
+ADMIN_SECRET = "/api/v1/namespaces/default/secrets/openai-admin-secret"
 ADMIN = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "renamed", "namespace": "default"}}
 
 
@@ -87,3 +91,133 @@ def test_a_selector_that_is_none_is_a_mistake_of_usage() -> None:
     """Named by its option, not as a cluster out of reach."""
     with pytest.raises(ConfigurationError, match="--selector"):
         Scene().run(selector="!!=x,,")
+
+
+def test_a_failure_that_lasts_is_told_once() -> None:
+    """OpenAI gives each request another id: the log lines tell it, the ExternalSecret and its Events do not."""
+    scene = Scene()
+    scene.apply_documented()
+    scene.merge(ADMIN_SECRET, {"stringData": {"api-key": "sk-admin-wrong"}})
+    messages = []
+    for _ in range(2):
+        scene.run(max_wait=timedelta(0))
+        messages.append(scene.outcome().message)
+        scene.advance(minutes=5)
+    assert messages[0] != messages[1]
+    assert all("request req_" in message for message in messages)
+    assert not [kind for kind in scene.requests() if kind.startswith("PATCH externalsecret")]
+    assert scene.events() == [("Warning", "UpdateFailed")]
+    assert "req_" not in scene.condition()["message"]
+
+
+def events_at_generators(scene: Scene) -> list[tuple[str, str, str]]:
+    return [
+        (event["type"], event["reason"], event["message"])
+        for event in scene.kubernetes.objects("events", "default")
+        if event["involvedObject"]["kind"] == "OpenAI"
+    ]
+
+
+def test_a_malformed_generator_is_told_where_it_is() -> None:
+    """Who describes the generator need not know which ExternalSecret uses it. It stays one outcome."""
+    scene = Scene()
+    scene.apply_documented(host="https://elsewhere.test/v1")
+    report = scene.run()
+    assert [outcome.reason for outcome in report.outcomes] == ["HostNotAllowed"]
+    ((kind, reason, message),) = events_at_generators(scene)
+    assert (kind, reason) == ("Warning", "UpdateFailed")
+    assert scene.condition()["message"] == f"generator default/openai-generator: {message}"
+    scene.advance(minutes=5)
+    scene.run()
+    assert len(events_at_generators(scene)) == 1
+
+
+def test_a_generator_that_feeds_nothing_is_told_how_it_would() -> None:
+    """Once, and by an Event that is no warning: it may be about to be used."""
+    scene = Scene()
+    scene.apply_documented()
+    scene.delete("/apis/external-secrets.io/v1/namespaces/default/externalsecrets/openai-credentials")
+    for _ in range(2):
+        scene.run()
+        scene.advance(minutes=5)
+    assert events_at_generators(scene) == [("Normal", "FeedsNothing", UNUSED)]
+
+
+def test_a_dry_run_tells_generators_nothing() -> None:
+    """It writes nothing."""
+    scene = Scene()
+    scene.apply_documented(host="https://elsewhere.test/v1")
+    scene.delete("/apis/external-secrets.io/v1/namespaces/default/externalsecrets/openai-credentials")
+    scene.run(dry_run=True)
+    assert scene.events() == []
+
+
+def test_generators_that_cannot_be_told_fail_nothing() -> None:
+    """It is in the log, and the run is well."""
+    scene = Scene()
+    scene.apply_documented()
+    scene.delete("/apis/external-secrets.io/v1/namespaces/default/externalsecrets/openai-credentials")
+    scene.kubernetes.forbid("create", "events")
+    report = scene.run()
+    assert (report.outcomes, exit_code(report, strict=True)) == ((), 0)
+    assert ["not allowed to create events" in problem for problem in scene.watcher.problems] == [True]
+
+
+MINE = Ref("default", "mine")
+
+
+def labelled_only(asked: Admission) -> Denial | None:
+    """The component admission-policy, as far as a Secret that exists is concerned."""
+    if asked.resource != "secrets" or asked.old is None:
+        return None
+    labels = asked.old["metadata"].get("labels") or {}
+    return None if labels.get(MANAGED) == "true" else Denial("CANARY", 422, "Invalid")
+
+
+def merging(**labels: str) -> Scene:
+    """A Secret of the user's that an ExternalSecret wants filled."""
+    scene = Scene()
+    scene.apply_documented()
+    metadata = {"name": "mine", "namespace": "default", "labels": labels}
+    scene.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata})
+    path = "/apis/external-secrets.io/v1/namespaces/default/externalsecrets/openai-credentials"
+    scene.merge(path, {"spec": {"target": {"name": "mine", "creationPolicy": "Merge"}}})
+    return scene
+
+
+def test_a_policy_that_asks_for_the_label_is_met_with_the_command() -> None:
+    """No text of a server is shown, so what the policy says must be said by us; and it costs no account."""
+    scene = merging()
+    lift = scene.kubernetes.admission(labelled_only)
+    scene.run()
+    outcome = scene.outcome(MINE)
+    assert (outcome.result, outcome.reason) == (Result.FAILED, "ClusterRefused")
+    assert "`kubectl label secret mine -n default openai-key-rotator.io/managed=true`" in outcome.message
+    assert scene.openai.mints == 0
+    scene.assert_nothing_shown()
+    lift()  # it is about the worker alone
+    scene.merge("/api/v1/namespaces/default/secrets/mine", {"metadata": {"labels": {MANAGED: "true"}}})
+    scene.kubernetes.admission(labelled_only)
+    scene.advance(minutes=5)
+    scene.run()
+    assert scene.live_key(MINE)
+    assert scene.openai.mints == 1
+
+
+def test_a_labelled_secret_that_is_refused_is_told_of_no_label() -> None:
+    """Something else refuses it."""
+    scene = merging(**{MANAGED: "true"})
+    refused = Denial("CANARY", 422, "Invalid")
+    scene.kubernetes.admission(lambda asked: refused if asked.resource == "secrets" and asked.old is not None else None)
+    scene.run()
+    assert scene.outcome(MINE).reason == "ClusterRefused"
+    assert "label" not in scene.outcome(MINE).message
+
+
+def test_a_secret_of_the_users_is_written_without_effect_first() -> None:
+    """Once: from then on it has the label."""
+    scene = merging()
+    for patches in (2, 1):
+        scene.run(force=True)
+        assert scene.requests().count("PATCH secrets") == patches
+        scene.advance(hours=1)

@@ -159,6 +159,7 @@ def test_what_has_no_secret_is_told_by_one_shard(scene: Scene) -> None:
         (Ref("default", "nameless"), "InvalidSpec"): 1,
     }
     assert unused == {Ref("default", "idle"): 1}
+    assert scene.events().count(("Normal", "FeedsNothing")) == 1
 
 
 def test_an_entry_that_was_edited_is_told_by_one_shard(scene: Scene) -> None:

@@ -10,10 +10,11 @@ rotation that it is about has happened.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from worker.codec import SECRETS
 from worker.errors import Conflict, NotFound, RotatorError
@@ -22,9 +23,13 @@ from worker.model import JSON, Notice, Outcome, Ref, Resource, Result, Source
 from worker.ports import Clock, Cluster
 
 EVENTS = Resource("", "v1", "events")
+EventKind = Literal["Normal", "Warning"]
 COMPONENT = "openai-key-rotator"
+FAILED = "UpdateFailed"
 _LONGEST_MESSAGE = 1000
 """The API server refuses Events with more than 1024 characters."""
+_REQUEST = re.compile(r", request [A-Za-z0-9_.-]{1,64}(?=[,)])")
+"""How `worker.openai_admin` tells the id that OpenAI gave to a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +53,10 @@ class Announcer:
         event = outcome_event(source, outcome, created=created, now=self.clock.now())
         return problems + (await self._tell(source, event) if event is not None else [])
 
-    async def warn(self, source: Source, notices: Collection[Notice]) -> list[str]:
+    async def warn(self, source: Source, notices: Collection[Notice], *, kind: EventKind = "Warning") -> list[str]:
         """An Event for each notice. What could not be told, and why."""
         now = self.clock.now()
-        events = [_event(source, "Warning", notice.reason, notice.message, now) for notice in notices]
+        events = [_event(source, kind, notice.reason, notice.message, now) for notice in notices]
         return [problem for event in events for problem in await self._tell(source, event)]
 
     async def _tell(self, source: Source, event: JSON) -> list[str]:
@@ -78,7 +83,7 @@ def status_patch(source: Source, secret: Ref | None, outcome: Outcome, now: date
         "type": "Ready",
         "status": "True" if synced else "False",
         "reason": "SecretSynced" if synced else "SecretSyncedError",
-        "message": "secret synced" if synced else outcome.message,
+        "message": "secret synced" if synced else _lasting(outcome.message),
     }
     stored = source.status.get("conditions")
     conditions: list[Any] = stored if isinstance(stored, list) else []
@@ -101,17 +106,15 @@ def status_patch(source: Source, secret: Ref | None, outcome: Outcome, now: date
 def outcome_event(source: Source, outcome: Outcome, *, created: bool, now: datetime) -> JSON | None:
     """The Event for an outcome; None where nothing happened."""
     if outcome.result is Result.ROTATED:
-        kind, reason = "Normal", "Created" if created else "Updated"
-    elif outcome.result in (Result.FAILED, Result.BLOCKED):
-        kind, reason = "Warning", "UpdateFailed"
-    else:
-        return None
-    return _event(source, kind, reason, outcome.message, now)
+        return _event(source, "Normal", "Created" if created else "Updated", outcome.message, now)
+    if outcome.result in (Result.FAILED, Result.BLOCKED):
+        return _event(source, "Warning", FAILED, outcome.message, now)
+    return None
 
 
-def _event(source: Source, kind: str, reason: str, message: str, now: datetime) -> JSON:
+def _event(source: Source, kind: EventKind, reason: str, message: str, now: datetime) -> JSON:
     """An Event. The same text has the same name."""
-    message = message[:_LONGEST_MESSAGE]
+    message = _lasting(message)[:_LONGEST_MESSAGE]
     digest = hashlib.sha256(f"{source.uid}\n{reason}\n{message}".encode()).hexdigest()[:16]
     return {
         "apiVersion": "v1",
@@ -133,3 +136,8 @@ def _event(source: Source, kind: str, reason: str, message: str, now: datetime) 
         "lastTimestamp": format_time(now),
         "count": 1,
     }
+
+
+def _lasting(message: str) -> str:
+    """Without ids of requests, which the log has: each run's are others, so the same failure would be told again."""
+    return _REQUEST.sub("", message)

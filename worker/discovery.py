@@ -24,8 +24,14 @@ from worker.sharding import WHOLE, Shard
 class Discovered:
     targets: tuple[Target, ...]
     rejected: tuple[Rejected, ...]
-    unused: tuple[Ref, ...]
+    idle: tuple[Source, ...]
     """Well-formed generators that feed nothing."""
+    malformed: tuple[Rejected, ...] = ()
+    """Generators of whose mistakes the ExternalSecrets that use them are told."""
+
+    @property
+    def unused(self) -> tuple[Ref, ...]:
+        return tuple(source.ref for source in self.idle)
 
 
 def discover(
@@ -82,16 +88,18 @@ def discover(
             targets.append(item)
         else:
             rejected.append(item)
-    unused = []
-    for ref in sorted(set(known) - used):
+    idle: list[Source] = []
+    malformed: list[Rejected] = []
+    for ref in sorted(known):
         if (selected is not None and ref not in selected) or not shard.owns(ref):
             continue
-        generator_or_mistake = checked[ref]
-        if isinstance(generator_or_mistake, Mistake):
-            rejected.append(reject(None, generator_source(known[ref]), generator_or_mistake))
-        else:
-            unused.append(ref)
-    return Discovered(tuple(targets), tuple(rejected), tuple(unused))
+        source, mistake = generator_source(known[ref]), checked[ref]
+        if isinstance(mistake, Mistake):
+            if PREFIX + "secret" not in known[ref].annotations:  # else it was rejected as the source that it is
+                (malformed if ref in used else rejected).append(reject(None, source, mistake))
+        elif ref not in used:
+            idle.append(source)
+    return Discovered(tuple(targets), tuple(rejected), tuple(idle), tuple(malformed))
 
 
 def _subject(item: Target | Rejected) -> Ref:

@@ -67,6 +67,8 @@ async def run(options: Options, world: World, stop: Stop, watcher: Watcher) -> R
         # Whoever is slow now is not waited for: the accounts of all others go meanwhile.
         await asyncio.wait({served}, timeout=stop.remaining * SHARE)
         retired = await (retiring.preview() if options.dry_run else retiring.retire(discovered, serving.under_way))
+    # Last, for however many generators feed nothing, no key waits for them.
+    await serving.remark(discovered.malformed, discovered.idle)
 
     seconds = world.clock.monotonic() - begun
     return Report(

@@ -24,6 +24,7 @@ from worker.model import (
     Entry,
     Intent,
     NamedAccount,
+    ProjectAccess,
     Publication,
     RunInfo,
     SecretView,
@@ -112,14 +113,15 @@ def decide(target: Target, seen: Observation, run: RunInfo, now: datetime) -> De
         return refusal
     if target.suspended:
         return Keep("Suspended", "suspended by annotation: no rotation and no deletion")
+    access = target.generator.access
     if seen.trouble is not None and _lasting(seen.trouble):
-        return Unable(seen.trouble.reason, seen.trouble.message)
+        return Unable(seen.trouble.reason, about(access, seen.trouble))
     wanted = _reason(target, seen, run)
     if wanted is None:
         return Keep("NotDue", _next(entry.next_rotation_at), entry.next_rotation_at)
     if seen.trouble is not None:
         until = seen.trouble.until if isinstance(seen.trouble, Deferred) else None
-        return Unable(seen.trouble.reason, seen.trouble.message + next_attempt(until), until)
+        return Unable(seen.trouble.reason, about(access, seen.trouble) + next_attempt(until), until)
     later = entry.failures.next_attempt_at
     if later is not None and later > now and not run.force and not _requested(target, entry, run):
         condition = entry.condition
@@ -134,6 +136,21 @@ def decide(target: Target, seen: Observation, run: RunInfo, now: datetime) -> De
 def next_attempt(until: datetime | None) -> str:
     """The end of a message about something that was not done."""
     return f"; next attempt {'with the next run' if until is None else 'at ' + format_time(until)}"
+
+
+def about(access: ProjectAccess, error: RotatorError) -> str:
+    """An error's message; one of OpenAI's says which key, project or host it is about, where it does not yet."""
+    project = access.project
+    if error.reason in ("OpenAIUnauthorized", "OpenAIForbidden"):
+        return f"{error.message}; asked with {access.admin_key} about project {project}"
+    if error.reason in ("OpenAINotFound", "OpenAIRefused"):
+        return f"{error.message}; asked about project {project}"
+    if error.reason in _ABOUT_THE_HOST and project.host not in error.message:
+        return f"{error.message}; the host is {project.host}"
+    return error.message
+
+
+_ABOUT_THE_HOST = ("OpenAIUnreachable", "OpenAIUnanswered", "OpenAIUnintelligible", "OpenAIRedirect")
 
 
 def _lasting(trouble: RotatorError) -> bool:

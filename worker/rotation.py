@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from worker import bookkeeping
-from worker.codec import SECRETS, key_patch
+from worker.codec import MANAGED, SECRETS, key_patch
 from worker.errors import Conflict, Deferred, NotFound, NotSent, Refused, RotatorError, Throttled, Unanswered
 from worker.ledger import Ledger
 from worker.model import (
@@ -25,13 +25,14 @@ from worker.model import (
     Intent,
     MintedKey,
     Outcome,
+    Ref,
     Result,
     RunInfo,
     SecretView,
     Target,
 )
 from worker.observation import Observer
-from worker.planning import Observation, Rotate, decide, next_attempt
+from worker.planning import Observation, Rotate, about, decide, next_attempt
 from worker.ports import Clock, Cluster, OpenAIAdmin, Randomness
 from worker.projects import Projects
 from worker.restraint import Restraint
@@ -84,7 +85,7 @@ class Rotation:
 
     async def rotate(self, target: Target, seen: Observation, why: Rotate) -> Outcome:
         """Rotate a target. Raises what writing the intent raised, and Deferred where OpenAI is left alone."""
-        if seen.entry.failures.count:
+        if seen.entry.failures.count or not _labelled(seen.secret):
             refused = await self._rehearse(target, seen)
             if refused is not None:
                 entry = bookkeeping.postponed(seen.entry, refused.reason, refused.message, self.clock.now())
@@ -257,6 +258,10 @@ class Rotation:
                     answer = await self.cluster.patch(SECRETS, target.ref, body, dry_run=dry_run)
         except TimeoutError:
             raise Unanswered("SecretNotWritten", f"writing Secret {target.ref} took over {WRITING:.0f} s") from None
+        except Refused as error:
+            if error.status != 422 or _labelled(secret):
+                raise
+            raise Refused(error.reason, error.message + _label_it(target.ref), status=error.status) from None
         return answer.at or self.clock.now()
 
     async def _is_in_place(self, target: Target, account: Account) -> bool:
@@ -282,7 +287,10 @@ class Rotation:
         return seen.secret
 
     async def _rehearse(self, target: Target, seen: Observation) -> Refused | None:
-        """Try the PATCH without effect, so that a webhook or a quota that refuses it costs no account."""
+        """Try the PATCH without effect, so that a webhook or a quota that refuses it costs no account.
+
+        Before the first attempt too where a Secret that is not ours is to be filled: a policy may keep us from it.
+        """
         blank = MintedKey(
             Account(self._name(target), target.generator.access, "user-rehearsal", "key_rehearsal"), Hidden("-")
         )
@@ -298,27 +306,38 @@ class Rotation:
         self, target: Target, entry: Entry, name: str, known: Account | None, error: RotatorError
     ) -> Outcome:
         """Note a failed attempt. After a definite answer the claim ends at once; otherwise it runs out by itself."""
-        intent = _intent(entry, name)
+        intent, message = _intent(entry, name), about(target.generator.access, error)
         definite = isinstance(error, Refused | Abandoned | NotSent | Deferred)
 
         def noted(entry: Entry) -> Entry:
             now = self.clock.now()
             entry = bookkeeping.told(entry, error)
-            return bookkeeping.failed(entry, intent, known, error.reason, error.message, now, definite=definite)
+            return bookkeeping.failed(entry, intent, known, error.reason, message, now, definite=definite)
 
         try:
             entry = await self.ledger.update(entry, noted)
         except RotatorError as second:
-            message = f"{error.message}; and the ledger could not be written ({second.message})"
+            message += f"; and the ledger could not be written ({second.message})"
             return Outcome(target.ref, Result.FAILED, error.reason, message, source=target.source)
         return self._failure(target, error, entry)
 
     def _failure(self, target: Target, error: RotatorError, entry: Entry) -> Outcome:
         later = entry.failures.next_attempt_at
-        message = error.message + next_attempt(later)
+        message = about(target.generator.access, error) + next_attempt(later)
         return Outcome(target.ref, Result.FAILED, error.reason, message, later, source=target.source)
 
 
 def _intent(entry: Entry, name: str) -> Intent:
     """The intent that this run has just written."""
     return next(intent for intent in entry.unpublished if intent.account.name == name)
+
+
+def _labelled(secret: SecretView | None) -> bool:
+    """Does the Secret, if there is one, say that it is ours to write?"""
+    return secret is None or secret.labels.get(MANAGED) == "true"
+
+
+def _label_it(secret: Ref) -> str:
+    """What the policy that asks for the label says itself, in our words, for no text of a server is shown."""
+    command = f"kubectl label secret {secret.name} -n {secret.namespace} {MANAGED}=true"
+    return f"; with the component admission-policy it needs the label once: `{command}`"

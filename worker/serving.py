@@ -14,15 +14,15 @@ from datetime import datetime
 from typing import TypeVar
 
 from worker import bookkeeping, holding
-from worker.announcing import Announcer
+from worker.announcing import FAILED, Announcer, EventKind
 from worker.concurrency import Crash, Done, Slots, Stop, for_each
 from worker.errors import Conflict, Deferred, RotatorError
 from worker.ledger import Ledger, Unreadable
-from worker.model import Entry, Outcome, ProjectAccess, Ref, Rejected, Result, RunInfo, Target
+from worker.model import Entry, Notice, Outcome, ProjectAccess, Ref, Rejected, Result, RunInfo, Source, Target
 from worker.observation import Observer
 from worker.planning import Blocked, Decision, Keep, Observation, Rotate, Unable, decide, next_attempt
 from worker.ports import Clock, Watcher
-from worker.reporting import WOULD_ROTATE
+from worker.reporting import UNUSED, WOULD_ROTATE
 from worker.rotation import Rotation
 
 SHARE = 2 / 3
@@ -62,6 +62,29 @@ class Serving:
             return outcome
 
         return await self._for_each(rejected, one, lambda item: item.subject)
+
+    async def remark(self, malformed: Collection[Rejected], idle: Collection[Source]) -> None:
+        """Say at generators themselves what is wrong with them or that they feed nothing: none of it is an outcome. In
+        each run, for what has been said already has the same name.
+        """
+        remarks: list[tuple[Source, EventKind, Notice]] = [
+            *((item.source, "Warning", Notice(FAILED, item.message)) for item in malformed),
+            *((source, "Normal", Notice("FeedsNothing", UNUSED)) for source in idle),
+        ]
+
+        async def one(remark: tuple[Source, EventKind, Notice]) -> list[str]:
+            source, kind, notice = remark
+            return await self.announcer.warn(source, [notice], kind=kind)
+
+        for done in await for_each(
+            [] if self.run.dry_run else remarks,
+            one,
+            slots=self.slots,
+            stop=self.stop,
+            tenant=lambda remark: remark[0].ref.namespace,
+        ):
+            for problem in [done.value.message] if isinstance(done.value, Crash) else done.value:
+                self.watcher.not_announced(done.item[0].ref, problem)
 
     async def serve(self, targets: Collection[Target]) -> list[Outcome]:
         """Observe, plan and rotate each target. A tenant's projects take turns; of each project that target goes first
