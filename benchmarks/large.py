@@ -12,21 +12,17 @@ import asyncio
 import json
 import random
 import resource
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
+from benchmarks import reading
 from benchmarks.pods import pod
-from sandbox.server import write_kubeconfig
 
-ROOT = Path(__file__).parent.parent
 LARGE = 1_400_000
 """Bytes that etcd takes in one object, but for the rest of it."""
 REFERENCE = {"kind": "OpenAI", "name": "gen"}
@@ -89,26 +85,8 @@ def main() -> None:
     else:
         print(f"{'objects':>8}  {'each':16}  {'peak':>8}  {'CPU':>7}")
         for name in sys.argv[1:] or CASES:
-            took = measure(name)
+            took = reading.measure("benchmarks.large", name)
             print(f"{CASES[name][0]:>8}  {name:16}  {took['peak']:>5.0f} MB  {took['cpu']:>5.1f} s")
-
-
-def measure(case: str) -> dict[str, float]:
-    """Peak (MB) and CPU (s) of one reader of its own."""
-    with tempfile.TemporaryDirectory() as directory:
-        program = [sys.executable, "-m", "benchmarks.large"]
-        server = subprocess.Popen([*program, "--serve", case], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        try:
-            assert server.stdout is not None
-            kubeconfig = write_kubeconfig(Path(directory) / "kubeconfig", server.stdout.readline().strip())
-            done = subprocess.run(
-                [*program, "--read", str(kubeconfig)], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
-            )
-        finally:
-            server.kill()
-            server.communicate()
-    measured: dict[str, float] = json.loads(done.stdout)
-    return measured
 
 
 async def read(kubeconfig: str) -> dict[str, float]:
@@ -148,17 +126,7 @@ def serve(count: int, made: Callable[[], dict[str, dict[str, Any]]]) -> None:
             await response.write(b"]}")
         return response
 
-    async def run() -> None:
-        app = web.Application()
-        app.router.add_get("/{path:.*}", answer)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        print(f"http://127.0.0.1:{runner.addresses[0][1]}", flush=True)
-        await asyncio.Event().wait()
-
-    asyncio.run(run())
+    reading.serve(answer)
 
 
 if __name__ == "__main__":

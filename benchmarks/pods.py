@@ -12,18 +12,14 @@ import asyncio
 import json
 import random
 import resource
-import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
-from sandbox.server import write_kubeconfig
+from benchmarks import reading
 
-ROOT = Path(__file__).parent.parent
 PODS = 20_000
 SIZE = 10_000
 """Bytes of one pod as the API server sends it; with managedFields that is an ordinary one."""
@@ -39,32 +35,14 @@ def main() -> None:
     else:
         count = int(arguments[0]) if arguments else PODS
         print(f"{'pods':>8}  {'that take the key':18}  {'peak':>8}  {'over 1 pod':>10}  {'CPU':>7}  {'per pod':>8}")
-        base = measure(1, "none")
+        base = reading.measure("benchmarks.pods", "1", "none")
         for which in ("none", "all"):
-            took = measure(count, which)
+            took = reading.measure("benchmarks.pods", str(count), which)
             growth, each = took["peak"] - base["peak"], 1000 * (took["cpu"] - base["cpu"]) / count
             print(
                 f"{count:>8}  {which:18}  {took['peak']:>5.0f} MB  {growth:>7.0f} MB  {took['cpu']:>5.1f} s"
                 f"  {each:>5.2f} ms   {took['found']} consumers"
             )
-
-
-def measure(count: int, which: str) -> dict[str, float]:
-    """Peak (MB), CPU (s) and what was found, of one reader of its own."""
-    with tempfile.TemporaryDirectory() as directory:
-        program = [sys.executable, "-m", "benchmarks.pods"]
-        server = subprocess.Popen([*program, "--serve", str(count), which], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        try:
-            assert server.stdout is not None
-            kubeconfig = write_kubeconfig(Path(directory) / "kubeconfig", server.stdout.readline().strip())
-            done = subprocess.run(
-                [*program, "--read", kubeconfig], cwd=ROOT, capture_output=True, text=True, check=True
-            )
-        finally:
-            server.kill()
-            server.communicate()
-    measured: dict[str, float] = json.loads(done.stdout)
-    return measured
 
 
 async def read(kubeconfig: str) -> dict[str, float]:
@@ -97,17 +75,7 @@ def serve(count: int, takes_key: bool) -> None:
         body = f'{{"kind":"PodList","apiVersion":"v1","metadata":{json.dumps(metadata)},"items":[{items}]}}'
         return web.Response(text=body, content_type="application/json")
 
-    async def run() -> None:
-        app = web.Application()
-        app.router.add_get("/api/v1/namespaces/default/pods", answer)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        print(f"http://127.0.0.1:{runner.addresses[0][1]}", flush=True)
-        await asyncio.Event().wait()
-
-    asyncio.run(run())
+    reading.serve(answer)
 
 
 def pod(takes_key: bool) -> dict[str, Any]:

@@ -244,7 +244,7 @@ def merge_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> JSON:
 
 def _account_object(account: Account, target: Ref) -> JSON:
     access, admin = account.access, account.access.admin_key
-    central = admin.secret.namespace != target.namespace
+    central = admin.is_central(target.namespace)
     return _present(
         id=account.id,
         keyId=account.key_id,

@@ -37,7 +37,7 @@ from worker.errors import (
 )
 from worker.model import JSON, Answer, Ref, Resource, Version
 from worker.ports import Randomness
-from worker.proxies import Proxies
+from worker.proxies import DIRECT, Proxies
 from worker.retrying import retry_after, retrying
 
 T = TypeVar("T")
@@ -65,7 +65,7 @@ async def connect(
     context: str | None,
     in_cluster: bool,
     connections: int,
-    proxies: Proxies | None = None,
+    proxies: Proxies = DIRECT,
 ) -> ApiClient:
     """A client as kubectl would make it: the named kubeconfig, else the pod's service account, else the usual file.
 
@@ -79,7 +79,7 @@ async def connect(
             await config.load_kube_config(kubeconfig, context, configuration, persist_config=False)  # type: ignore[no-untyped-call]
         configuration.connection_pool_maxsize = connections
         configuration.client_session_kwargs = {"middlewares": (_refuse_redirects,), "trust_env": False}
-        configuration.proxy = configuration.proxy or (proxies or Proxies()).for_url(configuration.host)
+        configuration.proxy = configuration.proxy or proxies.for_url(configuration.host)
         return ApiClient(configuration)
     except (config.ConfigException, YAMLError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         # The library's text may quote the file, which holds credentials: the kind of error has to do.

@@ -14,7 +14,7 @@ from worker.codec import KEY_ROTATIONS, Malformed, decode_entry, entry_name, ent
 from worker.errors import ConfigurationError, Conflict, NotFound, OutOfReach, RotatorError
 from worker.model import JSON, Answer, Entry, Ref, Resource
 from worker.ports import Cluster
-from worker.sharding import Shard
+from worker.sharding import WHOLE, Shard
 
 NAMESPACES = Resource("", "v1", "namespaces")
 _ATTEMPTS = 5
@@ -31,16 +31,16 @@ class Unreadable:
 class Ledger:
     """`uid` is that of the ledger's namespace: it tells this ledger from a copy. `shard`: whose entries are read."""
 
-    def __init__(self, cluster: Cluster, namespace: str, uid: str, shard: Shard | None = None) -> None:
+    def __init__(self, cluster: Cluster, namespace: str, uid: str, shard: Shard = WHOLE) -> None:
         self._cluster = cluster
-        self._shard = shard or Shard()
+        self._shard = shard
         self._latest: dict[str, Entry] = {}
         """What was listed last, by name: an entry that is still the same is not decoded, or kept, twice."""
         self.namespace = namespace
         self.uid = uid
 
     @classmethod
-    async def open(cls, cluster: Cluster, namespace: str, shard: Shard | None = None) -> tuple[Ledger, datetime | None]:
+    async def open(cls, cluster: Cluster, namespace: str, shard: Shard = WHOLE) -> tuple[Ledger, datetime | None]:
         """The ledger of a namespace, and the API server's time. Raises OutOfReach where it cannot be used."""
         try:
             answer = await cluster.read(NAMESPACES, Ref("", namespace))

@@ -110,6 +110,10 @@ class AdminKeyRef:
     secret: Ref
     key: str
 
+    def is_central(self, namespace: str) -> bool:
+        """For targets of that namespace: is it the operator's, which sees more than this tenant may?"""
+        return self.secret.namespace != namespace
+
     def __str__(self) -> str:
         return f"key {self.key!r} of Secret {self.secret}"
 
@@ -202,8 +206,7 @@ class Target:
 
     @property
     def central(self) -> bool:
-        """Is its admin key the operator's, which sees more than this tenant may?"""
-        return self.generator.access.admin_key.secret.namespace != self.ref.namespace
+        return self.generator.access.admin_key.is_central(self.ref.namespace)
 
 
 @dataclass(frozen=True, slots=True)

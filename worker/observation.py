@@ -73,7 +73,7 @@ class Observer:
             return await self.projects.account_name(access, named.id), True
         if project is None or project.host != access.project.host:
             return None, False
-        if known is None and access.admin_key.secret.namespace != secret.ref.namespace:
+        if known is None and access.admin_key.is_central(secret.ref.namespace):
             return None, False
         try:
             elsewhere = known.access if known is not None else ProjectAccess(project, access.admin_key)

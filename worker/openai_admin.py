@@ -30,7 +30,7 @@ from worker.errors import (
 from worker.formats import format_duration
 from worker.model import ID, JSON, PREFIX, AccountKey, Hidden, NewAccount, Project
 from worker.ports import Randomness
-from worker.proxies import Proxies
+from worker.proxies import DIRECT, Proxies
 from worker.retrying import retry_after, retrying
 
 TIMEOUT = 30.0
@@ -55,10 +55,10 @@ _CREATE = "create account"
 class OpenAIAdminApi:
     """`session` is an aiohttp.ClientSession, or what stands in for it."""
 
-    def __init__(self, session: aiohttp.ClientSession, random: Randomness, proxies: Proxies | None = None) -> None:
+    def __init__(self, session: aiohttp.ClientSession, random: Randomness, proxies: Proxies = DIRECT) -> None:
         self._session = session
         self._random = random
-        self._proxies = proxies or Proxies()
+        self._proxies = proxies
 
     async def list_accounts(self, project: Project, admin_key: Hidden) -> dict[str, str]:
         accounts: dict[str, str] = {}

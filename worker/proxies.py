@@ -41,6 +41,10 @@ def _covers(part: str, host: str) -> bool:
         return bool(name) and (host == name or host.endswith("." + name))
 
 
+DIRECT = Proxies()
+"""No proxy for anything."""
+
+
 def proxies(environ: Mapping[str, str]) -> Proxies:
     """As curl reads them: the spelling in small letters goes first. `HTTP_PROXY` in a CGI script is not our case."""
     found: dict[str, str] = {}

@@ -11,12 +11,14 @@ from typing import Any
 
 from yaml import MappingNode, MarkedYAMLError, SafeLoader, YAMLError, load
 
+_TWICE = "has a key twice in the map"
+
 
 class _Loader(SafeLoader):
     def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[Any, Any]:
         names = [key.value for key, _ in node.value if isinstance(key.value, str)]
         if len(names) != len(set(names)):
-            raise MarkedYAMLError(problem="has a key twice in the map", problem_mark=node.start_mark)
+            raise MarkedYAMLError(problem=_TWICE, problem_mark=node.start_mark)
         return super().construct_mapping(node, deep)
 
 
@@ -27,7 +29,7 @@ def read_yaml(path: Path) -> Any:
     except OSError as error:
         raise ValueError(f"cannot be read ({type(error).__name__})") from None
     except MarkedYAMLError as error:
-        ours = error.problem if error.problem == "has a key twice in the map" else "is not YAML"
+        ours = _TWICE if error.problem == _TWICE else "is not YAML"
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark is not None else ""
         raise ValueError(f"{ours}{line}") from None
     except (YAMLError, ValueError, RecursionError):  # a date that is none, say
