@@ -1,5 +1,5 @@
 # Two stages: dependencies by lock file with hashes, then a bare runtime without build tools, tests or sandbox.
-# tests/test_image.py runs these commands in a clean directory; what it cannot read, it refuses.
+# tests/manifests/test_image.py runs these commands in a clean directory; what it cannot read, it refuses.
 
 # The tag follows patch releases. A build that has to be the same again names the digest too:
 # --build-arg PYTHON=3.13-slim@sha256:…

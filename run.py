@@ -1,3 +1,5 @@
+"""TODO docstring."""
+
 from worker.cli import main
 
 raise SystemExit(main())

@@ -15,9 +15,9 @@ from typing import Protocol
 
 from benchmarks.servers import Server, server
 from benchmarks.targets import LEDGER
-from sandbox.server import write_kubeconfig
-from tests.cluster.control_plane import Endpoint, control_plane, find_binaries
-from tests.cluster.endpoint import call
+from sandbox.http_server import write_kubeconfig
+from tests.cluster.control_plane import control_plane, find_binaries
+from tests.cluster.endpoint import Endpoint, call
 from tests.cluster.rig import install_crds
 
 OURS = ("secrets", "keyrotations", "externalsecrets", "openais", "events", "pods", "namespaces")

@@ -17,7 +17,7 @@ import aiohttp
 
 from benchmarks.clusters import Cluster
 from benchmarks.targets import LEDGER, NAME, NAMESPACE, PROJECT, at_most, places
-from worker.formats import format_time, parse_time
+from worker.model.times import format_time, parse_time
 
 INTERVAL = "1h"
 GRACE = "1h"

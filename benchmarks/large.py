@@ -91,12 +91,12 @@ def main() -> None:
 
 async def read(kubeconfig: str) -> dict[str, float]:
     """Read everything as a run does."""
-    from worker.clocks import SystemClock
-    from worker.kubernetes_api import KubernetesApi, connect
-    from worker.model import Ref
-    from worker.options import Options
-    from worker.pods import Pods
-    from worker.survey import survey
+    from worker.discover.listing import survey
+    from worker.kubernetes.client import KubernetesApi, connect
+    from worker.model.values import Ref
+    from worker.observe.consumers import Pods
+    from worker.runtime.clocks import SystemClock
+    from worker.settings.options import Options
 
     begun = time.process_time()
     async with await connect(kubeconfig=kubeconfig, context=None, in_cluster=False, connections=10) as client:

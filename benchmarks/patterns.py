@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from benchmarks.targets import NAME, NAMESPACE, PROJECT
-from sandbox.wire import Exchange
+from sandbox.transport.wire import Exchange
 
 TENANT_HERE, TARGET_HERE, PROJECT_HERE = NAMESPACE.format(0), NAME.format(0), PROJECT.format(0)
 """The names of the recorded target; every other's have the same length."""

@@ -47,10 +47,10 @@ def main() -> None:
 
 async def read(kubeconfig: str) -> dict[str, float]:
     """Read all pods as a run does."""
-    from worker.clocks import SystemClock
-    from worker.kubernetes_api import KubernetesApi, connect
-    from worker.model import Ref
-    from worker.pods import Pods
+    from worker.kubernetes.client import KubernetesApi, connect
+    from worker.model.values import Ref
+    from worker.observe.consumers import Pods
+    from worker.runtime.clocks import SystemClock
 
     begun = time.process_time()
     async with await connect(kubeconfig=kubeconfig, context=None, in_cluster=False, connections=10) as client:

@@ -28,6 +28,8 @@ from benchmarks.targets import tenants
 LATENCY = 0.05
 Stack = tuple[str, ...]
 
+CODECS = ("/worker/ledger/codec.py", "/worker/kubernetes/secret.py", "/worker/kubernetes/reading.py")
+
 SHARES: tuple[tuple[str, Callable[[Stack], bool]], ...] = (
     ("starting: imports", lambda stack: any("importlib" in frame for frame in stack)),
     (
@@ -40,11 +42,14 @@ SHARES: tuple[tuple[str, Callable[[Stack], bool]], ...] = (
     ),
     ("waiting in select (and what other threads do meanwhile)", lambda stack: "selectors.py" in stack[0]),
     ("TLS", lambda stack: any("sslproto.py" in frame or "/ssl.py" in frame for frame in stack)),
-    ("log lines", lambda stack: any("/worker/logs.py" in frame for frame in stack)),
+    ("log lines", lambda stack: any("/worker/report/log_lines.py" in frame for frame in stack)),
     ("JSON", lambda stack: any("/json/" in frame for frame in stack)),
-    ("codec of the ledger, Secrets and annotations", lambda stack: any("/worker/codec.py" in frame for frame in stack)),
+    (
+        "codec of the ledger, Secrets and annotations",
+        lambda stack: any(part in frame for frame in stack for part in CODECS),
+    ),
     ("kubernetes: building a request", lambda stack: any("param_serialize" in frame for frame in stack)),
-    ("kubernetes: the rest", lambda stack: "/kubernetes/" in stack[0]),
+    ("kubernetes: the rest", lambda stack: "/site-packages/kubernetes/" in stack[0]),
     ("aiohttp and yarl", lambda stack: any("/aiohttp/" in frame or "/yarl/" in frame for frame in stack[:4])),
     ("worker, and what it calls", lambda stack: any("/worker/" in frame for frame in stack[:4])),
     ("asyncio", lambda stack: "/asyncio/" in stack[0]),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from sandbox.server import write_kubeconfig
+from sandbox.http_server import write_kubeconfig
 
 ROOT = Path(__file__).parent.parent
 

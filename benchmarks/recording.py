@@ -17,8 +17,8 @@ from benchmarks.clusters import Cluster, cluster
 from benchmarks.patterns import Pattern, Step, pattern
 from benchmarks.processes import environment, measure
 from benchmarks.servers import Server, server
-from sandbox.server import serving, write_kubeconfig
-from sandbox.wire import Request, Response
+from sandbox.http_server import serving, write_kubeconfig
+from sandbox.transport.wire import Request, Response
 
 _SENT_ON = ("Authorization", "Content-Type", "Accept")
 _SENT_BACK = ("Content-Type", "Date")

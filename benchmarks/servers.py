@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.targets import LEDGER, PROJECT
-from sandbox.cluster import create_namespace, install_crds
-from sandbox.faults import Fate, delivered
-from sandbox.kubernetes import Kubernetes
-from sandbox.openai import OpenAI
-from sandbox.server import serving
-from sandbox.wire import Exchange, Request
+from sandbox.http_server import serving
+from sandbox.kubernetes.server import Kubernetes
+from sandbox.kubernetes.setup import create_namespace, install_crds
+from sandbox.openai.server import OpenAI
+from sandbox.transport.faults import Fate, delivered
+from sandbox.transport.wire import Exchange, Request
 
 ROOT = Path(__file__).parent.parent
 ORGANIZATION = "bench"

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.figures import table
-from sandbox.server import write_kubeconfig
+from sandbox.http_server import write_kubeconfig
 
 ROOT = Path(__file__).parent.parent
 IMPORTS = "import kubernetes.aio.config, aiohttp, structlog"

@@ -1,1 +1,1 @@
-"""An embedded OpenAI Admin API and an embedded Kubernetes API, for the demo, tests, simulation and benchmarks."""
+"""Both APIs as deterministic state machines in one process, for demo, tests and benchmarks. Never in production."""

@@ -14,11 +14,11 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sandbox.cluster import apply, create_namespace, install_crds
-from sandbox.faults import Faults, Latency, NoFaults, Rules, parse_rule
-from sandbox.kubernetes import Kubernetes
-from sandbox.openai import OpenAI
-from sandbox.server import serving, write_kubeconfig
+from sandbox.http_server import serving, write_kubeconfig
+from sandbox.kubernetes.server import Kubernetes
+from sandbox.kubernetes.setup import apply, create_namespace, install_crds
+from sandbox.openai.server import OpenAI
+from sandbox.transport.faults import Faults, Latency, NoFaults, Rules, parse_rule
 
 
 def main() -> None:

@@ -17,12 +17,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sandbox.cluster import apply, create_namespace, install_crds, send
-from sandbox.faults import Rule, Rules, response_lost
-from sandbox.kubernetes import Kubernetes
-from sandbox.openai import OpenAI
-from sandbox.openai_state import KeyStatus
-from sandbox.server import SandboxServer
+from sandbox.http_server import SandboxServer
+from sandbox.kubernetes.server import Kubernetes
+from sandbox.kubernetes.setup import apply, create_namespace, install_crds, send
+from sandbox.openai.server import OpenAI
+from sandbox.openai.state import KeyStatus
+from sandbox.transport.faults import Rule, Rules, response_lost
 from worker.cli import main as worker
 
 PROJECT = "my-openai-project-id"

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, settings
 from tests.cluster.control_plane import control_plane, find_binaries
 from tests.cluster.endpoint import Endpoint
 
-pytest_plugins = ["tests.canary"]
+pytest_plugins = ["tests.support.canary"]
 
 REQUIRED = os.environ.get("REQUIRE_CLUSTER") == "1"
 HOW = "`make control-plane` builds it (needs Go, takes minutes the first time)"

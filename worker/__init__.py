@@ -1,1 +1,1 @@
-"""The OpenAI key rotator: the product, and nothing that only tests or demos need."""
+"""The rotator: one run from discover to report, the two systems that it talks to, and the ledger between runs."""

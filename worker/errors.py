@@ -23,7 +23,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from worker.model import Throttle
+from worker.model.entries import Throttle
+from worker.model.targets import ProjectAccess
 
 
 class RotatorError(Exception):
@@ -106,3 +107,18 @@ class NotSent(Unanswered):
 
 class Unintelligible(Unanswered):
     """An answer of success whose content is not what was asked for."""
+
+
+def about(access: ProjectAccess, error: RotatorError) -> str:
+    """An error's message; one of OpenAI's says which key, project or host it is about, where it does not yet."""
+    project = access.project
+    if error.reason in ("OpenAIUnauthorized", "OpenAIForbidden"):
+        return f"{error.message}; asked with {access.admin_key} about project {project}"
+    if error.reason in ("OpenAINotFound", "OpenAIRefused"):
+        return f"{error.message}; asked about project {project}"
+    if error.reason in _ABOUT_THE_HOST and project.host not in error.message:
+        return f"{error.message}; the host is {project.host}"
+    return error.message
+
+
+_ABOUT_THE_HOST = ("OpenAIUnreachable", "OpenAIUnanswered", "OpenAIUnintelligible", "OpenAIRedirect")

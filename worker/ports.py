@@ -9,7 +9,11 @@ from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
 
-from worker.model import JSON, AccountKey, Answer, Hidden, NewAccount, Outcome, Project, Ref, Resource, Retired, Version
+from worker.model.hidden import Hidden
+from worker.model.outcomes import Outcome, Retired
+from worker.model.sightings import AccountKey, NewAccount
+from worker.model.targets import Project
+from worker.model.values import JSON, Answer, Ref, Resource, Version
 
 T = TypeVar("T")
 

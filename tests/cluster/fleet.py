@@ -21,18 +21,19 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sandbox.faults import Faults, NoFaults
-from sandbox.openai import OpenAI
-from sandbox.openai_state import KeyStatus
-from sandbox.server import Locked, ServerThread, serving, write_kubeconfig
-from tests.canary import leaks
+from sandbox.http_server import Locked, ServerThread, serving, write_kubeconfig
+from sandbox.openai.server import OpenAI
+from sandbox.openai.state import KeyStatus
+from sandbox.transport.faults import Faults, NoFaults
 from tests.cluster.endpoint import Endpoint, call
 from tests.cluster.relay import LATEST, Gate, Heard, Trap, relaying
 from tests.cluster.rig import PREFIX, Run, command
 from tests.cluster.witness import Witness
-from worker.bookkeeping import CLAIM, LISTS_APART
-from worker.codec import CURRENT, decode_entry, secret_view
-from worker.model import Entry
+from tests.support.canary import leaks
+from worker.kubernetes.secret import CURRENT, secret_view
+from worker.ledger.codec import decode_entry
+from worker.ledger.transitions import CLAIM, LISTS_APART
+from worker.model.entries import Entry
 
 MERGE_PATCH = "application/merge-patch+json"
 PROJECTS = ("project-a", "project-b")

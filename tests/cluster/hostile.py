@@ -20,14 +20,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
-from sandbox.openai import OpenAI
-from sandbox.openai_state import KeyStatus
-from sandbox.wire import Request, Response
+from sandbox.openai.server import OpenAI
+from sandbox.openai.state import KeyStatus
+from sandbox.transport.wire import Request, Response
 from tests.cluster.endpoint import Endpoint, call, service_account_token
 from tests.cluster.rig import PREFIX, Rig, Run, install_crds
 from tests.cluster.test_worker_on_real_api_server import grant
-from tests.scene import PROJECT
-from worker.formats import format_time
+from tests.support.scene import PROJECT
+from worker.model.times import format_time
 
 OWN_PROJECT = "hostile-project"
 STRANGE_PROJECT = "strange-project"

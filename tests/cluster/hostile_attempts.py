@@ -12,8 +12,8 @@ from typing import Any
 
 from tests.cluster.hostile import FALLBACK, OWN_PROJECT, STRANGE_PROJECT, Stage, secret
 from tests.cluster.rig import PREFIX
-from tests.scene import PROJECT
-from worker.codec import CURRENT, MANAGED, PREVIOUS
+from tests.support.scene import PROJECT
+from worker.kubernetes.secret import CURRENT, MANAGED, PREVIOUS
 
 Objects = list[dict[str, Any]]
 GENERATOR = {"apiVersion": "generators.external-secrets.io/v1alpha1", "kind": "OpenAI"}

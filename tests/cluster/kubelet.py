@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from tests.cluster.endpoint import Endpoint, call, kubectl
 from tests.cluster.rig import Run
-from tests.scene import ROOT
+from tests.support.scene import ROOT
 
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 TERMINATION_LOG = "/dev/termination-log"

@@ -18,7 +18,8 @@ from urllib.parse import urlencode
 import aiohttp
 from yarl import URL
 
-from sandbox.faults import (
+from sandbox.http_server import Patient, serving
+from sandbox.transport.faults import (
     Fate,
     Faults,
     Rule,
@@ -30,8 +31,7 @@ from sandbox.faults import (
     response_lost,
     too_many_requests,
 )
-from sandbox.server import Patient, serving
-from sandbox.wire import Machine, Request, Response
+from sandbox.transport.wire import Machine, Request, Response
 from tests.cluster.endpoint import Endpoint
 
 Hear = Callable[[Request, Response], None]

@@ -20,12 +20,12 @@ from typing import Any
 
 import yaml
 
-from sandbox.cluster import known_crds
-from sandbox.openai import OpenAI
-from tests.canary import leaks
+from sandbox.kubernetes.setup import known_crds
+from sandbox.openai.server import OpenAI
 from tests.cluster.endpoint import Endpoint, call, kubectl
-from tests.scene import PROJECT, ROOT, documented
-from worker.formats import format_time
+from tests.support.canary import leaks
+from tests.support.scene import PROJECT, ROOT, documented
+from worker.model.times import format_time
 
 CRDS = ROOT / "manifests" / "crds"
 PREFIX = "openai-key-rotator.io/"

@@ -12,7 +12,6 @@ import random
 import re
 import threading
 import time
-import urllib.error
 import urllib.request
 from base64 import b64decode
 from collections.abc import Iterator
@@ -23,16 +22,16 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
-from sandbox.faults import NoFaults
-from sandbox.openai import OpenAI
-from sandbox.server import Locked, ServerThread, serving, write_kubeconfig
-from sandbox.wire import Request, Response, http_date
+from sandbox.http_server import Locked, ServerThread, serving, write_kubeconfig
+from sandbox.openai.server import OpenAI
+from sandbox.transport.faults import NoFaults
+from sandbox.transport.wire import Request, Response, http_date
 from tests.cluster.endpoint import Endpoint, call
 from tests.cluster.relay import relaying
 from tests.cluster.rig import Rig, Run
-from tests.scene import documented
-from worker.codec import CURRENT
-from worker.formats import format_time, parse_time
+from tests.support.scene import documented
+from worker.kubernetes.secret import CURRENT
+from worker.model.times import format_time, parse_time
 
 SECOND = timedelta(seconds=1)
 KINDS = {

@@ -13,15 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import control_plane as rig
-from tests.cluster.control_plane import (
-    StartFailed,
-    cache_directory,
-    control_plane,
-    find_binaries,
-    find_promtool,
-    kubeconfig_for,
-)
-from tests.cluster.endpoint import Endpoint, call, kubectl, service_account_token
+from tests.cluster.control_plane import StartFailed, cache_directory, control_plane, find_binaries, find_promtool
+from tests.cluster.endpoint import Endpoint, call, kubeconfig_for, kubectl, service_account_token
 
 ROOT = Path(__file__).parent.parent.parent
 SECRETS = "/api/v1/namespaces/default/secrets"
@@ -179,7 +172,7 @@ def test_alerts_go_untested_only_where_nothing_is_required(
     """Without promtool."""
     programs()
     monkeypatch.setenv("REQUIRE_CLUSTER", required)
-    one = "tests/test_monitoring.py::test_promtool_finds_the_alerts_right"
+    one = "tests/manifests/test_monitoring.py::test_promtool_finds_the_alerts_right"
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-r", "s", one]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == code

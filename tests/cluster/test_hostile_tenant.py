@@ -14,13 +14,13 @@ from random import Random
 
 import pytest
 
-from sandbox.kubernetes import Kubernetes
-from sandbox.server import SandboxServer
+from sandbox.http_server import SandboxServer
+from sandbox.kubernetes.server import Kubernetes
 from tests.cluster.endpoint import Endpoint
 from tests.cluster.hostile import FALLBACK, OWN_PROJECT, Attacker, Stage, Tenant, WatchedOpenAI, path_of
 from tests.cluster.hostile_attempts import ATTEMPTS, Attempt, Facts, premade
 from tests.cluster.rig import PREFIX
-from tests.scene import PROJECT
+from tests.support.scene import PROJECT
 
 MANY = 300
 LARGE = 100

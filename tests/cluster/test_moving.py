@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 import yaml
 
-from sandbox.kubernetes import Kubernetes
-from sandbox.openai import OpenAI
-from sandbox.server import SandboxServer
-from tests import operator
+from sandbox.http_server import SandboxServer
+from sandbox.kubernetes.server import Kubernetes
+from sandbox.openai.server import OpenAI
 from tests.cluster.control_plane import control_plane, find_binaries
 from tests.cluster.endpoint import kubectl
-from tests.guide import follow
-from tests.scene import PROJECT, ROOT, documented
-from tests.test_adoption_states import GUIDE, OPERATOR
+from tests.commands.adopt.test_generator_state import GUIDE, OPERATOR
+from tests.support import operator
+from tests.support.guide import follow
+from tests.support.scene import PROJECT, ROOT, documented
 
 pytestmark = pytest.mark.cluster
 

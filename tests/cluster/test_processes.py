@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.faults import Fate, Latency, Rules, committed_late, delivered, request_lost
-from sandbox.wire import Request
+from sandbox.transport.faults import Fate, Latency, Rules, committed_late, delivered, request_lost
+from sandbox.transport.wire import Request
 from tests.cluster.endpoint import Endpoint
 from tests.cluster.fleet import Fleet, Worker, fleet
 from tests.cluster.relay import Trap, rough

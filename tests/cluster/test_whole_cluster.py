@@ -19,8 +19,8 @@ from tests.cluster.control_plane import NODE, control_plane, find_binaries
 from tests.cluster.endpoint import Endpoint, kubectl
 from tests.cluster.rig import PREFIX, install_crds
 from tests.cluster.story import Container, Told, cluster_time, telling
-from tests.scene import ROOT
-from worker.formats import parse_time
+from tests.support.scene import ROOT
+from worker.model.times import parse_time
 
 pytestmark = pytest.mark.cluster
 

@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 import yaml
 
-from sandbox.kubernetes import Kubernetes
-from sandbox.openai import OpenAI
-from sandbox.openai_state import KeyStatus
-from sandbox.server import SandboxServer
+from sandbox.http_server import SandboxServer
+from sandbox.kubernetes.server import Kubernetes
+from sandbox.openai.server import OpenAI
+from sandbox.openai.state import KeyStatus
 from tests.cluster.control_plane import control_plane, find_binaries
 from tests.cluster.endpoint import Endpoint, call, kubeconfig_for, service_account_token, write_private
 from tests.cluster.rig import CRDS, PREFIX, Rig, install_crds
-from tests.scene import ROOT, documented
-from worker.codec import CURRENT, MANAGED
+from tests.support.scene import ROOT, documented
+from worker.kubernetes.secret import CURRENT, MANAGED
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections import defaultdict
 from datetime import UTC, datetime
 
-from sandbox.wire import Request, Response
-from tests.canary import leaks
-from worker.codec import CURRENT, secret_view
-from worker.formats import parse_time
+from sandbox.transport.wire import Request, Response
+from tests.support.canary import leaks
+from worker.kubernetes.secret import CURRENT, secret_view
+from worker.model.times import parse_time
 
 
 class Witness:

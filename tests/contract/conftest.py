@@ -18,9 +18,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from sandbox.cluster import MERGE_PATCH, known_crds
-from sandbox.kubernetes import Kubernetes
-from sandbox.server import serving
+from sandbox.http_server import serving
+from sandbox.kubernetes.server import Kubernetes
+from sandbox.kubernetes.setup import MERGE_PATCH, known_crds
 
 GROUPS = {
     "openais": "/apis/generators.external-secrets.io/v1alpha1",

@@ -12,9 +12,10 @@ import pytest
 from openai.types.admin.organization.projects import ProjectServiceAccount, ServiceAccountCreateResponse
 from openai.types.admin.organization.projects.service_account_create_response import APIKey
 
-from sandbox.kubernetes import Kubernetes
-from sandbox.openai import CANARY, KeyStatus, OpenAI
-from sandbox.server import SandboxServer
+from sandbox.http_server import SandboxServer
+from sandbox.kubernetes.server import Kubernetes
+from sandbox.openai.server import OpenAI
+from sandbox.openai.state import CANARY, KeyStatus
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from sandbox.kubernetes import Kubernetes
-from sandbox.openai import OpenAI
+from sandbox.kubernetes.server import Kubernetes
+from sandbox.openai.server import OpenAI
 
 
 @dataclass

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from sandbox.faults import (
+from sandbox.transport.faults import (
     Delivery,
     Latency,
     NoFaults,
@@ -20,7 +20,7 @@ from sandbox.faults import (
     response_lost,
     too_many_requests,
 )
-from sandbox.wire import Request
+from sandbox.transport.wire import Request
 
 GET = Request.of("GET", "/api/v1/secrets")
 POST = Request.of("POST", "/v1/organization/projects/p/service_accounts")

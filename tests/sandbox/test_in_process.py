@@ -11,12 +11,12 @@ import aiohttp
 import pytest
 from kubernetes.aio.client.exceptions import ApiException
 
-from sandbox.faults import Fate, answered, committed_late, delivered, request_lost, response_lost
-from sandbox.in_process import InProcessSession, api_client
-from sandbox.kubernetes import Kubernetes
-from sandbox.openai import OpenAI
-from sandbox.wire import Request, Response
-from tests.virtual_time import run_virtually
+from sandbox.kubernetes.server import Kubernetes
+from sandbox.openai.server import OpenAI
+from sandbox.transport.faults import Fate, answered, committed_late, delivered, request_lost, response_lost
+from sandbox.transport.in_process import InProcessSession, api_client
+from sandbox.transport.wire import Request, Response
+from tests.support.virtual_time import run_virtually
 
 T = TypeVar("T")
 SECRETS = "https://cluster.test/api/v1/namespaces/default/secrets"

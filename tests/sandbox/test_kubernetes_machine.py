@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from sandbox.cluster import Refused, apply, create_namespace, install_crds, send
-from sandbox.kubernetes import Admission, Denial, Kubernetes
-from sandbox.kubernetes_tables import human_duration
-from sandbox.wire import Request
+from sandbox.kubernetes.call import Admission, Denial
+from sandbox.kubernetes.server import Kubernetes
+from sandbox.kubernetes.setup import Refused, apply, create_namespace, install_crds, send
+from sandbox.kubernetes.tables import human_duration
+from sandbox.transport.wire import Request
 from tests.sandbox.conftest import Clock
 
 SECRETS = "/api/v1/namespaces/default/secrets"

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from sandbox.openai import CANARY, KeyStatus, OpenAI
-from sandbox.wire import Request, Response
+from sandbox.openai.server import OpenAI
+from sandbox.openai.state import CANARY, KeyStatus
+from sandbox.transport.wire import Request, Response
 from tests.sandbox.conftest import Clock
 
 ACCOUNTS = "/v1/organization/projects/proj_1/service_accounts"

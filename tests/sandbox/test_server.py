@@ -17,12 +17,12 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from sandbox.cluster import apply, install_crds
-from sandbox.faults import Fate, Rule, Rules, answered, committed_late, request_lost, response_lost
-from sandbox.kubernetes import Kubernetes
-from sandbox.openai import OpenAI
-from sandbox.server import SandboxServer, serving
-from sandbox.wire import Response
+from sandbox.http_server import SandboxServer, serving
+from sandbox.kubernetes.server import Kubernetes
+from sandbox.kubernetes.setup import apply, install_crds
+from sandbox.openai.server import OpenAI
+from sandbox.transport.faults import Fate, Rule, Rules, answered, committed_late, request_lost, response_lost
+from sandbox.transport.wire import Response
 
 ROOT = Path(__file__).parent.parent.parent
 SECRETS = "/api/v1/namespaces/default/secrets"

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from sandbox.wire import Exchange, Request, Response
+from sandbox.transport.wire import Exchange, Request, Response
 
 
 def test_headers_ignore_case() -> None:

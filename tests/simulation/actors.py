@@ -15,8 +15,7 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
-from sandbox.cluster import Refused, apply, create_namespace, send
-from tests.scene import LEDGER, PROJECT
+from sandbox.kubernetes.setup import Refused, apply, create_namespace, send
 from tests.simulation.oracle import Container, Era, Oracle
 from tests.simulation.stage import (
     ADMIN_SECRET,
@@ -35,9 +34,10 @@ from tests.simulation.stage import (
     path_of,
     second,
 )
-from worker.codec import CURRENT
-from worker.formats import format_time
-from worker.model import Ref
+from tests.support.scene import LEDGER, PROJECT
+from worker.kubernetes.secret import CURRENT
+from worker.model.times import format_time
+from worker.model.values import Ref
 
 Act = Callable[[random.Random], str]
 STALE_CACHE = 200.0

@@ -14,7 +14,7 @@ from typing import Any
 
 from yarl import URL
 
-from sandbox.faults import (
+from sandbox.transport.faults import (
     Fate,
     answered,
     bad_gateway,
@@ -24,8 +24,8 @@ from sandbox.faults import (
     response_lost,
     too_many_requests,
 )
-from sandbox.in_process import InProcessResponse, InProcessSession
-from sandbox.wire import Exchange, Machine, Request, Response
+from sandbox.transport.in_process import InProcessResponse, InProcessSession
+from sandbox.transport.wire import Exchange, Machine, Request, Response
 from tests.simulation.oracle import Oracle, Run, kind_of
 
 Tally = Counter[tuple[str, str]]

@@ -17,23 +17,24 @@ from typing import Any, cast
 
 import aiohttp
 
-from sandbox.in_process import api_client
-from tests.canary import leaks
-from tests.scene import HOST, LEDGER, RecordingWatcher
+from sandbox.transport.in_process import api_client
 from tests.simulation.actors import Actors
 from tests.simulation.fates import CALM, Fates, FreezingSession, Roughness, Tally
 from tests.simulation.oracle import Oracle, Run
 from tests.simulation.stage import FALLBACK, Setting, Stage
-from tests.virtual_time import run_virtually
-from worker.cli import DISCOVERY_OVERTIME
-from worker.concurrency import Stop
+from tests.support.canary import leaks
+from tests.support.scene import HOST, LEDGER, RecordingWatcher
+from tests.support.virtual_time import run_virtually
+from worker.commands.run import run
+from worker.commands.session import DISCOVERY_OVERTIME, World
 from worker.errors import OutOfReach
-from worker.hosts import named_origin
-from worker.job import World, run
-from worker.kubernetes_api import KubernetesApi
-from worker.model import AdminKeyRef, Ref
-from worker.openai_admin import OpenAIAdminApi
-from worker.options import Options
+from worker.kubernetes.client import KubernetesApi
+from worker.model.hosts import named_origin
+from worker.model.targets import AdminKeyRef
+from worker.model.values import Ref
+from worker.openai.client import OpenAIAdminApi
+from worker.runtime.stop import Stop
+from worker.settings.options import Options
 
 DEADLINE = 900.0
 

@@ -12,15 +12,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
 
-from sandbox.cluster import send
-from sandbox.faults import Fate, committed_late, delivered, response_lost
-from sandbox.wire import Request
+from sandbox.kubernetes.setup import send
+from sandbox.transport.faults import Fate, committed_late, delivered, response_lost
+from sandbox.transport.wire import Request
 from tests.simulation.fates import KILLED, Fates
 from tests.simulation.history import FALLBACK_KEY, History, Play, options_of
 from tests.simulation.oracle import kind_of
 from tests.simulation.stage import ALONE, DOCUMENTED, OTHER_PROJECT, Setting, generator_path, path_of
-from tests.virtual_time import run_virtually
-from worker.model import CleanupPolicy
+from tests.support.virtual_time import run_virtually
+from worker.model.targets import CleanupPolicy
 
 
 class When(Enum):

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.scene import ROOT
+from tests.support.scene import ROOT
 
 SEEDS = 1000
 """Histories within which each must be caught. Most are within ten."""
@@ -37,7 +37,7 @@ class Mutation:
         changed: dict[str, str] = {}
         module = self.module
         for part in re.split(r"^(?=@@)", self.patch.strip("\n"), flags=re.MULTILINE):
-            head, hunk = re.fullmatch(r"(?:@@ ?(\w*)\n)?(.*?)\n?", part, re.DOTALL).groups()  # type: ignore[union-attr]
+            head, hunk = re.fullmatch(r"(?:@@ ?([\w/]*)\n)?(.*?)\n?", part, re.DOTALL).groups()  # type: ignore[union-attr]
             module = head or module
             lines = hunk.split("\n")
             old, new = ("\n".join(line[1:] for line in lines if line[0] in (" ", sign)) for sign in ("-", "+"))
@@ -60,7 +60,7 @@ MUTATIONS = (
     Mutation(
         "I1",
         "the intent is written after the create",
-        "rotation",
+        "rotate/rotation",
         """
 +            minted = await self._mint(target, account, admin_key)
              entry, written_at = await self._intend(target, entry, account)
@@ -72,7 +72,7 @@ MUTATIONS = (
     Mutation(
         "I1",
         "an intent that took long to write is relied upon",
-        "rotation",
+        "rotate/rotation",
         """
 -            if self.clock.monotonic() - begun <= FRESH:
 +            if True:
@@ -81,7 +81,7 @@ MUTATIONS = (
     Mutation(
         "I1",
         "a create whose fate is unknown is sent again",
-        "openai_admin",
+        "openai/client",
         """
 -        if method == "POST":
 -            return await call()
@@ -91,7 +91,7 @@ MUTATIONS = (
     Mutation(
         "I2",
         "the Secret is patched whatever its resourceVersion is",
-        "codec",
+        "kubernetes/secret",
         """
 -    metadata["resourceVersion"] = secret.version.resource_version
 """,
@@ -99,7 +99,7 @@ MUTATIONS = (
     Mutation(
         "I2",
         "after a conflict the key at hand is simply applied again",
-        "rotation",
+        "rotate/rotation",
         """
 -                secret = await self._plan_again(target, entry, name)
 +                secret = await self.observer.secret(target.ref)
@@ -108,7 +108,7 @@ MUTATIONS = (
     Mutation(
         "I2",
         "the claim is not looked at before the key is published",
-        "rotation",
+        "rotate/rotation",
         """
 -            await self._still_ours(target, name, written_at)
 """,
@@ -116,7 +116,7 @@ MUTATIONS = (
     Mutation(
         "I2",
         "a key is published before OpenAI accepts it",
-        "rotation",
+        "rotate/rotation",
         """
 -            await self._verify(target, minted, asked.written_at)
 """,
@@ -124,7 +124,7 @@ MUTATIONS = (
     Mutation(
         "I3",
         "an account is deleted without a look at the Secret",
-        "deletion",
+        "retire/deletion",
         """
 -        return seen, Sight(entry.target, secret, at)
 +        return seen, Sight(entry.target, None, at + 1e9)
@@ -136,7 +136,7 @@ MUTATIONS = (
     Mutation(
         "I3",
         "a look at the Secret counts however long ago it was",
-        "deletion",
+        "retire/deletion",
         """
 -            await self._look_again(sight)
 """,
@@ -144,7 +144,7 @@ MUTATIONS = (
     Mutation(
         "I3",
         "the grace runs from the publication, not from its end",
-        "planning",
+        "plan/retirement",
         """
 -    return max(previous.superseded_at + grace,
 +    return max(previous.at + grace,
@@ -153,7 +153,7 @@ MUTATIONS = (
     Mutation(
         "I3",
         "what was perhaps published goes without a grace",
-        "retirement",
+        "retire/retirement",
         """
 -        if not intent.refused:
 +        if False:
@@ -162,7 +162,7 @@ MUTATIONS = (
     Mutation(
         "I3",
         "nobody is asked who holds a key",
-        "retirement",
+        "retire/retirement",
         """
 -        consumers = await self.pods.consumers(entry.target)
 +        consumers = ()
@@ -171,7 +171,7 @@ MUTATIONS = (
     Mutation(
         "I3",
         "OpenAI is not asked when a key was last used",
-        "retirement",
+        "retire/retirement",
         """
 -            None if certain else await self._last_used(previous.account, possible),  # for those it does not matter
 +            None,
@@ -180,7 +180,7 @@ MUTATIONS = (
     Mutation(
         "I3",
         "an annotation alone decides which account is the target's",
-        "bookkeeping",
+        "ledger/transitions",
         """
 -            if intent.account.id is None and named_at_openai != named.name:
 -                continue
@@ -189,7 +189,7 @@ MUTATIONS = (
     Mutation(
         "I4",
         "404 is taken for gone without a list",
-        "projects",
+        "openai/projects",
         """
 -            if shown_from is not None and shown_from > self._clock.now():
 -                return False
@@ -201,7 +201,7 @@ MUTATIONS = (
     Mutation(
         "I4",
         "a list that is answered 404 is taken for an empty one",
-        "projects",
+        "openai/projects",
         """
 -            return Listing.of(begun, await self._openai.list_accounts(access.project, key))
 +            try:
@@ -213,7 +213,7 @@ MUTATIONS = (
     Mutation(
         "I4",
         "any answer of success is taken for a deletion",
-        "openai_admin",
+        "openai/client",
         """
 -        answer = await self._json("DELETE", path, admin_key, "delete account", repeatable=True)
 -        if answer.get("deleted") is not True:
@@ -226,7 +226,7 @@ MUTATIONS = (
     Mutation(
         "I4",
         "only the first page of a list is read",
-        "openai_admin",
+        "openai/client",
         """
 -            if not more:
 +            if True:
@@ -235,7 +235,7 @@ MUTATIONS = (
     Mutation(
         "I4",
         "one list lets an intent go",
-        "bookkeeping",
+        "ledger/transitions",
         """
 -    if intent.missed_at is not None and list_begun_at >= intent.missed_at + LISTS_APART:
 +    if True:
@@ -244,14 +244,14 @@ MUTATIONS = (
     Mutation(
         "I4",
         "lists that began before the claim had ended count",
-        "retirement",
+        "retire/retirement",
         """
 -            listing = await self.projects.listing(account.access, not_before=intent.claimed_until)
 +            listing = await self.projects.listing(account.access)
-@@ deletion
+@@ retire/deletion
 -        listing = await self.projects.listing(account.access, not_before=appeared)
 +        listing = await self.projects.listing(account.access)
-@@ retirement
+@@ retire/retirement
 -        if claim is not None:
 +        if False:
 @@
@@ -265,7 +265,7 @@ MUTATIONS = (
     Mutation(
         "I4",
         "what others wrote is forgotten after a conflict",
-        "ledger",
+        "ledger/store",
         """
 -                entry = await self.read(entry.target) or replace(entry, version=None, stored=b"{}")
 +                fresh = await self.read(entry.target)
@@ -279,11 +279,11 @@ MUTATIONS = (
     Mutation(
         "I4",
         "an account that was made twice is forgotten with the first",
-        "deletion",
+        "retire/deletion",
         """
 -        return sorted({*listing.ids_of(account.name), *([account.id] if account.id is not None else [])})
 +        return [account.id] if account.id is not None else list(listing.ids_of(account.name))
-@@ retirement
+@@ retire/retirement
 -            for account, twin in self._twins(seen):
 +            for account, twin in ():
 """,
@@ -291,7 +291,7 @@ MUTATIONS = (
     Mutation(
         "I5",
         "claims of other runs are ignored",
-        "model",
+        "model/entries",
         """
 -        running = [intent.claimed_until for intent in self.unpublished if intent.claimed_until > now]
 +        running: list[datetime] = []
@@ -300,7 +300,7 @@ MUTATIONS = (
     Mutation(
         "I5",
         "requests that were served are not noted",
-        "bookkeeping",
+        "ledger/transitions",
         """
 -        honoured={**entry.honoured, **target.requests},
 """,
@@ -308,7 +308,7 @@ MUTATIONS = (
     Mutation(
         "I5",
         "the interval runs from the first publication",
-        "bookkeeping",
+        "ledger/transitions",
         """
 -        last_rotated_at=rotated_at,
 +        last_rotated_at=entry.last_rotated_at or rotated_at,
@@ -317,7 +317,7 @@ MUTATIONS = (
     Mutation(
         "I5",
         "this machine's clock is believed",
-        "clocks",
+        "runtime/clocks",
         """
 -    return CorrectedClock(clock, offset if abs(offset) > TOLERATED else timedelta(0))
 +    return CorrectedClock(clock, timedelta(0))
@@ -326,7 +326,7 @@ MUTATIONS = (
     Mutation(
         "I6",
         "the ledger keeps keys",
-        "model",
+        "model/hidden",
         """
 -        return hashlib.sha256(self._value.encode()).hexdigest()[:16]
 +        return self._value
@@ -337,7 +337,8 @@ MUTATIONS = (
 
 def sources() -> dict[str, str]:
     """The worker's code as it is, by module."""
-    return {path.stem: path.read_text() for path in (ROOT / "worker").glob("*.py")}
+    root = ROOT / "worker"
+    return {str(path.relative_to(root).with_suffix("")): path.read_text() for path in root.rglob("*.py")}
 
 
 def search_with(mutation: Mutation) -> Caught:

@@ -14,16 +14,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sandbox.openai import KeyStatus
-from sandbox.wire import Exchange, Request, Response
-from tests.canary import leaks
-from tests.scene import LEDGER
+from sandbox.openai.state import KeyStatus
+from sandbox.transport.wire import Exchange, Request, Response
 from tests.simulation.stage import INTERVALS, PROJECTS, TARGETS, Stage, named
-from worker.codec import CURRENT, entry_name
-from worker.formats import parse_time
-from worker.holding import NOT_IDLE, POSSIBLY, STUCK, UNSEEN
-from worker.model import CleanupKind, Ref
-from worker.planning import LARGEST_SLACK, PROPAGATION
+from tests.support.canary import leaks
+from tests.support.scene import LEDGER
+from worker.kubernetes.secret import CURRENT
+from worker.ledger.holds import NOT_IDLE, POSSIBLY, STUCK, UNSEEN
+from worker.model.names import entry_name
+from worker.model.targets import CleanupKind
+from worker.model.times import parse_time
+from worker.model.values import Ref
+from worker.plan.retirement import PROPAGATION
+from worker.plan.rotation import LARGEST_SLACK
 
 CLOCKS = 10.0
 """Seconds that a run's idea of the time may be off: the API server's `Date`, and what is tolerated."""

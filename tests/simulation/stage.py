@@ -14,12 +14,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sandbox.cluster import apply, create_namespace, install_crds
-from sandbox.kubernetes import Kubernetes
-from sandbox.openai import Account, Key, KeyStatus, OpenAI
-from tests.scene import EPOCH, HOST, LEDGER, PROJECT, documented
-from worker.codec import CURRENT, entry_name
-from worker.model import CleanupKind, CleanupPolicy, Ref
+from sandbox.kubernetes.server import Kubernetes
+from sandbox.kubernetes.setup import apply, create_namespace, install_crds
+from sandbox.openai.server import OpenAI
+from sandbox.openai.state import Account, Key, KeyStatus
+from tests.support.scene import EPOCH, HOST, LEDGER, PROJECT, documented
+from worker.kubernetes.secret import CURRENT
+from worker.model.names import entry_name
+from worker.model.targets import CleanupKind, CleanupPolicy
+from worker.model.values import Ref
 
 OTHER_PROJECT = "another-project"
 PROJECTS = (PROJECT, OTHER_PROJECT)

@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
-from tests.scene import ROOT
 from tests.simulation.fates import SENT
 from tests.simulation.history import History, Violation
 from tests.simulation.search import REPLAY, Found, play, report, search
+from tests.support.scene import ROOT
 
 FIRST = int(os.environ.get("SIMULATION_FIRST_SEED", "1"))
 COUNT = int(os.environ.get("SIMULATION_SEEDS", "40"))

@@ -1,0 +1,111 @@
+"""Short ways to set up and change an embedded cluster from tests, the demo and the simulation.
+
+Guarantee: everything goes through `handle`, so nothing is set up that a real API server would refuse.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sandbox.kubernetes.server import Kubernetes
+from sandbox.transport.wire import Request, Response
+
+CRDS = Path(__file__).parents[2] / "manifests" / "crds"
+MERGE_PATCH = "application/merge-patch+json"
+GENERATORS = "openais.generators.external-secrets.io"
+ADDED = {"x-kubernetes-validations", "maxLength", "pattern", "not", "minimum", "maximum"}
+"""What our CRD of the generator says beyond the known one."""
+KNOWN_AS_IT_IS = "openAiAdminKey"
+"""The field below which the known one says such things too."""
+
+Objects = str | Path | Mapping[str, Any] | Iterable[Mapping[str, Any]]
+
+
+class Refused(Exception):
+    """A request not answered with 2xx; it names the status and the path, not the message, which may quote keys."""
+
+    def __init__(self, method: str, path: str, response: Response) -> None:
+        super().__init__(f"{method} {path}: {response.status}")
+        self.response = response
+
+
+def send(kubernetes: Kubernetes, method: str, target: str, body: object = None) -> Any:
+    """Make a request and return the answer's JSON; `Refused` if it is not 2xx. PATCH means a merge patch."""
+    headers = {"Authorization": f"Bearer {kubernetes.token}"} if kubernetes.token else {}
+    if method == "PATCH":
+        headers["Content-Type"] = MERGE_PATCH
+    response = kubernetes.handle(Request.of(method, target, json=body, headers=headers))
+    if not 200 <= response.status < 300:
+        raise Refused(method, target, response)
+    return response.json()
+
+
+def create_namespace(kubernetes: Kubernetes, name: str) -> None:
+    """Create the namespace."""
+    send(kubernetes, "POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+
+
+def apply(kubernetes: Kubernetes, what: Objects) -> list[dict[str, Any]]:
+    """Create each object of YAML text, of a YAML file or given as a dict, or merge it into the one that exists."""
+    return [_apply_one(kubernetes, dict(item)) for item in _read(what)]
+
+
+def install_crds(kubernetes: Kubernetes, directory: Path = CRDS) -> list[str]:
+    """Install every CustomResourceDefinition below the directory, as `known_crds` has it; the answer is their names."""
+    return [item["metadata"]["name"] for item in apply(kubernetes, known_crds(directory))]
+
+
+@functools.cache
+def known_crds(directory: Path = CRDS) -> tuple[Mapping[str, Any], ...]:
+    """The CRDs as users may have them installed: that of the generator without our rules, so that it lets through what
+    the worker has to block. Parsed once: a simulation sets up thousands of clusters.
+    """
+    items = (item for path in sorted(directory.rglob("*.yaml")) for item in _read(path))
+    return tuple(without_rules(item) for item in items if item.get("kind") == "CustomResourceDefinition")
+
+
+def without_rules(crd: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The known, laxer CRD that ours is made from; every CRD but the generator's stays as it is."""
+    if crd["metadata"]["name"] != GENERATORS:
+        return crd
+    lax = copy.deepcopy(dict(crd))
+    for version in lax["spec"]["versions"]:
+        _loosen(version["schema"]["openAPIV3Schema"])
+    return lax
+
+
+def _loosen(schema: dict[str, Any], name: str = "") -> None:
+    for word in ADDED & schema.keys():
+        del schema[word]
+    for inner, field in schema.get("properties", {}).items() if name != KNOWN_AS_IT_IS else ():
+        _loosen(field, inner)
+
+
+def _apply_one(kubernetes: Kubernetes, item: dict[str, Any]) -> dict[str, Any]:
+    path = kubernetes.path_of(item)
+    try:
+        created: dict[str, Any] = send(kubernetes, "POST", path.rpartition("/")[0], item)
+        return created
+    except Refused as error:
+        if error.response.status != 409:
+            raise
+    patched: dict[str, Any] = send(kubernetes, "PATCH", path, item)
+    return patched
+
+
+def _read(what: Objects) -> Iterator[Mapping[str, Any]]:
+    if isinstance(what, Path):
+        what = what.read_text()
+    if isinstance(what, str):
+        what = [item for item in yaml.safe_load_all(what) if item]
+    for item in [what] if isinstance(what, Mapping) else what:
+        if item["kind"] == "List":
+            yield from item["items"]
+        else:
+            yield item

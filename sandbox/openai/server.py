@@ -1,0 +1,350 @@
+"""An embedded OpenAI Admin API: service accounts and their keys, and the one call that an application's key makes.
+
+Guarantees: `handle` is atomic, does no I/O, and takes time and randomness only from what it was given, so the same
+requests in the same order give the same answers. What it does not do answers 501. No `repr` prints a key's value.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from sandbox.openai.errors import OpenAIError, forbidden, invalid, missing, not_served, unauthorized
+from sandbox.openai.objects import account_json, key_json, new_key_json, project_json, unix
+from sandbox.openai.state import (
+    Account,
+    AccountRecord,
+    AdminKey,
+    Key,
+    KeyRecord,
+    KeyStatus,
+    Names,
+    OrganizationRecord,
+    ProjectRecord,
+)
+from sandbox.transport.wire import Exchange, Request, Response, headers_of, http_date
+
+_MAXIMUM_LIFETIME = 31_536_000
+_T = TypeVar("_T")
+
+
+class OpenAI:
+    """OpenAI as the rotator and its applications see it, below the base path `/v1`.
+
+    `acceptance_delay`: for so long, in seconds, a new key answers 401.
+    `listing_delay`: for so long lists do not show a new account.
+    `usage_delay`: for so long a key's `last_used_at` does not show a use.
+    `shows_uses`: whether `last_used_at` shows any use at all.
+    """
+
+    def __init__(self, now: Callable[[], datetime], random: random.Random) -> None:
+        self.acceptance_delay = 0.0
+        self.listing_delay = 0.0
+        self.usage_delay = 0.0
+        self.shows_uses = True
+        self.mints = 0
+        self.log: list[Exchange] = []
+        self._now = now
+        self._names = Names(random)
+        self._organizations: dict[str, OrganizationRecord] = {}
+        self._admin_keys: dict[str, AdminKey] = {}
+        self._projects: dict[str, ProjectRecord] = {}
+        self._keys: dict[str, tuple[ProjectRecord, KeyRecord]] = {}  # by value, deleted ones too
+
+    def __repr__(self) -> str:
+        return f"<OpenAI: {len(self._projects)} projects, {self.mints} mints, {len(self.log)} requests>"
+
+    # Setting up
+
+    def add_organization(self, name: str) -> str:
+        """Add an organisation; the answer is its first admin key."""
+        self._organizations[name] = OrganizationRecord(name)
+        return self.add_admin_key(name)
+
+    def add_admin_key(self, organization: str, *, scopes: Iterable[str] = ("read", "write")) -> str:
+        """Add another admin key to the organisation."""
+        value = self._names.key("sk-admin-")
+        self._admin_keys[value] = AdminKey(self._organizations[organization], frozenset(scopes))
+        return value
+
+    def rotate_admin_key(self, old: str) -> str:
+        """Replace an admin key: the old one answers 401 from now on."""
+        record = self._admin_keys.pop(old)
+        value = self._names.key("sk-admin-")
+        self._admin_keys[value] = record
+        return value
+
+    def revoke_admin_key(self, value: str) -> None:
+        """Make an admin key answer 401."""
+        del self._admin_keys[value]
+
+    def restrict(self, admin_key: str, *scopes: str) -> None:
+        """Leave the admin key only these of `read` and `write`; the rest answers 403."""
+        self._admin_keys[admin_key].scopes = frozenset(scopes)
+
+    def require_lifetime(self, organization: str, maximum: timedelta | None) -> None:
+        """Refuse new keys that have no lifetime, or a longer one than this; None lifts it."""
+        self._organizations[organization].maximum_lifetime = maximum
+
+    def add_project(self, organization: str, id: str, *, name: str | None = None, default: bool = False) -> None:
+        """Add a project; the default project takes no service accounts."""
+        project = ProjectRecord(id, name or id, self._organizations[organization], self._now(), default)
+        self._organizations[organization].projects[id] = project
+        self._projects[id] = project
+
+    def archive(self, project: str) -> None:
+        """Archive the project: its accounts and keys are gone."""
+        record = self._projects[project]
+        record.archived_at = self._now()
+        for account in list(record.accounts):
+            record.delete_account(account)
+        for key in list(record.keys):
+            record.delete_key(key)
+
+    def add_account(self, project: str, name: str) -> tuple[Account, str]:
+        """Add an account by hand, as a stranger would in the console; the answer has its key's value too."""
+        record = self._projects[project]
+        account = self._new_account(record, name, "member")
+        key = self._new_key(record, account.id, name, None)
+        return self._view(record, account), key.value
+
+    def add_user_key(self, project: str, name: str) -> tuple[str, str]:
+        """Add a key that a user owns; the answer is its id and its value."""
+        key = self._new_key(self._projects[project], None, name, None)
+        return key.id, key.value
+
+    def delete_account(self, project: str, account: str) -> None:
+        """Delete an account by hand, as somebody would in the console."""
+        self._projects[project].delete_account(account)
+
+    def use(self, value: str) -> bool:
+        """Use a key as an application does; whether it was accepted."""
+        return self.handle(Request.of("GET", "/v1/models", headers={"Authorization": f"Bearer {value}"})).status == 200
+
+    # Looking in
+
+    def accounts(self, project: str) -> tuple[Account, ...]:
+        """Every account of the project, the ones that lists do not show yet included."""
+        record = self._projects[project]
+        return tuple(self._view(record, account) for account in record.accounts.values())
+
+    def key_status(self, value: str) -> KeyStatus:
+        """What the key's value is good for now."""
+        found = self._keys.get(value)
+        return found[1].status(self._now()) if found else KeyStatus.UNKNOWN
+
+    def key(self, value: str) -> Key | None:
+        """The key with this value, if there ever was one."""
+        found = self._keys.get(value)
+        if found is None:
+            return None
+        project, record = found
+        status = record.status(self._now())
+        used = record.last_used(self._now())
+        return Key(record.id, record.account, project.id, status, used, record.expires_at)
+
+    # Serving
+
+    def handle(self, request: Request) -> Response:
+        """Answer one request."""
+        now = self._now()
+        try:
+            response = self._answer(request)
+        except OpenAIError as error:
+            response = error.response
+        self.log.append(Exchange(now, request.method, request.path, response.status))
+        headers = {**response.headers, "Date": http_date(now), "x-request-id": f"req_{len(self.log):024x}"}
+        return Response(response.status, headers_of(headers), response.body)
+
+    def _answer(self, request: Request) -> Response:
+        match (request.method, *request.segments):
+            case ("GET", "v1", "models"):
+                return self._models(request)
+            case (method, "v1", "organization", "projects", project, *rest) if method in ("GET", "POST", "DELETE"):
+                return self._in_project(request, self._authorized(request, project), rest)
+        raise not_served(f"{request.method} {request.path}")
+
+    def _authorized(self, request: Request, project: str) -> ProjectRecord:
+        value = request.bearer
+        admin = self._admin_keys.get(value or "")
+        if admin is None:
+            if value in self._keys and self.key_status(value) is KeyStatus.ACTIVE:
+                raise forbidden("api.management.read")
+            raise unauthorized(value)
+        scope = "read" if request.method == "GET" else "write"
+        if scope not in admin.scopes:
+            raise forbidden(f"api.management.{scope}")
+        record = admin.organization.projects.get(project)
+        if record is None:
+            raise missing("project", project)
+        return record
+
+    def _in_project(self, request: Request, project: ProjectRecord, rest: list[str]) -> Response:
+        if rest and project.archived_at is not None:
+            raise invalid(f"Project {project.id} is archived.")
+        match (request.method, *rest):
+            case ("GET",):
+                return Response.of_json(200, project_json(project))
+            case ("GET", "service_accounts"):
+                now = self._now()
+                shown = [account_json(account) for account in project.accounts.values() if account.listed_at <= now]
+                return _page(request, project, shown)
+            case ("POST", "service_accounts"):
+                return self._create_account(request, project)
+            case (_, "service_accounts", id):
+                return self._one_account(request, project, _found(project.accounts, "service account", id))
+            case ("POST", "service_accounts", id, "api_keys"):
+                return self._create_key(request, project, _found(project.accounts, "service account", id))
+            case ("GET", "api_keys"):
+                wanted = request.query.get("owner_project_access", "active")
+                if wanted not in ("active", "inactive", "any"):
+                    raise invalid("owner_project_access must be one of active, inactive, any.", "owner_project_access")
+                until = self._uses_shown_until()
+                keys = [key_json(project, key, until) for key in project.keys.values()]
+                return _page(request, project, [key for key in keys if wanted in ("any", key["owner_project_access"])])
+            case (_, "api_keys", id):
+                return self._one_key(request, project, _found(project.keys, "API key", id))
+        raise not_served(f"{request.method} {request.path}")
+
+    def _models(self, request: Request) -> Response:
+        value = request.bearer or ""
+        if value in self._admin_keys:
+            raise forbidden("api.model.read")
+        if self.key_status(value) is not KeyStatus.ACTIVE:
+            raise unauthorized(value)
+        project, key = self._keys[value]
+        if key.account is not None and project.accounts[key.account].role == "none":
+            raise forbidden("api.model.read")
+        key.use(self._now(), self._uses_shown_until())
+        model = {"id": "gpt-sandbox", "object": "model", "created": unix(project.created_at), "owned_by": "sandbox"}
+        return Response.of_json(200, {"object": "list", "data": [model]})
+
+    def _create_account(self, request: Request, project: ProjectRecord) -> Response:
+        body = _fields(request, {"name", "create_service_account_only", "expires_in_seconds"})
+        name = body.get("name")
+        if not isinstance(name, str) or not name:
+            raise invalid("Missing required parameter: 'name'.", "name")
+        alone = body.get("create_service_account_only") or False
+        if not isinstance(alone, bool):
+            raise invalid("create_service_account_only must be a boolean.", "create_service_account_only")
+        lifetime = None if alone else self._lifetime(body, project)
+        if project.default:
+            raise invalid("Service accounts cannot be created in the default project.")
+        account = self._new_account(project, name, "none" if alone else "member")
+        key = None if alone else self._new_key(project, account.id, "Secret Key", lifetime)
+        return Response.of_json(200, account_json(account) | {"api_key": None if key is None else new_key_json(key)})
+
+    def _create_key(self, request: Request, project: ProjectRecord, account: AccountRecord) -> Response:
+        body = _fields(request, {"name", "expires_in_seconds", "scopes"})
+        name = body.get("name") or "Secret Key"
+        if not isinstance(name, str):
+            raise invalid("name must be a string.", "name")
+        if body.get("scopes"):
+            raise not_served("keys with scopes")
+        key = self._new_key(project, account.id, name, self._lifetime(body, project))
+        return Response.of_json(200, new_key_json(key))
+
+    def _lifetime(self, body: dict[str, Any], project: ProjectRecord) -> timedelta | None:
+        seconds = body.get("expires_in_seconds")
+        if seconds is not None and (type(seconds) is not int or not 1 <= seconds <= _MAXIMUM_LIFETIME):
+            text = f"expires_in_seconds must be an integer between 1 and {_MAXIMUM_LIFETIME}."
+            raise invalid(text, "expires_in_seconds")
+        lifetime = None if seconds is None else timedelta(seconds=seconds)
+        maximum = project.organization.maximum_lifetime
+        if maximum is not None and (lifetime is None or lifetime > maximum):
+            text = f"Your organization requires keys to expire within {int(maximum.total_seconds())} seconds."
+            raise invalid(text, "expires_in_seconds")
+        return lifetime
+
+    def _one_account(self, request: Request, project: ProjectRecord, account: AccountRecord) -> Response:
+        if request.method == "DELETE":
+            project.delete_account(account.id)
+            deleted = {"object": "organization.project.service_account.deleted", "id": account.id, "deleted": True}
+            return Response.of_json(200, deleted)
+        if request.method == "POST":
+            body = _fields(request, {"name", "role"})
+            name, role = body.get("name", account.name), body.get("role", account.role)
+            if not isinstance(name, str) or not name:
+                raise invalid("name must be a non-empty string.", "name")
+            if role not in ("member", "owner", account.role):
+                raise invalid("role must be one of member, owner.", "role")
+            account.name, account.role = name, role
+        return Response.of_json(200, account_json(account))
+
+    def _one_key(self, request: Request, project: ProjectRecord, key: KeyRecord) -> Response:
+        if request.method == "GET":
+            return Response.of_json(200, key_json(project, key, self._uses_shown_until()))
+        if request.method == "POST":
+            raise not_served("changing a key")
+        if key.account is not None:
+            raise invalid("API keys of service accounts cannot be deleted; delete the service account instead.")
+        project.delete_key(key.id)
+        return Response.of_json(200, {"object": "organization.project.api_key.deleted", "id": key.id, "deleted": True})
+
+    def _new_account(self, project: ProjectRecord, name: str, role: str) -> AccountRecord:
+        now = self._now()
+        listed = now + timedelta(seconds=self.listing_delay)
+        account = AccountRecord(self._names.identifier("user-"), name, role, now, listed)
+        project.accounts[account.id] = account
+        project.enrol(account.id)
+        return account
+
+    def _new_key(self, project: ProjectRecord, account: str | None, name: str, lifetime: timedelta | None) -> KeyRecord:
+        now = self._now()
+        value = self._names.key("sk-svcacct-" if account else "sk-proj-")
+        accepted = now + timedelta(seconds=self.acceptance_delay)
+        expires = now + lifetime if lifetime is not None else None
+        key = KeyRecord(self._names.identifier("key_"), name, value, account, now, accepted, expires)
+        project.keys[key.id] = key
+        project.enrol(key.id)
+        self._keys[value] = (project, key)
+        self.mints += 1
+        return key
+
+    def _uses_shown_until(self) -> datetime:
+        if not self.shows_uses:
+            return datetime.min.replace(tzinfo=UTC)
+        return self._now() - timedelta(seconds=self.usage_delay)
+
+    def _view(self, project: ProjectRecord, account: AccountRecord) -> Account:
+        keys = tuple(key.id for key in project.keys.values() if key.account == account.id)
+        return Account(account.id, account.name, project.id, account.created_at, keys)
+
+
+def _fields(request: Request, known: set[str]) -> dict[str, Any]:
+    try:
+        body = request.json()
+    except ValueError:
+        raise invalid("We could not parse the JSON body of your request.") from None
+    if not isinstance(body, dict):
+        raise invalid("The body of the request must be a JSON object.")
+    for name in body.keys() - known:
+        raise not_served(f"the field {name}")
+    return body
+
+
+def _found(objects: dict[str, _T], what: str, identifier: str) -> _T:
+    try:
+        return objects[identifier]
+    except KeyError:
+        raise missing(what, identifier) from None
+
+
+def _page(request: Request, project: ProjectRecord, items: list[dict[str, Any]]) -> Response:
+    for name in request.query.keys() - {"limit", "after", "owner_project_access"}:
+        raise not_served(f"the query parameter {name}")
+    text = request.query.get("limit", "20")
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 100:
+        raise invalid("limit must be an integer between 1 and 100.", "limit")
+    limit = int(text)
+    after = request.query.get("after")
+    if after is not None:
+        if after not in project.order:
+            raise invalid("after must be the id of an object of this list.", "after")
+        items = [item for item in items if project.order[item["id"]] > project.order[after]]
+    shown = items[:limit]
+    first, last = (shown[0]["id"], shown[-1]["id"]) if shown else (None, None)
+    page = {"object": "list", "data": shown, "first_id": first, "last_id": last, "has_more": len(items) > limit}
+    return Response.of_json(200, page)

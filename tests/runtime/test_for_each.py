@@ -1,0 +1,488 @@
+"""Doing the same for many."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import pytest
+
+from tests.support.builders import KEY
+from tests.support.virtual_time import run_virtually
+from worker.errors import Conflict
+from worker.runtime.for_each import Crash, Done, alongside, for_each, where
+from worker.runtime.slots import Slots, Turns
+from worker.runtime.stop import Stop
+
+T = TypeVar("T")
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> tuple[T, float]:
+    """The result, and how many virtual seconds it took."""
+    return run_virtually(coroutine, 0.0)
+
+
+def never() -> Stop:
+    return Stop(last_start=1e9, deadline=1e9)
+
+
+def values(done: list[Done[Any, Any]]) -> list[object]:
+    return [item.value.reason if isinstance(item.value, Crash) else item.value for item in done]
+
+
+def test_results_come_in_the_order_of_the_items() -> None:
+    """However long each takes, and from any iterable."""
+
+    async def work(item: int) -> int:
+        await asyncio.sleep(10 - item)
+        return item * item
+
+    done, seconds = run(for_each(iter(range(10)), work, slots=Slots(50), stop=never()))
+    assert [(d.item, d.value) for d in done] == [(n, n * n) for n in range(10)]
+    assert seconds == 10
+    assert run(for_each([], work, slots=Slots(1), stop=never()))[0] == []
+
+
+@pytest.mark.parametrize(("limit", "seconds"), [(1, 10), (3, 4), (10, 1), (50, 1)])
+def test_no_more_than_the_limit_are_awake(limit: int, seconds: float) -> None:
+    """And the limit is used."""
+    awake = most = 0
+
+    async def work(_: int) -> None:
+        nonlocal awake, most
+        awake, most = awake + 1, max(most, awake + 1)
+        await asyncio.sleep(1)
+        awake -= 1
+
+    _, took = run(for_each(range(10), work, slots=Slots(limit), stop=never()))
+    assert (most, took) == (min(limit, 10), seconds)
+
+
+def test_who_sleeps_lends_the_place_and_comes_back_before_new_work() -> None:
+    """A new key that is not accepted for a minute does not stop the others, and is not starved by them."""
+    slots, events = Slots(1), list[str]()
+
+    async def work(item: int) -> None:
+        events.append(f"{item} begins")
+        if item == 0:
+            await slots.sleep(1.5)
+            events.append("0 is back")
+        await asyncio.sleep(1)
+        events.append(f"{item} ends")
+
+    run(for_each(range(4), work, slots=slots, stop=never()))
+    assert events == [
+        *("0 begins", "1 begins", "1 ends", "2 begins", "2 ends"),  # 0 wakes while 2 is at work
+        *("0 is back", "0 ends", "3 begins", "3 ends"),
+    ]
+
+
+def test_an_error_stays_with_its_item() -> None:
+    """Its neighbours are served; an expected error is told in its own words."""
+
+    async def work(item: int) -> int:
+        await asyncio.sleep(item)
+        if item == 1:
+            raise Conflict("Conflict", "words")
+        if item == 2:
+            raise ZeroDivisionError(KEY)
+        return item
+
+    done, _ = run(for_each(range(4), work, slots=Slots(2), stop=never()))
+    assert values(done) == [0, "Conflict", "InternalError", 3]
+    assert done[1].value == Crash("Conflict", "words")
+
+
+def test_an_unexpected_error_tells_its_place_and_no_text() -> None:
+    """The text may quote anything, also that of what it was raised from."""
+
+    async def work(_: int) -> None:
+        try:
+            raise RuntimeError(KEY)
+        except RuntimeError as error:
+            raise KeyError(KEY) from error
+
+    done, _ = run(for_each([1], work, slots=Slots(1), stop=never()))
+    crash = done[0].value
+    assert isinstance(crash, Crash)
+    assert "KeyError in " in crash.message
+    assert "work:" in crash.message
+    assert "CANARY" not in repr(done)
+
+
+def test_the_place_of_an_error_that_was_never_raised_is_its_kind() -> None:
+    """There is no traceback yet."""
+    assert where(ValueError(KEY)) == "ValueError"
+
+
+def test_who_is_asked_to_stop_starts_nothing_new() -> None:
+    """What runs ends in peace; the rest is told why it was not started."""
+    stop = never()
+
+    async def work(item: int) -> int:
+        await asyncio.sleep(10)
+        return item
+
+    async def whole() -> list[Done[int, int]]:
+        asyncio.get_running_loop().call_later(15, stop.ask)
+        return await for_each(range(6), work, slots=Slots(2), stop=stop)
+
+    done, seconds = run(whole())
+    assert values(done) == [0, 1, 2, 3, "Stopped", "Stopped"]
+    assert seconds == 20
+
+
+def test_nothing_starts_after_the_last_start() -> None:
+    """The time up to the deadline is for what runs."""
+
+    async def work(item: int) -> int:
+        await asyncio.sleep(10)
+        return item
+
+    stop = Stop(last_start=15, deadline=30)
+    done, seconds = run(for_each(range(6), work, slots=Slots(2), stop=stop))
+    assert values(done) == [0, 1, 2, 3, "DeadlineExceeded", "DeadlineExceeded"]
+    assert seconds == 20
+
+
+@pytest.mark.parametrize("limit", [1, 2, 50])
+def test_at_the_deadline_what_still_runs_is_cancelled(limit: int) -> None:
+    """Also where others still wait for a place: a deadline is a deadline."""
+    cleaned: list[int] = []
+
+    async def work(item: int) -> int:
+        try:
+            await asyncio.sleep(1000 if item < 2 else 1)
+        finally:
+            cleaned.append(item)
+        return item
+
+    done, seconds = run(for_each(range(4), work, slots=Slots(limit), stop=Stop(last_start=20, deadline=30)))
+    assert seconds == 30
+    rest = [2, 3] if limit == 50 else ["DeadlineExceeded"] * 2
+    assert values(done) == ["DeadlineExceeded", "DeadlineExceeded", *rest]
+    assert sorted(cleaned) == list(range(min(limit, 4)))
+
+
+def test_a_cancelled_run_leaves_nothing_running() -> None:
+    """A kill takes all of it along."""
+    running = 0
+
+    async def work(_: int) -> None:
+        nonlocal running
+        running += 1
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            running -= 1
+
+    async def whole() -> None:
+        task = asyncio.ensure_future(for_each(range(5), work, slots=Slots(3), stop=never()))
+        await asyncio.sleep(1)
+        assert running == 3
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert running == 0
+
+    run(whole())
+
+
+def test_a_place_is_given_back_when_its_taker_is_cancelled() -> None:
+    """Before it had it, and between having it and knowing it."""
+
+    async def whole() -> None:
+        slots = Slots(1)
+        await slots.take([""])
+        waiting, next_one = asyncio.ensure_future(slots.take([""])), asyncio.ensure_future(slots.take([""]))
+        await asyncio.sleep(0)
+        slots.give_back("")
+        waiting.cancel()
+        await asyncio.wait([waiting, next_one])
+        assert waiting.cancelled()
+        assert not next_one.cancelled()
+        cancelled = asyncio.ensure_future(slots.take([""]))
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        await asyncio.wait([cancelled])
+        slots.give_back("")
+        await slots.take([""])
+
+    run(whole())
+
+
+def test_a_sleeper_that_is_cancelled_still_holds_its_place() -> None:
+    """Whoever gives places back at the end gives back one that it has."""
+
+    async def whole() -> None:
+        slots = Slots(1)
+
+        async def sleeper() -> None:
+            with slots.holding(await slots.take([""])):
+                await slots.sleep(100)
+
+        task = asyncio.ensure_future(sleeper())
+        await asyncio.sleep(1)
+        task.cancel()
+        await asyncio.wait([task])
+        await slots.take([""])
+        second = asyncio.ensure_future(slots.take([""]))
+        await asyncio.sleep(1)
+        assert not second.done()
+        second.cancel()
+
+    run(whole())
+
+
+def test_a_stop_wakes_who_waits() -> None:
+    """A grace period of minutes does not keep a pod from ending."""
+
+    async def whole() -> None:
+        stop = Stop(last_start=100, deadline=200)
+        assert (stop.reason, stop.remaining) == (None, 100)
+        asyncio.get_running_loop().call_later(5, stop.ask)
+        await stop.sleep(60)
+        assert asyncio.get_running_loop().time() == 5
+        assert stop.reason == "Stopped"
+
+    run(whole())
+
+
+@pytest.mark.parametrize(("seconds", "slept"), [(60, 60), (0, 0), (-5, 0)])
+def test_a_wait_ends_by_itself(seconds: float, slept: float) -> None:
+    """Also one for a time that is over."""
+
+    async def whole() -> None:
+        stop = Stop(last_start=10, deadline=200)
+        await stop.sleep(seconds)
+        assert asyncio.get_running_loop().time() == slept
+
+    run(whole())
+
+
+def test_time_runs_out() -> None:
+    """After the last start there is none left."""
+
+    async def whole() -> None:
+        stop = Stop(last_start=10, deadline=200)
+        await asyncio.sleep(10)
+        assert (stop.reason, stop.remaining) == ("DeadlineExceeded", 0)
+
+    run(whole())
+
+
+# --- several tenants
+
+
+def begun(crowds: dict[str, int], limit: int, seconds: dict[str, float], until: float = 1e9) -> dict[str, list[float]]:
+    """When each tenant's items began; each takes its tenant's seconds."""
+    times: dict[str, list[float]] = {tenant: [] for tenant in crowds}
+
+    async def work(tenant: str) -> None:
+        times[tenant].append(asyncio.get_running_loop().time())
+        await asyncio.sleep(seconds[tenant])
+
+    items = [tenant for tenant, count in crowds.items() for _ in range(count)]
+    stop = Stop(last_start=until, deadline=1e9)
+    run(for_each(items, work, slots=Slots(limit), stop=stop, tenant=lambda tenant: tenant))
+    return times
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5, 50])
+def test_tenants_begin_in_turn(limit: int) -> None:
+    """However many targets the first has: nobody waits for more than its share."""
+    times = begun({"a": 300, "b": 3, "c": 3}, limit, {"a": 1, "b": 1, "c": 1})
+    assert max(times["b"] + times["c"]) <= 9 / limit
+
+
+@pytest.mark.parametrize(("limit", "share"), [(2, 1), (5, 3), (50, 25)])
+def test_what_hangs_leaves_room(limit: int, share: int) -> None:
+    """One tenant has half of the places, at most, while another has work; the others go on as if it were not there."""
+    times = begun({"a": 300, "b": 200}, limit, {"a": 1000, "b": 1}, until=900)
+    assert len(times["a"]) == limit  # the rest of the places once nobody else wants them
+    assert sum(moment < max(times["b"]) for moment in times["a"]) <= share
+    assert max(times["b"]) <= 200 / (limit - share)
+
+
+def test_one_tenant_alone_has_all_places() -> None:
+    """Also when the others have ended."""
+    assert begun({"a": 100}, 50, {"a": 1})["a"] == [0] * 50 + [1] * 50
+    times = begun({"a": 100, "b": 1}, 50, {"a": 1, "b": 0.5})["a"]
+    assert (times.count(0), times.count(0.5), times.count(1)) == (25, 25, 25)
+
+
+def test_room_is_kept_for_those_who_will_come_back() -> None:
+    """Between its two rounds a tenant has no work; what another one begins meanwhile may take long."""
+
+    async def whole() -> None:
+        slots = Slots(4)
+        with slots.room_for(["a", "b"]):
+            for _ in range(2):
+                await slots.take(["a"])
+            third = asyncio.ensure_future(slots.take(["a"]))
+            await asyncio.sleep(1)
+            assert not third.done()
+            assert await slots.take(["b"]) == "b"
+            slots.give_back("b")
+        assert await third == "a"
+
+    run(whole())
+
+
+def test_a_crowd_that_wakes_up_does_not_starve_others() -> None:
+    """It comes back before new work, but within its tenant's share."""
+    slots, ended = Slots(4), dict[str, float]()
+
+    async def work(item: str) -> None:
+        tenant = item[0]
+        for _ in range(20 if tenant == "a" else 1):
+            await slots.sleep(0.5)
+            await asyncio.sleep(1)  # awake
+        ended[tenant] = asyncio.get_running_loop().time()
+
+    items = [f"a{i}" for i in range(40)] + [f"b{i}" for i in range(10)]
+    run(for_each(items, work, slots=slots, stop=never(), tenant=lambda item: item[0]))
+    assert ended["b"] < 10
+    assert ended["a"] > 100
+
+
+def test_who_holds_no_place_has_none_to_lend() -> None:
+    """Work outside of `for_each` may wait in the same words."""
+
+    async def whole() -> None:
+        slots = Slots(1)
+        await slots.sleep(1)
+        assert await slots.take(["a"]) == "a"
+        second = asyncio.ensure_future(slots.take(["a"]))
+        await asyncio.sleep(1)
+        assert not second.done()
+        second.cancel()
+
+    run(whole())
+
+
+def test_a_turn_is_waited_for_without_a_place() -> None:
+    """Its holder can sleep and come back although a crowd waits for it; each has it once."""
+    slots, turn, had = Slots(2), Turns(), list[int]()
+
+    async def work(item: int) -> None:
+        async with slots.in_turn(turn):
+            await slots.sleep(1)
+            had.append(item)
+
+    _, seconds = run(for_each(range(20), work, slots=slots, stop=never()))
+    assert sorted(had) == list(range(20))
+    assert seconds == 20
+
+
+def test_tenants_go_in_turn_and_no_more_than_the_limit() -> None:
+    """However many of one wait; a limit that is raised lets in more at once, one that is lowered none until it fits."""
+    slots, turns, order, most = Slots(100), Turns(2), list[str](), list[int]()
+
+    async def work(item: str) -> None:
+        async with slots.in_turn(turns):
+            order.append(item[0])
+            most.append(turns.inside)
+            if len(order) == 4:
+                turns.limit = 3
+            if len(order) == 10:
+                turns.limit = 1
+            await asyncio.sleep(1)
+
+    items = [f"a{i}" for i in range(20)] + [f"b{i}" for i in range(5)]
+    _, seconds = run(for_each(items, work, slots=slots, stop=never(), tenant=lambda item: item[0]))
+    assert sorted(order[:10]) == ["a"] * 5 + ["b"] * 5
+    assert (max(most[:4]), max(most[4:10]), max(most[12:])) == (2, 3, 1)
+    assert (len(order), seconds) == (25, 18)
+
+
+def test_a_turn_is_given_back_by_who_is_cancelled() -> None:
+    """While it has it, and while it waits for it."""
+
+    async def whole() -> None:
+        slots, turn = Slots(3), Turns()
+
+        async def holder() -> None:
+            with slots.holding(await slots.take([""])):
+                async with slots.in_turn(turn):
+                    await asyncio.sleep(100)
+
+        tasks = [asyncio.ensure_future(holder()) for _ in range(3)]
+        await asyncio.sleep(1)
+        for task in (tasks[1], tasks[0]):
+            task.cancel()
+            await asyncio.wait([task])
+        await asyncio.sleep(1)
+        assert turn.inside == 1
+        tasks[2].cancel()
+        await asyncio.wait([tasks[2]])
+        assert turn.inside == 0
+        for _ in range(3):
+            await slots.take([""])
+
+    run(whole())
+
+
+def test_a_stage_has_its_share_of_the_time() -> None:
+    """And is stopped with the run."""
+
+    async def whole() -> None:
+        stop = Stop(last_start=90, deadline=100)
+        await asyncio.sleep(30)
+        stage = stop.for_stage(0.5)
+        assert (stage.last_start, stage.deadline) == (60, 100)
+        stop.ask()
+        assert stage.reason == "Stopped"
+
+    run(whole())
+
+
+def test_what_goes_on_alongside_ends_with_what_it_goes_along() -> None:
+    """It is waited for; a failure or a kill takes it along."""
+    ended: list[str] = []
+
+    async def work() -> str:
+        try:
+            await asyncio.sleep(10)
+        finally:
+            ended.append("work")
+        return "value"
+
+    async def whole() -> None:
+        async with alongside(work()) as task:
+            await asyncio.sleep(1)
+        assert task.result() == "value"
+        assert asyncio.get_running_loop().time() == 10
+
+        async def failing() -> None:
+            async with alongside(work()):
+                await asyncio.sleep(1)
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            await failing()
+        assert asyncio.get_running_loop().time() == 11
+
+    run(whole())
+    assert ended == ["work", "work"]
+
+
+def test_many_tenants_cost_no_more_than_few() -> None:
+    """To find out whose turn it is, no more tenants are looked at than there are places."""
+    looked = 0
+
+    class Looking(dict[str, None]):
+        def __iter__(self) -> Any:
+            nonlocal looked
+            for key in super().__iter__():
+                looked += 1
+                yield key
+
+    async def whole() -> None:
+        slots = Slots(5)
+        for i in range(5):
+            assert await slots.take(Looking.fromkeys(f"t{n}" for n in range(i, 5000))) == f"t{i}"
+
+    run(whole())
+    assert looked < 50

@@ -1,0 +1,314 @@
+"""Options and environment."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from tests.support.builders import KEY
+from worker.model.hosts import Origin
+from worker.model.targets import AdminKeyRef
+from worker.model.values import Ref
+from worker.settings.arguments import UsageError, parse
+from worker.settings.options import Options, Settings, Wanted
+
+LISTS = ("namespace", "allow-host")
+
+
+def read(*argv: str, pod: str | None = None, **environ: str) -> Settings:
+    return parse(argv, environ, pod)
+
+
+def mistakes(*argv: str, **environ: str) -> tuple[str, ...]:
+    with pytest.raises(UsageError) as caught:
+        read(*argv, **environ)
+    return caught.value.mistakes
+
+
+def test_without_any_option_a_run_has_the_documented_defaults() -> None:
+    """`python run.py` is `run`."""
+    assert read() == read("run") == Settings(
+        command="run",
+        options=Options(
+            ledger_namespace="openai-key-rotator",
+            namespaces=(),
+            selector="",
+            allowed_hosts=frozenset(),
+            concurrency=50,
+            max_wait=timedelta(minutes=5),
+            unseen_hold=timedelta(hours=24),
+            max_hold=None,
+            fallback_admin_key=None,
+            force=False,
+            dry_run=False,
+        ),
+        wanted=Wanted(),
+        without_successor=False,
+        output=None,
+        deadline=timedelta(minutes=15),
+        strict=False,
+        summary_file=None,
+        kubeconfig=None,
+        context=None,
+        in_cluster=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("how", ["option", "option with =", "environment", "both"])
+@pytest.mark.parametrize(
+    ("name", "text", "attribute", "value"),
+    [
+        ("namespace", "a-1", "options.namespaces", ("a-1",)),
+        ("selector", "team=a,x!=y", "options.selector", "team=a,x!=y"),
+        ("concurrency", "1", "options.concurrency", 1),
+        ("concurrency", "1000", "options.concurrency", 1000),
+        ("max-wait", "0", "options.max_wait", timedelta(0)),
+        ("max-wait", "1h30m", "options.max_wait", timedelta(minutes=90)),
+        ("deadline", "90s", "deadline", timedelta(seconds=90)),
+        ("unseen-hold", "0s", "options.unseen_hold", timedelta(0)),
+        ("allow-host", "https://proxy.corp/v1", "options.allowed_hosts", {Origin("https", "proxy.corp", 443)}),
+        ("allow-host", "http://127.0.0.1:8080", "options.allowed_hosts", {Origin("http", "127.0.0.1", 8080)}),
+        ("ledger-namespace", "ops", "options.ledger_namespace", "ops"),
+        ("fallback-admin-key", "adm", "options.fallback_admin_key",
+         AdminKeyRef(Ref("openai-key-rotator", "adm"), "api-key")),
+        ("fallback-admin-key", "adm/k", "options.fallback_admin_key",
+         AdminKeyRef(Ref("openai-key-rotator", "adm"), "k")),
+        ("output", "json", "output", "json"),
+        ("output", "table", "output", "table"),
+        ("kubeconfig", "/a/b", "kubeconfig", "/a/b"),
+        ("context", "kind", "context", "kind"),
+    ],
+)  # fmt: skip
+def test_every_option_is_a_variable_too_and_the_option_wins(
+    how: str, name: str, text: str, attribute: str, value: object
+) -> None:
+    """Spelled alike."""
+    variable = "ROTATOR_" + name.upper().replace("-", "_")
+    found: object = {
+        "option": lambda: read(f"--{name}", text),
+        "option with =": lambda: read("run", f"--{name}={text}"),
+        "environment": lambda: read(**{variable: text}),
+        "both": lambda: read(f"--{name}", text, **{variable: "!"}),
+    }[how]()
+    for part in attribute.split("."):
+        found = getattr(found, part)
+    assert found == value
+
+
+def test_an_empty_variable_is_not_set() -> None:
+    """As manifests mean it; in a pod an empty context does not turn away from the pod's own cluster."""
+    settings = read(ROTATOR_CONTEXT="", ROTATOR_MAX_WAIT="", ROTATOR_NAMESPACE="")
+    assert (settings.context, settings.options.max_wait, settings.options.namespaces) == (
+        None,
+        timedelta(minutes=5),
+        (),
+    )
+
+
+@pytest.mark.parametrize("flag", ["force", "dry-run", "strict"])
+def test_flags_are_set_by_option_or_by_words(flag: str) -> None:
+    """True and false in the usual spellings."""
+    variable, attribute = "ROTATOR_" + flag.upper().replace("-", "_"), flag.replace("-", "_")
+
+    def of(settings: Settings) -> object:
+        return settings.strict if flag == "strict" else getattr(settings.options, attribute)
+
+    assert of(read(f"--{flag}")) is True
+    assert of(read(f"--{flag}", **{variable: "false"})) is True
+    for text in ("1", "true", "True", "yes"):
+        assert of(read(**{variable: text})) is True
+    for text in ("0", "false", "FALSE", "no", ""):
+        assert of(read(**{variable: text})) is False
+    assert mistakes(**{variable: "maybe"}) == (f"{variable}: must be true or false",)
+
+
+def test_lists_are_repeated_or_separated_by_commas() -> None:
+    """Without blanks, empty parts and repetitions."""
+    assert read("--namespace", "b", "--namespace", "a", "--namespace", "b").options.namespaces == ("b", "a")
+    assert read(ROTATOR_NAMESPACE=" a, b ,,c,").options.namespaces == ("a", "b", "c")
+    assert read("--namespace", "a", ROTATOR_NAMESPACE="b").options.namespaces == ("a",)
+    assert read(ROTATOR_NAMESPACE="").options.namespaces == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("namespace", ["A", "a/b", "-a", "a.b", "x" * 64, ""]),
+        ("concurrency", ["0", "1001", "-1", "1.5", "many", "٣", "1" * 5000]),
+        ("max-wait", ["soon", "-1s", "5", "1d"]),
+        ("deadline", ["0", "0s", "soon"]),
+        ("unseen-hold", ["soon", "-1h"]),
+        ("allow-host", ["http://proxy.corp", "proxy.corp", "https://u@proxy.corp", "https://proxy.corp/?a"]),
+        ("fallback-admin-key", ["/k", "a/"]),
+        ("output", ["yaml", "JSON"]),
+        ("ledger-namespace", ["A", "a_b"]),
+    ],
+)
+@pytest.mark.parametrize("by_variable", [False, True])
+def test_a_mistake_names_its_option_or_its_variable(name: str, values: list[str], by_variable: bool) -> None:
+    """And says briefly what it must be."""
+    for value in values:
+        if by_variable and not value and name in LISTS:
+            continue  # an empty list
+        variable = "ROTATOR_" + name.upper().replace("-", "_")
+        (mistake,) = mistakes(**{variable: value}) if by_variable else mistakes(f"--{name}={value}")
+        assert mistake.startswith(f"{variable if by_variable else '--' + name}: "), value
+        assert len(mistake) < 250
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    """Options, variables, each part of a list, unknown names: one attempt mends them all."""
+    told = mistakes(
+        "--namespace=A", "--namespace=ok", "--namespace=B", "--output=x", "--unheard-of", "--deadline=0",
+        ROTATOR_MAX_WAIT="soon", ROTATOR_MAXWAIT="5m", ROTATOR_ALLOW_HOST="http://a.b, nonsense",
+    )  # fmt: skip
+    for part in ("'A'", "'B'", "--output", "--unheard-of", "--deadline", "ROTATOR_MAX_WAIT", "ROTATOR_MAXWAIT"):
+        assert any(part in mistake for mistake in told), part
+    assert sum("ROTATOR_ALLOW_HOST" in mistake for mistake in told) == 2
+
+
+def test_an_unknown_variable_is_a_mistake_and_its_value_is_not_told() -> None:
+    """Somebody may have put a key there."""
+    assert mistakes(ROTATOR_ADMIN_KEY=KEY) == ("unknown variable ROTATOR_ADMIN_KEY",)
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--admin-key", KEY],
+        [f"--admin-key={KEY}"],
+        ["run", KEY],
+        ["status", "--x", KEY],
+        ["adopt", KEY],
+        ["adopt", "a/b", "--x", KEY],
+        ["adopt", f"--account=x {KEY}", "a/b"],
+    ],
+)
+def test_the_value_of_an_unknown_option_is_not_told(argv: list[str]) -> None:
+    """Nor that of a stray argument."""
+    told = mistakes(*argv)
+    assert "CANARY" not in " ".join(told)
+
+
+def test_other_variables_are_not_our_business() -> None:
+    """Only those with our prefix."""
+    assert read(PATH="/bin", OPENAI_API_KEY="x", rotator_force="x") == read()
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["nonsense"], ["run", "x"], ["--nonsense"], ["--max"], ["--output"], ["status", "--force"], ["--force=1"]],
+)
+def test_an_unknown_command_or_option_is_a_mistake_with_usage(argv: list[str]) -> None:
+    """No abbreviations: a script must not change its meaning when an option is added."""
+    with pytest.raises(UsageError) as caught:
+        parse(argv, {})
+    assert caught.value.mistakes
+    assert caught.value.usage.startswith("usage: openai-key-rotator")
+
+
+def test_adopt_takes_targets_anywhere_and_accounts_of_one_of_them() -> None:
+    """Without any: all targets."""
+    assert read("adopt").wanted == Wanted()
+    creds, other = Ref("default", "creds"), Ref("team", "a.b")
+    assert read("adopt", "default/creds", "--yes", "team/a.b", "default/creds").wanted == Wanted(
+        (creds, other), yes=True
+    )
+    settings = read("adopt", "--account", "user-1", "default/creds", "--account=user-2", "--namespace", "default")
+    assert settings.wanted == Wanted((creds,), ("user-1", "user-2"))
+    assert settings.options.namespaces == ("default",)
+    assert read(ROTATOR_YES="true", ROTATOR_ACCOUNT="user-1").command == "run"
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["creds"],
+        ["/creds"],
+        ["default/"],
+        ["Default/creds"],
+        ["default/a/b"],
+        ["default/../x"],
+        ["--account", "user-1"],
+        ["--account", "user-1", "a/b", "a/c"],
+        ["--account", "a/b", "a/b"],
+        ["--force"],
+    ],
+)
+def test_adopt_refuses_what_is_no_target_or_account(argv: list[str]) -> None:
+    assert len(mistakes("adopt", *argv)) == 1
+
+
+def test_revoke_takes_one_target() -> None:
+    """And what a run may need to make its new key."""
+    settings = read("revoke", "--yes", "default/creds", "--without-successor", "--allow-host", "https://eu.test")
+    assert (settings.command, settings.wanted, settings.without_successor) == (
+        "revoke",
+        Wanted((Ref("default", "creds"),), (), True),
+        True,
+    )
+    assert settings.options.allowed_hosts
+
+
+@pytest.mark.parametrize("argv", [[], ["a/b", "a/c"], ["default"], ["a/b", "--force"], ["a/b", "--account=user-1"]])
+def test_revoke_refuses_what_is_not_one_target(argv: list[str]) -> None:
+    assert mistakes("revoke", *argv)
+
+
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["-h"], ["adopt", "--help"], ["revoke", "-h"], ["run", "--help"], ["status", "-h"]]
+)
+def test_help_is_no_mistake(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """It goes to standard output."""
+    with pytest.raises(SystemExit) as caught:
+        parse(argv, {})
+    assert caught.value.code == 0
+    assert "openai-key-rotator" in capsys.readouterr().out
+
+
+def test_status_takes_the_clusters_options_only() -> None:
+    """A run's variables may be set all the same: a pod has them for both."""
+    settings = read("status", "--output", "json", "--ledger-namespace", "ops", ROTATOR_FORCE="true")
+    assert (settings.command, settings.output, settings.options.ledger_namespace) == ("status", "json", "ops")
+
+
+@pytest.mark.parametrize(
+    ("argv", "pod", "namespace"),
+    [((), None, "openai-key-rotator"), ((), "here", "here"), (("--ledger-namespace", "there"), "here", "there")],
+)
+def test_the_ledger_is_where_the_pod_is_unless_said(argv: tuple[str, ...], pod: str | None, namespace: str) -> None:
+    """And the fallback admin key with it."""
+    options = read(*argv, "--fallback-admin-key", "adm", pod=pod).options
+    assert options.ledger_namespace == namespace
+    assert options.fallback_admin_key == AdminKeyRef(Ref(namespace, "adm"), "api-key")
+
+
+@pytest.mark.parametrize(
+    ("pod", "environ", "inside"),
+    [
+        ("here", {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, True),
+        ("here", {}, False),
+        (None, {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, False),
+    ],
+)
+def test_a_pod_is_told_by_its_service_account_and_its_environment(
+    pod: str | None, environ: dict[str, str], inside: bool
+) -> None:
+    """Both, as the client library needs both."""
+    assert read(pod=pod, **environ).in_cluster is inside
+
+
+def test_the_kubeconfig_is_found_as_kubectl_finds_it() -> None:
+    """Ours first, then KUBECONFIG."""
+    assert read(KUBECONFIG="/k").kubeconfig == "/k"
+    assert read(KUBECONFIG="/k", ROTATOR_KUBECONFIG="/r").kubeconfig == "/r"
+    assert read("--kubeconfig", "/o", KUBECONFIG="/k", ROTATOR_KUBECONFIG="/r").kubeconfig == "/o"
+    assert read(KUBECONFIG="").kubeconfig is None
+
+
+@pytest.mark.parametrize("command", ["status", "adopt", "revoke a/b"])
+def test_the_variables_of_a_scheduled_run_are_not_in_the_way_of_a_command_by_hand(command: str) -> None:
+    """In a pod of the CronJob both have one environment; what is not this command's is as if it were not there."""
+    run_only = {"ROTATOR_SHARDS": "4", "ROTATOR_SELECTOR": "team=a", "ROTATOR_STRICT": "true", "ROTATOR_MAX_HOLD": "1h"}
+    assert read(*command.split(), **run_only) == read(*command.split())

@@ -1,0 +1,1 @@
+"""`adopt`: record accounts that only annotations or a former operator name. Nothing is deleted here."""

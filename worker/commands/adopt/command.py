@@ -1,0 +1,246 @@
+"""`adopt`: gather what names accounts, ask OpenAI about each, show what could be recorded, and record it if told to.
+
+Guarantees: without `yes` nothing is written; Secrets are read by name, never listed; OpenAI is asked with the target's
+own admin key at its own generator's host; the ledger is read again once all evidence is in, so that what a run has
+made meanwhile is seen, and what has changed since is left to the next time; every write is under the version judged.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from worker.commands.adopt.evidence import Case, Census, Facts, annotated, claims_of
+from worker.commands.adopt.generator_state import GENERATOR_STATES, GeneratorState, generator_state
+from worker.commands.adopt.judge import Adopted, Adoption, Verdict, judge, unrecorded
+from worker.commands.adopt.words import as_json, as_text
+from worker.commands.session import Session, World, opened
+from worker.discover.listing import list_in, survey
+from worker.discover.targets import Discovered
+from worker.errors import Conflict, Forbidden, NotFound, RotatorError
+from worker.ledger.store import Ledger
+from worker.model.entries import Entry, Unreadable, accounts_of
+from worker.model.hidden import redacted
+from worker.model.targets import Target
+from worker.model.values import Ref
+from worker.observe.observer import Observer
+from worker.openai.limiter import Restraint
+from worker.openai.projects import Projects
+from worker.runtime.for_each import Crash, for_each
+from worker.runtime.slots import Slots
+from worker.runtime.stop import Stop
+from worker.settings.options import Options, Wanted
+
+
+async def execute(session: Session) -> int:
+    """Adopt and show what came of it. Raises OutOfReach as `adopt` does."""
+    settings, stop = session.settings, session.stop()
+    async with session.world(stop) as world:
+        adopted = await adopt(settings.options, settings.wanted, world, stop)
+    print(redacted(as_text(adopted) if settings.as_table else json.dumps(as_json(adopted), indent=2)))
+    return 1 if adopted.refused else 0
+
+
+async def adopt(options: Options, wanted: Wanted, world: World, stop: Stop) -> Adopted:
+    """Show, or with `wanted.yes` record. Raises OutOfReach where the cluster or the ledger cannot be used at all."""
+    ledger, clock = await opened(options, world)
+    slots = Slots(options.concurrency)
+    restraint = Restraint(clock, slots, stop)  # a human does not wait for what a run was told
+    projects = Projects(
+        world.cluster, world.openai, restraint, slots, clock, options.allowed_hosts, options.fallback_admin_key
+    )
+    observer = Observer(world.cluster, projects, clock)
+    gathering = _Gathering(options, wanted, replace(world, clock=clock), ledger, projects, observer, slots, stop)
+    return await gathering.adopt()
+
+
+@dataclass(frozen=True, slots=True)
+class _Gathering:
+    options: Options
+    wanted: Wanted
+    world: World
+    ledger: Ledger
+    projects: Projects
+    observer: Observer
+    slots: Slots
+    stop: Stop
+
+    async def adopt(self) -> Adopted:
+        before = await self.ledger.read_all()
+        discovered = await survey(self.world.cluster, self.options)
+        states, notes = await self._states()
+        cases = await self._each(self._bare(before, discovered), lambda case: self._evidence(case, states))
+        cases = await self._each(cases, self._confirmed)
+        # Every account of ours is recorded before it is made: what the lists above show is in this ledger, if ours.
+        entries = await self.ledger.read_all()
+        cases = [self._still(case, entries.get(case.ref)) for case in cases]
+        owned = {case.target.source.uid for case in cases if case.target is not None}
+        stray = [state for state in states if not state.owners & owned]
+        notes += [f"GeneratorState {state.ref} belongs to no target" for state in stray]
+        census = Census.of(
+            cases,
+            [entry for entry in entries.values() if isinstance(entry, Entry)],
+            [state.account_id for state in stray if state.account_id is not None],
+        )
+        cases = self._by_hand_only_with_all_in_view(cases, entries)
+        now = self.world.clock.now()
+        asked = [case for case in cases if self._is_asked(case.ref) and self._matters(case)]
+        adoptions = [judge(case, census, self.ledger.uid, now) for case in asked]
+        if self.wanted.yes:
+            adoptions = [await self._record(adoption) for adoption in adoptions]
+        troubles = {case.facts.message for case in asked if isinstance(case.facts, RotatorError)}
+        notes += [f"accounts that nothing names were not looked for: {message}" for message in sorted(troubles)]
+        lost = unrecorded(asked, census, cases)
+        adoptions += [Adoption(finding.target, (finding,)) for finding in lost]
+        shown = [adoption for adoption in adoptions if self._is_news(adoption)]
+        return Adopted(self.wanted.yes, tuple(sorted(shown, key=lambda a: a.target)), tuple(notes))
+
+    # --- evidence
+
+    def _is_asked(self, ref: Ref) -> bool:
+        return not self.wanted.targets or ref in self.wanted.targets
+
+    def _matters(self, case: Case) -> bool:
+        """A target that is rejected for what it asks is shown only if there is something to adopt, or it was named."""
+        if case.trouble is None or case.asked or case.target is not None:
+            return True
+        recorded = accounts_of(case.entry) if isinstance(case.entry, Entry) else []
+        claimed = {claim.id for claim in case.claims} - {account.id for account in recorded}
+        ours = case.entry is None or (isinstance(case.entry, Entry) and case.entry.ledger == self.ledger.uid)
+        return bool(claimed) or not ours or case.hidden
+
+    def _is_news(self, adoption: Adoption) -> bool:
+        """What is well is shown only where it was asked for by name."""
+        well = all(finding.verdict in (Verdict.KNOWN, Verdict.GONE) for finding in adoption.findings)
+        return not well or adoption.target in self.wanted.targets
+
+    def _bare(self, entries: Mapping[Ref, Entry | Unreadable], discovered: Discovered) -> list[Case]:
+        """A case for every target, also a rejected one, every other ledger's entry, and all that was named."""
+        targets = {target.ref: target for target in discovered.targets}
+        rejected = {item.secret: item for item in discovered.rejected if item.secret is not None}
+        others = {
+            ref
+            for ref, entry in entries.items()
+            if (isinstance(entry, Unreadable) or entry.ledger != self.ledger.uid) and self._in_scope(ref)
+        }
+        cases = []
+        for ref in sorted({*targets, *rejected, *others, *self.wanted.targets}):
+            asked = ref in self.wanted.targets
+            case = Case(ref, asked, targets.get(ref), entries.get(ref))
+            if ref in rejected and ref not in targets:
+                item = rejected[ref]
+                case = replace(case, trouble=(item.reason, f"{item.source}: {item.message}"))
+            elif case.target is None and case.entry is None:
+                words = "nothing asks for this Secret, and the ledger has no entry for it"
+                case = replace(case, trouble=("NoTarget", words))
+            cases.append(case)
+        return cases
+
+    def _in_scope(self, ref: Ref) -> bool:
+        return not self.options.namespaces or ref.namespace in self.options.namespaces
+
+    async def _each(self, cases: Iterable[Case], work: Callable[[Case], Awaitable[Case]]) -> list[Case]:
+        """Work on each; what one of them raises is its own trouble."""
+        done = await for_each(cases, work, slots=self.slots, stop=self.stop, tenant=lambda case: case.ref.namespace)
+        return [
+            replace(item.item, trouble=(item.value.reason, item.value.message), hidden=True)
+            if isinstance(item.value, Crash)
+            else item.value
+            for item in done
+        ]
+
+    async def _states(self) -> tuple[list[GeneratorState], list[str]]:
+        """The GeneratorStates, where the cluster has them and shows them."""
+        cluster, places = self.world.cluster, self.options.namespaces
+        try:
+            found = await list_in(cluster, places, GENERATOR_STATES, generator_state)
+        except NotFound:
+            return [], []  # most clusters have never had that operator
+        except Forbidden as error:
+            return [], [f"GeneratorStates were not looked at: {error.message}"]
+        return [state for state in found if state is not None], []
+
+    async def _evidence(self, case: Case, states: Iterable[GeneratorState]) -> Case:
+        secret = await self.observer.secret(case.ref)
+        if case.target is None or case.trouble is not None:
+            return replace(case, secret=secret, claims=tuple(annotated(secret)))  # it cannot be adopted, and counts
+        by_hand = self.wanted.accounts if case.asked else ()
+        return replace(case, secret=secret, claims=claims_of(case.target, secret, states, by_hand))
+
+    async def _confirmed(self, case: Case) -> Case:
+        """With what OpenAI says of it, where the human wants to know."""
+        if not self._is_asked(case.ref) or case.trouble is not None:
+            return case
+        if case.target is not None:
+            case = replace(case, facts=await self._facts(case, case.target))
+        if isinstance(case.entry, Entry) and case.entry.ledger != self.ledger.uid:
+            case = replace(case, recorded=await self._recorded(case.entry))
+        return case
+
+    async def _facts(self, case: Case, target: Target) -> Facts | RotatorError:
+        access = target.generator.access
+        try:
+            listing = await self.projects.listing(access)
+            ids = [claim.id for claim in case.claims if claim.id is not None]
+            names = {account: await self.projects.account_name(access, account) for account in ids}
+            return Facts(names, listing, await self.projects.account_keys(access))
+        except RotatorError as error:
+            return error
+
+    async def _recorded(self, entry: Entry) -> Mapping[str, str | None] | RotatorError:
+        """What OpenAI calls the accounts of an entry, each asked for where the entry says that it is."""
+        try:
+            return {
+                account.id: await self.projects.account_name(account.access, account.id)
+                for account in accounts_of(entry)
+                if account.id is not None
+            }
+        except RotatorError as error:
+            return error
+
+    def _still(self, case: Case, entry: Entry | Unreadable | None) -> Case:
+        """With the entry as it is now, which must be the one that the evidence was gathered beside."""
+        if entry == case.entry:
+            return replace(case, entry=entry)
+        words = "a run has changed its ledger entry meanwhile: adopt again"
+        return replace(case, entry=entry, trouble=("Changed", words))
+
+    def _by_hand_only_with_all_in_view(
+        self, cases: list[Case], entries: Mapping[Ref, Entry | Unreadable]
+    ) -> list[Case]:
+        """An account that a human names is recorded only if nothing that might name it as well is hidden."""
+        hidden = [entry.name for entry in entries.values() if isinstance(entry, Unreadable)]
+        unreadable = {case.ref for case in cases for claim in case.claims if claim.problem and claim.id is None}
+        hidden += [str(case.ref) for case in cases if case.hidden or case.ref in unreadable]
+        if not self.wanted.accounts or not hidden:
+            return cases
+        words = f"whose account it is cannot be told while {', '.join(sorted(hidden)[:3])} cannot be read"
+        return [
+            replace(case, trouble=("InvalidEvidence", words)) if case.asked and case.trouble is None else case
+            for case in cases
+        ]
+
+    # --- recording
+
+    async def _record(self, adoption: Adoption) -> Adoption:
+        if adoption.after is None:
+            return adoption
+        try:
+            await self.ledger.save(adoption.after)
+        except Conflict:
+            problem: tuple[str, str] | None = ("Changed", "a run has changed its ledger entry meanwhile: adopt again")
+        except RotatorError as error:
+            problem = (error.reason, f"the ledger was not written: {error.message}")
+        else:
+            problem = None
+        if problem is None:
+            return adoption
+        reason, message = problem
+        findings = tuple(
+            replace(finding, verdict=Verdict.REFUSED, reason=reason, message=message)
+            if finding.verdict is Verdict.RECORD
+            else finding
+            for finding in adoption.findings
+        )
+        return replace(adoption, findings=findings, after=None)

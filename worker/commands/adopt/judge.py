@@ -1,0 +1,288 @@
+"""What could be taken into the ledger, from what names it: decided from plain values. Pure; no clock of its own.
+
+The evidence: annotations of Secrets, GeneratorStates of the closed enterprise operator, ids that a human names, and
+ledger entries that another ledger wrote. All but the last are a tenant's to forge. Guarantees: an account is recorded
+only if OpenAI has it, in the project of the target's own generator, alone under the name that the evidence gives and
+that this generator gives its accounts, with one key at most, and if no other target's entry or evidence names it;
+another ledger's entry is taken over only if OpenAI has its accounts under these names; a claim that runs is respected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from worker.commands.adopt.evidence import Case, Census, Claim, Facts, looks_like_ours
+from worker.errors import RotatorError
+from worker.kubernetes.secret import MANAGED, OPERATOR_LABELS
+from worker.ledger import transitions
+from worker.model.entries import Account, Entry, Publication, Unreadable, accounts_of
+from worker.model.times import format_time
+from worker.model.values import Ref
+
+
+class Verdict(StrEnum):
+    RECORD = "record"
+    """Would be recorded, or was."""
+    KNOWN = "known"
+    """The target's entry records it already."""
+    GONE = "gone"
+    """OpenAI does not have it: there is nothing to record."""
+    UNRECORDED = "unrecorded"
+    """Nothing names it, but it looks like ours: for a human to decide."""
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One account, or with `name` None a target as a whole, and what comes of it."""
+
+    target: Ref
+    verdict: Verdict
+    message: str
+    reason: str = ""
+    id: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """What was found for a target. `after`: the entry to store, None where there is nothing to store."""
+
+    target: Ref
+    findings: tuple[Finding, ...]
+    after: Entry | None = None
+    advice: str = ""
+    """What the human has to do besides."""
+
+
+# --- judgement ---------------------------------------------------------------------------------------------------
+
+
+def judge(case: Case, census: Census, ledger: str, now: datetime) -> Adoption:
+    """What could be recorded for a target, and what not and why. `ledger`: the uid of this ledger."""
+    if isinstance(case.entry, Unreadable):
+        words = f"ledger entry {case.entry.name} was edited: {case.entry.message}; put it right, or delete it"
+        return Adoption(case.ref, (Finding(case.ref, Verdict.REFUSED, words, "LedgerUnreadable"),))
+    if case.trouble is not None:
+        reason, message = case.trouble
+        return Adoption(case.ref, (Finding(case.ref, Verdict.REFUSED, message, reason),))
+    entry = case.entry or Entry(case.ref, ledger)
+    foreign = _foreign(case, entry, census) if entry.ledger != ledger else ()
+    findings = (*foreign, *(_judged(case, claim, entry, census) for claim in case.claims))
+    after = None
+    if any(finding.verdict is Verdict.RECORD for finding in findings):
+        obstacle = _obstacle(foreign, entry, now)
+        if obstacle is None:
+            after = _recorded(case, findings[len(foreign) :], entry, ledger, now)
+        else:
+            findings = tuple(_refused(finding, obstacle) for finding in findings)
+    return Adoption(case.ref, findings, after, _advice(case))
+
+
+def _foreign(case: Case, entry: Entry, census: Census) -> tuple[Finding, ...]:
+    """The entry that another ledger wrote: taken over whole, or not at all."""
+
+    def finding(verdict: Verdict, message: str, reason: str = "") -> Finding:
+        return Finding(case.ref, verdict, message, reason)
+
+    if isinstance(case.recorded, RotatorError):
+        return (
+            finding(
+                Verdict.REFUSED, f"its accounts cannot be confirmed: {case.recorded.message}", case.recorded.reason
+            ),
+        )
+    for account in accounts_of(entry):
+        known = case.recorded.get(account.id) if account.id is not None else None
+        if known is not None and known != account.name:
+            return (finding(Verdict.REFUSED, f"OpenAI knows account {account.name} by another name", "UnknownAccount"),)
+        others = census.others(account.id, account.name, case.ref)
+        if others:
+            return (finding(Verdict.REFUSED, _elsewhere(others), "NamedTwice"),)
+    names = ", ".join(account.name for account in accounts_of(entry)) or "no account"
+    return (finding(Verdict.RECORD, f"entry of another ledger ({entry.ledger[:40]}), with {names}"),)
+
+
+def _judged(case: Case, claim: Claim, entry: Entry, census: Census) -> Finding:
+    facts = case.facts
+    recorded = {p.account.id: p.account.name for p in entry.history}
+    name = (
+        claim.name or recorded.get(claim.id) or (facts.names.get(claim.id or "") if isinstance(facts, Facts) else None)
+    )
+
+    def finding(verdict: Verdict, message: str, reason: str = "") -> Finding:
+        return Finding(case.ref, verdict, message, reason, claim.id, name)
+
+    if claim.problem is not None or claim.id is None:
+        reason, message = claim.problem or ("InvalidEvidence", "no account is named")
+        return finding(Verdict.REFUSED, message, reason)
+    if recorded.get(claim.id) is not None and recorded[claim.id] == name:
+        return finding(Verdict.KNOWN, "recorded already")
+    if not isinstance(facts, Facts):
+        cause = f"{facts.message}" if facts is not None else "OpenAI was not asked"
+        return finding(Verdict.REFUSED, f"cannot be confirmed: {cause}", facts.reason if facts is not None else "")
+    found = facts.names.get(claim.id)
+    if found is None:
+        return finding(Verdict.GONE, f"does not exist at OpenAI (any more); {claim.evidence}")
+    if found != name:
+        return finding(
+            Verdict.REFUSED, f"OpenAI knows this account by another name; {claim.evidence}", "UnknownAccount"
+        )
+    problem = _problem(case, claim, found, entry, census, facts)
+    if problem is not None:
+        return finding(Verdict.REFUSED, f"{problem[1]}; {claim.evidence}", problem[0])
+    place = "in the Secret now" if claim.current else "superseded"
+    return finding(Verdict.RECORD, f"{place}; {claim.evidence}")
+
+
+def _problem(case: Case, claim: Claim, name: str, entry: Entry, census: Census, facts: Facts) -> tuple[str, str] | None:
+    """Why an account that exists is not recorded for this target all the same."""
+    if case.target is not None and case.target.central and not claim.by_hand:
+        words = "the admin key is central, and that the account is this target's is said by its own namespace alone"
+        return "CentralAdminKey", f"{words}: if you know it, adopt {case.ref} --account {claim.id}"
+    if name in {p.account.name for p in entry.history}:
+        return "UnknownAccount", "the ledger records this name with another id"
+    carried = [p.account.name for p in entry.history if case.secret is not None and case.secret.carries(p.account)]
+    if claim.current and carried:
+        return "UnknownAccount", f"the Secret holds the key of {carried[-1]}, so its annotation was changed alone"
+    others = census.others(claim.id, name, case.ref)
+    if others:
+        return "NamedTwice", _elsewhere(others)
+    if set(facts.listing.ids_of(name)) - {claim.id}:
+        return "NamedTwice", "OpenAI has several accounts of this name"
+    if case.target is None or not looks_like_ours(case.target.generator, name):
+        words = "its name has not the form that the generator gives: see serviceAccountNamePrefix and -Size"
+        return "AnotherName", words
+    if len(facts.keys.get(claim.id or "", ())) > 1:
+        return "SeveralKeys", "it has several keys, and ours have one: somebody else uses it"
+    return None
+
+
+def _elsewhere(others: Collection[Ref]) -> str:
+    names = ", ".join(str(ref) for ref in list(others)[:3])
+    return f"recorded for, or named by, {names} as well"
+
+
+def _obstacle(foreign: Collection[Finding], entry: Entry, now: datetime) -> tuple[str, str] | None:
+    """Why nothing is written to this entry."""
+    claim = entry.claimed_until(now)
+    if claim is not None:
+        return "InProgress", f"a run may be working on this target until {format_time(claim)}"
+    refused = next((finding for finding in foreign if finding.verdict is Verdict.REFUSED), None)
+    return ("ForeignLedger", "the target's entry is another ledger's and stays so") if refused is not None else None
+
+
+def _refused(finding: Finding, obstacle: tuple[str, str]) -> Finding:
+    if finding.verdict is not Verdict.RECORD:
+        return finding
+    reason, message = obstacle
+    return Finding(finding.target, Verdict.REFUSED, message, reason, finding.id, finding.name)
+
+
+def _recorded(case: Case, judged: Collection[Finding], entry: Entry, ledger: str, now: datetime) -> Entry:
+    """The entry with everything that may be recorded."""
+    in_secret, previous = None, []
+    for claim, finding in zip(case.claims, judged, strict=True):
+        if finding.verdict is Verdict.RECORD:
+            publication = _publication(case, claim, finding, entry, now)
+            if claim.current:
+                in_secret = publication
+            else:
+                previous.append(publication)
+    return transitions.adopted(entry, ledger, in_secret, previous, case.target, now)
+
+
+def _publication(case: Case, claim: Claim, finding: Finding, entry: Entry, now: datetime) -> Publication:
+    """A superseded one is superseded now: too late is safe. No container has its key from before the key was made."""
+    if case.target is None or not isinstance(case.facts, Facts) or finding.id is None or finding.name is None:
+        raise ValueError("only an account that OpenAI has confirmed for a target is recorded")
+    key = next(iter(case.facts.keys.get(finding.id, ())), None)
+    made = min(key.created_at, now) if key is not None else now
+    named = claim.named
+    data_key = (named.data_key if named is not None else None) or case.target.data_key
+    account = Account(
+        name=finding.name,
+        access=case.target.generator.access,
+        id=finding.id,
+        key_id=key.id if key is not None else None,
+        expires_at=named.expires_at if named is not None else None,
+        # Which key is in the Secret is known by our own annotation alone, for it was written together with the key.
+        key_digest=case.secret.digests.get(data_key) if named is not None and case.secret is not None else None,
+        data_key=data_key,
+    )
+    published = named.published_at if named is not None and named.published_at is not None else made
+    at = min(max(published, made), now)
+    requested = next((i.requested_at for i in entry.unpublished if i.account.name == account.name), made)
+    return Publication(account, at, None if claim.current else now, min(requested, made))
+
+
+def _advice(case: Case) -> str:
+    """An operator that is stopped has left labels at the Secret which keep everybody else away."""
+    labels = [label for label in OPERATOR_LABELS if case.secret is not None and label in case.secret.labels]
+    if not labels:
+        return ""
+    away = " ".join(f"{label}-" for label in labels)
+    return (
+        f"Secret {case.ref} carries the labels of External Secrets Operator. Once that operator is stopped: "
+        f"kubectl label secret {case.ref.name} -n {case.ref.namespace} {away} {MANAGED}=true"
+    )
+
+
+def unrecorded(cases: Iterable[Case], census: Census, known: Collection[Case] = ()) -> list[Finding]:
+    """Accounts that look like a generator's, and that nothing here names: ours, or another cluster's.
+
+    `known`: all targets; an account may be that of others than those it is looked for.
+    """
+    cases = tuple(cases)
+    lost = {
+        (case.target.generator.access.project, account, name): case.ref
+        for case in reversed(cases)
+        if case.target is not None and isinstance(case.facts, Facts)
+        for account, name in case.facts.listing.accounts.items()
+        if looks_like_ours(case.target.generator, name) and not census.knows(account, name)
+    }
+    findings = []
+    for (project, account, name), ref in sorted(lost.items()):
+        fitting = {
+            case.ref
+            for case in (*cases, *known)
+            if case.target is not None
+            and case.target.generator.access.project == project
+            and looks_like_ours(case.target.generator, name)
+        }
+        words = _by_hand(sorted(fitting), account)
+        findings.append(Finding(ref, Verdict.UNRECORDED, words, id=account, name=name))
+    return findings
+
+
+def _by_hand(fitting: list[Ref], account: str) -> str:
+    """What a human can do about an account that nothing names. It is held for the target that it is recorded for, so
+    of several that fit none is suggested.
+    """
+    words = "named by nothing: made by a ledger that is lost, or in use by another cluster; "
+    if len(fitting) == 1:
+        return words + f"if you know that it is this target's, adopt {fitting[0]} --account {account}"
+    shown = ", ".join(map(str, fitting[:5])) + (", …" if len(fitting) > 5 else "")
+    return words + (
+        f"it may be that of any of {len(fitting)} targets ({shown}), and only containers of the one that it is adopted "
+        f"for are asked whether they hold its key: make sure whose it is, then adopt it there (--account {account})"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """What came of it. `notes`: what could not be looked at, and why that may be well."""
+
+    recorded: bool
+    adoptions: tuple[Adoption, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def findings(self) -> list[Finding]:
+        return [finding for adoption in self.adoptions for finding in adoption.findings]
+
+    @property
+    def refused(self) -> bool:
+        return any(finding.verdict is Verdict.REFUSED for finding in self.findings)

@@ -1,0 +1,1 @@
+"""`revoke`: replace a compromised key and delete its accounts at once. Nothing is scheduled here."""

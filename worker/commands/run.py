@@ -1,0 +1,72 @@
+"""One run: discover, observe, plan, rotate, retire, report.
+
+    discover   generators and ExternalSecrets, against the ledger as it was before
+    observe    per target: entry, Secret, the project's accounts
+    plan       rotate, keep, or say why not (pure)
+    rotate     intent, mint, verify, publish, record; told to the cluster at once
+    retire     from the ledger, read again: what is not current any more and may go
+    report     what was done, why, and what happens next
+
+Serving has its share of the run's time; whoever is still at it then does not keep the others' accounts from going.
+
+Guarantees: one target's failure stays its own; nothing but the ledger passes from rotate to retire; a run that is
+stopped starts no new step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from worker.commands.session import Session, World, opened, wired
+from worker.discover.listing import survey
+from worker.model.outcomes import Report, RunInfo
+from worker.ports import Watcher
+from worker.report import termination
+from worker.report.log_lines import LogWatcher, logger
+from worker.report.summary import exit_code, run_fields
+from worker.report.terminal import TerminalWatcher
+from worker.rotate.reconcile import SHARE
+from worker.runtime.for_each import alongside
+from worker.runtime.stop import Stop
+from worker.settings.options import Options
+
+
+async def execute(session: Session) -> int:
+    """Run, tell what came of it, and give the exit code. Raises OutOfReach as `run` does."""
+    settings = session.settings
+    watcher = TerminalWatcher(session.clock) if settings.as_table else LogWatcher(logger())
+    stop = session.stop()
+    async with session.world(stop) as world:
+        report = await run(settings.options, world, stop, watcher)
+    watcher.finished(report)
+    code = exit_code(report, strict=settings.strict)
+    termination.write(settings.summary_file, {**run_fields(report), "exit_code": code})
+    return code
+
+
+async def run(options: Options, world: World, stop: Stop, watcher: Watcher) -> Report:
+    """Do one run. Raises OutOfReach where the cluster or the ledger cannot be used at all."""
+    begun = world.clock.monotonic()
+    ledger, clock = await opened(options, world)
+    world = replace(world, clock=clock)
+    info = RunInfo(world.clock.now(), ledger.uid, options.force, options.dry_run)
+
+    entries = await ledger.read_all()
+    discovered = await survey(world.cluster, options)
+    watcher.found(len(discovered.targets) + len(discovered.rejected), discovered.unused)
+
+    stages = wired(options, world, info, ledger, entries, stop, watcher)
+    serving, retiring = stages.serving, stages.retiring
+    refused = await serving.refuse(discovered.rejected)
+    async with alongside(serving.serve(discovered.targets)) as served:
+        # Whoever is slow now is not waited for: the accounts of all others go meanwhile.
+        await asyncio.wait({served}, timeout=stop.remaining * SHARE)
+        retired = await (retiring.preview() if options.dry_run else retiring.retire(discovered, serving.under_way))
+    # Last, for however many generators feed nothing, no key waits for them.
+    await serving.remark(discovered.malformed, discovered.idle)
+
+    seconds = world.clock.monotonic() - begun
+    return Report(
+        info, (*refused, *served.result()), tuple(retired), discovered.unused, seconds, stop.reason, options.shard
+    )

@@ -1,0 +1,136 @@
+"""What every command starts from: settings and cluster, the ledger opened, the stages wired to what they need.
+
+Guarantee: the deadline ends whatever a command asks of cluster and OpenAI.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+from worker.errors import OutOfReach
+from worker.ledger.store import Ledger
+from worker.model.entries import Entry, Unreadable
+from worker.model.outcomes import RunInfo
+from worker.model.values import Ref
+from worker.observe.observer import Observer
+from worker.openai.limiter import Restraint
+from worker.openai.projects import Projects
+from worker.ports import Clock, Cluster, OpenAIAdmin, Randomness, Watcher
+from worker.report.announce import Announcer
+from worker.retire.sweep import Retiring
+from worker.rotate.reconcile import Serving
+from worker.rotate.rotation import Rotation
+from worker.runtime.clocks import TOLERATED, corrected
+from worker.runtime.slots import Slots
+from worker.runtime.stop import Stop
+from worker.settings.options import Options, Settings
+
+_LOOKS_AT_THE_TIME = 3
+DISCOVERY_OVERTIME = 5.0
+"""Seconds after the deadline until even a list that is being read is given up; all else ends at the deadline."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Everything outside: what the adapters implement, and time and chance."""
+
+    cluster: Cluster
+    openai: OpenAIAdmin
+    clock: Clock
+    random: Randomness
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One invocation of the command line, with its connection to the cluster."""
+
+    settings: Settings
+    cluster: Cluster
+    clock: Clock
+    random: Randomness
+
+    def stop(self) -> Stop:
+        """Ends the command in time, or when SIGTERM or SIGINT asks for it. The time begins now."""
+        stop = Stop.within(self.settings.deadline.total_seconds())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.ask)
+        return stop
+
+    @asynccontextmanager
+    async def world(self, stop: Stop) -> AsyncIterator[World]:
+        """Cluster and OpenAI, until shortly after the deadline. Raises OutOfReach then."""
+        from worker.openai.client import connected
+
+        connections = connected(self.settings.options.concurrency, self.random, self.settings.proxies)
+        try:
+            async with connections as openai, asyncio.timeout_at(stop.deadline + DISCOVERY_OVERTIME):
+                yield World(self.cluster, openai, self.clock, self.random)
+        except TimeoutError:
+            message = "the cluster's objects could not be listed within the deadline"
+            raise OutOfReach("DeadlineExceeded", message) from None
+
+
+async def opened(options: Options, world: World) -> tuple[Ledger, Clock]:
+    """The ledger, and the clock put right by the API server's, which is asked again where its answer was slow."""
+    for _ in range(_LOOKS_AT_THE_TIME):
+        asked = world.clock.monotonic()
+        ledger, server_time = await Ledger.open(world.cluster, options.ledger_namespace, options.shard)
+        taken = timedelta(seconds=world.clock.monotonic() - asked)
+        if taken <= TOLERATED:
+            break
+    return ledger, corrected(world.clock, server_time, taken=taken)
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """The stages with what they share: the run's places, what is known of projects, and nothing else."""
+
+    serving: Serving
+    retiring: Retiring
+    projects: Projects
+    observer: Observer
+
+
+def wired(
+    options: Options,
+    world: World,
+    info: RunInfo,
+    ledger: Ledger,
+    entries: dict[Ref, Entry | Unreadable],
+    stop: Stop,
+    watcher: Watcher,
+) -> Stages:
+    """The stages of one run with what they need."""
+    cluster, openai, clock = world.cluster, world.openai, world.clock
+    slots = Slots(options.concurrency)
+    known = [entry.throttle for entry in entries.values() if isinstance(entry, Entry) and entry.throttle is not None]
+    restraint = Restraint(clock, slots, stop, [] if options.force else known)
+    projects = Projects(cluster, openai, restraint, slots, clock, options.allowed_hosts, options.fallback_admin_key)
+    observer = Observer(cluster, projects, clock)
+    rotation = Rotation(cluster, openai, ledger, projects, restraint, observer, clock, world.random, slots.sleep, info)
+    announcer = Announcer(cluster, clock)
+    serving = Serving(info, entries, ledger, observer, rotation, announcer, watcher, clock, slots, stop)
+    retiring = Retiring(
+        known=frozenset(entries),
+        namespaces=options.namespaces,
+        narrowed=bool(options.selector),
+        max_wait=options.max_wait,
+        unseen_hold=options.unseen_hold,
+        max_hold=options.max_hold,
+        ledger=ledger,
+        projects=projects,
+        restraint=restraint,
+        observer=observer,
+        announcer=announcer,
+        cluster=cluster,
+        watcher=watcher,
+        clock=clock,
+        slots=slots,
+        stop=stop,
+    )
+    return Stages(serving, retiring, projects, observer)

@@ -1,0 +1,121 @@
+"""Read generators and ExternalSecrets from the cluster, and find the targets that they make.
+
+Guarantee: a cluster that cannot be asked, or does not know generators, ends the command (OutOfReach) in words that name
+what is missing; one without ExternalSecrets has standalone targets only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from worker.discover.targets import Discovered, discover
+from worker.errors import ConfigurationError, NotFound, OutOfReach, Refused, RotatorError
+from worker.kubernetes.external_secret import EXTERNAL_SECRETS, raw_external_secret, wanted_secret
+from worker.kubernetes.fields import RawObject
+from worker.kubernetes.generator import GENERATORS, admin_secrets, own_secret, raw_generator
+from worker.model.shard import Shard
+from worker.model.values import JSON, Ref, Resource
+from worker.ports import Cluster
+from worker.settings.options import Options
+
+T = TypeVar("T")
+
+
+async def survey(cluster: Cluster, options: Options) -> Discovered:
+    """Every target of the shard in these namespaces (none: all), or of the generators with these labels.
+
+    Of what is others' no more is kept than the names that matter to the shard's targets. Raises ConfigurationError for
+    a selector that is none.
+    """
+    namespaces, selector, fallback = options.namespaces, options.selector, options.fallback_admin_key
+    part = _Part(options.shard)
+    try:
+        resource, external_secrets = await _external_secrets(cluster, namespaces, part.external_secret)
+        part.needed = {Ref(raw.ref.namespace, raw.generator) for raw in external_secrets}
+        generators = await list_in(cluster, namespaces, GENERATORS, part.generator)
+        selected = await _selected(cluster, namespaces, selector) if selector else None
+    except NotFound:
+        message = f"the cluster does not know {GENERATORS}: kubectl apply -k manifests/crds"
+        raise OutOfReach("CRDMissing", message) from None
+    except ConfigurationError:
+        raise
+    except RotatorError as error:
+        raise OutOfReach(error.reason, error.message) from None
+    return discover(
+        [raw for raw in generators if raw is not None],
+        external_secrets,
+        resource=resource,
+        allowed_hosts=options.allowed_hosts,
+        selected=selected,
+        central=options.central_keys,
+        protected=part.protected | ({fallback.secret} if fallback is not None else set()),
+        shard=options.shard,
+        used=part.used,
+    )
+
+
+@dataclass(slots=True)
+class _Part:
+    """What a shard keeps of a list. `needed`: the generators that its ExternalSecrets name."""
+
+    shard: Shard
+    needed: set[Ref] = field(default_factory=set)
+    used: set[Ref] = field(default_factory=set)
+    """Generators that feed another shard's targets."""
+    protected: set[Ref] = field(default_factory=set)
+    """Admin Secrets of generators that are not kept."""
+
+    def external_secret(self, obj: JSON) -> RawObject | None:
+        raw = raw_external_secret(obj)
+        if raw is None or self.shard.owns(wanted_secret(raw) or raw.ref):
+            return raw
+        self.used.add(Ref(raw.ref.namespace, raw.generator))
+        return None
+
+    def generator(self, obj: JSON) -> RawObject | None:
+        raw = raw_generator(obj)
+        own = own_secret(raw)
+        if raw.ref in self.needed or self.shard.owns(raw.ref) or (own is not None and self.shard.owns(own)):
+            return raw
+        self.protected |= {secret for secret in admin_secrets(raw) if self.shard.owns(secret)}
+        return None
+
+
+async def list_in(
+    cluster: Cluster, namespaces: tuple[str, ...], resource: Resource, keep: Callable[[JSON], T], selector: str = ""
+) -> list[T]:
+    """The objects of these namespaces, or of all where none is named."""
+    places: tuple[str | None, ...] = namespaces or (None,)
+    return [
+        kept for place in places for kept in await cluster.list_all(resource, keep, namespace=place, selector=selector)
+    ]
+
+
+async def _selected(cluster: Cluster, namespaces: tuple[str, ...], selector: str) -> set[Ref]:
+    try:
+        return set(await list_in(cluster, namespaces, GENERATORS, _ref, selector))
+    except Refused as error:
+        if error.status != 400:
+            raise
+        raise ConfigurationError(
+            "InvalidSelector", "--selector is not a label selector such as app=x,tier!=y"
+        ) from None
+
+
+def _ref(obj: JSON) -> Ref:
+    return Ref(obj["metadata"]["namespace"], obj["metadata"]["name"])
+
+
+async def _external_secrets(
+    cluster: Cluster, namespaces: tuple[str, ...], keep: Callable[[JSON], RawObject | None]
+) -> tuple[Resource | None, list[RawObject]]:
+    """In the first version that the cluster serves."""
+    for resource in EXTERNAL_SECRETS:
+        try:
+            listed = await list_in(cluster, namespaces, resource, keep)
+            return resource, [raw for raw in listed if raw is not None]
+        except NotFound:
+            continue
+    return None, []

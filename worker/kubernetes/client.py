@@ -1,0 +1,360 @@
+"""Adapter: a Kubernetes API server. The only module that imports kubernetes.
+
+The client's low level (`param_serialize`, `call_api`) is used and not its typed classes: those cost over a second of
+CPU at import, and a merge PATCH of theirs silently becomes a strategic one. Authentication, TLS and kubeconfig stay the
+library's. Guarantees: every request has a timeout, of which the server is told too; lists are read page by page and
+start again when they expired; no page takes more memory than `LONGEST_PAGE` says, whatever tenants have written into
+their objects; errors hold our words, the status, the reason and field names, never the server's text, which quotes
+objects.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, NoReturn, TypeVar
+
+import aiohttp
+from kubernetes.aio import config
+from kubernetes.aio.client import ApiClient, Configuration
+from yaml import YAMLError
+
+from worker.errors import (
+    ConfigurationError,
+    Conflict,
+    Forbidden,
+    NotFound,
+    NotSent,
+    OutOfReach,
+    Refused,
+    Throttled,
+    Unanswered,
+    Unintelligible,
+)
+from worker.model.values import JSON, Answer, Ref, Resource, Version
+from worker.ports import Randomness
+from worker.runtime.retrying import retry_after, retrying
+from worker.settings.proxies import DIRECT, Proxies
+
+T = TypeVar("T")
+
+TIMEOUT = 15.0
+"""Seconds for one request; the server is asked to give up then too (parameter `timeout`)."""
+LIST_TIMEOUT = 60.0
+"""Seconds for one page of a list."""
+PAGE = 200
+"""Objects per page: pods have 10 kB each and ten times that once they are read (`benchmarks.pods`)."""
+LONGEST_PAGE = 4_000_000
+"""Bytes, decompressed. A page that is longer is not read to its end but asked for again with fewer objects."""
+LONGEST_ANSWER = 16_000_000
+"""Bytes. One object has at most a tenth of that in etcd, and some times that as JSON where it is full of escapes."""
+_PAGES_AT_ONCE = 8
+"""Pages of lists that may be on their way at once: each may be as long as the longest."""
+_RESTARTS = 3
+_SEGMENT = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._:-]{0,252})\Z")
+_WORD = re.compile(r"[A-Za-z0-9_.\[\]/-]{1,120}\Z")
+
+
+async def connect(
+    *,
+    kubeconfig: str | None,
+    context: str | None,
+    in_cluster: bool,
+    connections: int,
+    proxies: Proxies = DIRECT,
+) -> ApiClient:
+    """A client as kubectl would make it: the named kubeconfig, else the pod's service account, else the usual file.
+
+    Raises OutOfReach where none is usable.
+    """
+    configuration = Configuration()
+    try:
+        if in_cluster and kubeconfig is None and context is None:
+            config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]
+        else:
+            await config.load_kube_config(kubeconfig, context, configuration, persist_config=False)  # type: ignore[no-untyped-call]
+        configuration.connection_pool_maxsize = connections
+        configuration.client_session_kwargs = {"middlewares": (_refuse_redirects,), "trust_env": False}
+        configuration.proxy = configuration.proxy or proxies.for_url(configuration.host)
+        return ApiClient(configuration)
+    except (config.ConfigException, YAMLError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        # The library's text may quote the file, which holds credentials: the kind of error has to do.
+        where = f"kubeconfig {kubeconfig!r}" if kubeconfig is not None else "kubeconfig"
+        where += f", context {context!r}" if context is not None else ""
+        raise OutOfReach(
+            "NoKubeconfig",
+            f"no usable cluster configuration ({where}: {type(error).__name__}): set KUBECONFIG, --kubeconfig or "
+            "--context, or run in a pod with a service account",
+        ) from None
+
+
+class Redirected(aiohttp.ClientError):
+    """The API server, or something before it, wants the request sent elsewhere."""
+
+
+async def _refuse_redirects(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """The library would follow them, a PATCH with a Secret in it too."""
+    response = await handler(request)
+    if 300 <= response.status < 400:
+        response.close()
+        raise Redirected
+    return response
+
+
+class KubernetesApi:
+    """`client` is configured and closed by the caller."""
+
+    def __init__(self, client: ApiClient, random: Randomness) -> None:
+        self._client = client
+        self._random = random
+        self._pages = asyncio.Semaphore(_PAGES_AT_ONCE)
+        client.user_agent = "openai-key-rotator"
+
+    async def list_all(
+        self, resource: Resource, keep: Callable[[JSON], T], *, namespace: str | None = None, selector: str = ""
+    ) -> list[T]:
+        for _ in range(_RESTARTS):
+            try:
+                return await self._list(resource, keep, namespace, selector)
+            except _Expired:
+                continue
+        raise Unanswered("ListExpired", f"the list of {resource} expired {_RESTARTS} times while it was read")
+
+    async def read(self, resource: Resource, ref: Ref) -> Answer:
+        return await self._call("GET", resource, ref, what="get")
+
+    async def create(self, resource: Resource, namespace: str, body: JSON, *, dry_run: bool = False) -> Answer:
+        return await self._call("POST", resource, Ref(namespace, ""), what="create", body=body, dry_run=dry_run)
+
+    async def patch(
+        self, resource: Resource, ref: Ref, patch: JSON, *, subresource: str = "", dry_run: bool = False
+    ) -> Answer:
+        return await self._call(
+            "PATCH", resource, ref, what="patch", body=patch, subresource=subresource, dry_run=dry_run
+        )
+
+    async def delete(self, resource: Resource, ref: Ref, version: Version) -> None:
+        preconditions = {"uid": version.uid, "resourceVersion": version.resource_version}
+        body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions}
+        await self._call("DELETE", resource, ref, what="delete", body=body)
+
+    # --- one request
+
+    async def _list(
+        self, resource: Resource, keep: Callable[[JSON], T], namespace: str | None, selector: str
+    ) -> list[T]:
+        kept: list[T] = []
+        tokens: list[str] = []
+        limit = PAGE
+        while True:
+            query = [("labelSelector", selector)] if selector else []
+            query += [("continue", tokens[-1])] if tokens else []
+            page, limit = await self._page(resource, Ref(namespace or "", ""), query, limit)
+            items, metadata = page.get("items"), page.get("metadata") or {}
+            if not isinstance(items, list) or not isinstance(metadata, dict):
+                raise Unintelligible("ApiServerUnintelligible", f"the list of {resource} has no items")
+            kept += [keep(item) for item in items]
+            following = metadata.get("continue")
+            del page, items  # two pages of pods at once would be most of the worker's memory
+            if not following:
+                return kept
+            if not isinstance(following, str) or following in tokens:
+                raise Unintelligible("ApiServerUnintelligible", f"the list of {resource} does not end")
+            tokens.append(following)
+
+    async def _page(self, resource: Resource, place: Ref, query: list[tuple[str, str]], limit: int) -> tuple[JSON, int]:
+        """The next objects of a list, at most `limit`, fewer where they are large; and the limit for the next page.
+
+        A token goes on after the last object that was shown, whatever the limit was. The limit grows only where twice
+        the page would not have been too long: a list of large objects is read without a page in two in vain.
+        """
+        while True:
+            longest = LONGEST_PAGE if limit > 1 else LONGEST_ANSWER
+            asked = [("limit", str(limit)), *query]
+            try:
+                async with self._pages:
+                    answer = await self._call(
+                        "GET", resource, place, what="list", query=asked, seconds=LIST_TIMEOUT, longest=longest
+                    )
+            except _TooLong:
+                if limit == 1:
+                    raise
+                limit = max(1, limit // 4)
+                continue
+            roomy = answer.length <= LONGEST_PAGE // 2
+            return answer.body, min(PAGE, 2 * limit) if roomy else limit
+
+    async def _call(
+        self,
+        method: str,
+        resource: Resource,
+        ref: Ref,
+        *,
+        what: str,
+        body: JSON | None = None,
+        query: list[tuple[str, str]] | None = None,
+        subresource: str = "",
+        dry_run: bool = False,
+        seconds: float = TIMEOUT,
+        longest: int = LONGEST_ANSWER,
+    ) -> Answer:
+        subject = f"{what} {resource}{'/' + subresource if subresource else ''}{_place(ref)}"
+        parameters = list(query or [])
+        if method != "GET":
+            parameters.append(("timeout", f"{TIMEOUT:.0f}s"))
+        if dry_run:
+            parameters.append(("dryRun", "All"))
+        headers = {"Accept": "application/json"}
+        if body is not None:
+            headers["Content-Type"] = "application/merge-patch+json" if method == "PATCH" else "application/json"
+        path = _path(resource, ref, subresource)
+
+        async def once() -> Answer:
+            return await self._once(method, path, parameters, dict(headers), body, subject, seconds, longest)
+
+        return await retrying(once, repeatable=method == "GET", random=self._random)
+
+    async def _once(
+        self,
+        method: str,
+        path: str,
+        query: list[tuple[str, str]],
+        headers: dict[str, str],
+        body: JSON | None,
+        subject: str,
+        seconds: float,
+        longest: int,
+    ) -> Answer:
+        try:
+            request = await self._client.param_serialize(
+                method, path, query_params=query, header_params=headers, body=body, auth_settings=["BearerToken"]
+            )
+            response = await self._client.call_api(*request, _request_timeout=aiohttp.ClientTimeout(total=seconds))
+            content = await _read(response.response, longest, subject)
+        except aiohttp.ClientConnectorError as error:
+            number = getattr(error.os_error, "errno", None)
+            kind = type(error).__name__ + (f", errno {number}" if number else "")
+            raise NotSent("ClusterUnreachable", f"no connection to the cluster to {subject} ({kind})") from None
+        except TimeoutError:
+            raise Unanswered(
+                "ClusterUnanswered", f"the API server did not answer within {seconds:.0f} s: {subject}"
+            ) from None
+        except (aiohttp.ClientError, OSError) as error:
+            message = f"the connection to the cluster broke: {subject} ({type(error).__name__})"
+            raise Unanswered("ClusterUnanswered", message) from None
+        except ValueError as error:
+            raise ConfigurationError("InvalidRequest", f"{subject}: {type(error).__name__}") from None
+        if not 200 <= response.status < 300:
+            _raise(response.status, response.headers, content, subject)
+        return Answer(_object(content, subject), _date(response.headers), len(content))
+
+
+class _Expired(Refused):
+    """A list's continue token is too old (410)."""
+
+
+class _TooLong(Unintelligible):
+    """An answer is longer than it may be, and was not read to its end."""
+
+
+async def _read(response: aiohttp.ClientResponse, longest: int, subject: str) -> bytearray:
+    """The answer, decompressed, piece by piece. A connection on which something is left is closed."""
+    content = bytearray()
+    try:
+        async for piece in response.content.iter_any():
+            content += piece
+            if len(content) > longest:
+                message = f"the API server's answer is longer than {longest // 1_000_000} MB: {subject}"
+                raise _TooLong("ApiServerUnintelligible", message)
+    except BaseException:
+        response.close()
+        raise
+    return content
+
+
+def _raise(status: int, headers: Mapping[str, str], content: bytearray, subject: str) -> NoReturn:
+    try:
+        answer = json.loads(content)
+    except (ValueError, RecursionError):
+        answer = {}
+    answer = answer if isinstance(answer, dict) else {}
+    details = _details(status, answer)
+    if status == 401:
+        raise Refused("ClusterUnauthorized", f"the cluster does not accept the credentials: {subject}", status=status)
+    if status == 403:
+        advice = (
+            "RBAC, a quota or a webhook forbids it" if not subject.startswith(("list", "get")) else "RBAC forbids it"
+        )
+        raise Forbidden("Forbidden", f"not allowed to {subject}: {advice} ({details})", status=status)
+    if status == 404:
+        raise NotFound("NotFound", f"{subject}: not found", status=status)
+    if status == 409:
+        raise Conflict("Conflict", f"{subject}: changed or created meanwhile", status=status)
+    if status == 410:
+        raise _Expired("Expired", f"{subject}: the list expired", status=status)
+    if status == 429:
+        message = f"the API server asks to slow down: {subject}"
+        raise Throttled("ClusterThrottled", message, retry_after=retry_after(headers))
+    if status >= 500 or status < 200:
+        raise Unanswered("ClusterUnanswered", f"the API server failed: {subject} ({details})")
+    raise Refused("ClusterRefused", f"the API server refused to {subject} ({details})", status=status)
+
+
+def _details(status: int, answer: Mapping[str, Any]) -> str:
+    """Status, reason and field names of a `Status` object; its messages quote objects and are left out."""
+    parts = [f"status {status}"]
+    reason = answer.get("reason")
+    parts += [f"reason {reason}"] if isinstance(reason, str) and _WORD.match(reason) else []
+    details = answer.get("details")
+    causes = details.get("causes") if isinstance(details, Mapping) else None
+    fields = [c.get("field") for c in causes if isinstance(c, Mapping)] if isinstance(causes, list) else []
+    shown = [field for field in fields[:5] if isinstance(field, str) and _WORD.match(field)]
+    return ", ".join([*parts, f"fields {' '.join(shown)}"] if shown else parts)
+
+
+def _object(content: bytearray, subject: str) -> JSON:
+    try:
+        answer = json.loads(content)
+    except (ValueError, RecursionError):
+        answer = None
+    if not isinstance(answer, dict):
+        raise Unintelligible("ApiServerUnintelligible", f"the API server's answer is not an object: {subject}")
+    return answer
+
+
+def _path(resource: Resource, ref: Ref, subresource: str) -> str:
+    parts = [f"/apis/{resource.group}" if resource.group else "/api", resource.version]
+    if ref.namespace:
+        parts += ["namespaces", _segment(ref.namespace)]
+    parts.append(resource.plural)
+    if ref.name:
+        parts.append(_segment(ref.name))
+    if subresource:
+        parts.append(subresource)
+    return "/".join(parts)
+
+
+def _segment(text: str) -> str:
+    if not _SEGMENT.match(text):
+        raise ConfigurationError("InvalidName", "an object's name has characters that Kubernetes does not allow")
+    return text
+
+
+def _place(ref: Ref) -> str:
+    if ref.name:
+        return f" {ref}" if ref.namespace else f" {ref.name}"
+    return f" in namespace {ref.namespace}" if ref.namespace else " in all namespaces"
+
+
+def _date(headers: Mapping[str, str]) -> datetime | None:
+    text = headers.get("Date")
+    try:
+        return parsedate_to_datetime(text).astimezone(UTC) if text else None
+    except ValueError:
+        return None

@@ -1,0 +1,224 @@
+"""The ExternalSecret's format: which of its fields are honoured, and what they ask for. Pure.
+
+Guarantee: whatever is not on the list of honoured fields and would change the result is a `Mistake` that names it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from worker.kubernetes.fields import (
+    DEFAULT_DATA_KEY,
+    DEFAULT_INTERVAL,
+    LARGEST_METADATA,
+    Mistake,
+    RawObject,
+    Shape,
+    choice,
+    duration,
+    lifetime,
+    mapping,
+    only,
+    plain_map,
+    raw_object,
+    reject,
+    requests_of,
+    suspended,
+    text,
+)
+from worker.kubernetes.generator import GENERATOR_GROUP, GENERATORS
+from worker.model.names import DATA_KEY, is_name
+from worker.model.targets import CreationPolicy, Generator, RefreshPolicy, Rejected, Source, Target
+from worker.model.values import JSON, PREFIX, Ref, Resource
+
+EXTERNAL_SECRETS = tuple(Resource("external-secrets.io", version, "externalsecrets") for version in ("v1", "v1beta1"))
+
+_LONGEST_CONDITIONS = 8192
+"""Characters of all conditions in a status; those of External Secrets Operator have some hundred."""
+
+# The honoured fields. `text` stands also for what is not looked into: it is ignored, or refused where there is any.
+_REFERENCE: Shape = {"apiVersion": text, "kind": text, "name": text}
+_SOURCE: Mapping[str, Shape] = {
+    "sourceRef": {"generatorRef": _REFERENCE},
+    "rewrite": ({"regexp": {"source": text, "target": text}},),
+}
+_METADATA: Mapping[str, Shape] = {"labels": plain_map, "annotations": plain_map}
+_TEMPLATE: Mapping[str, Shape] = {
+    "metadata": _METADATA,
+    "type": text,
+    "engineVersion": text,
+    "mergePolicy": text,
+    "data": text,
+}
+_TARGET: Mapping[str, Shape] = {
+    "name": text,
+    "creationPolicy": text,
+    "deletionPolicy": text,
+    "template": _TEMPLATE,
+    "immutable": text,
+}
+_SPEC: Mapping[str, Shape] = {
+    "refreshInterval": text,
+    "refreshPolicy": text,
+    "secretStoreRef": text,
+    "target": _TARGET,
+    "data": text,
+    "dataFrom": (_SOURCE,),
+}
+
+
+def raw_external_secret(obj: JSON) -> RawObject | None:
+    """What is kept of a listed ExternalSecret; None: it is being deleted, or names no OpenAI generator, and is not our
+    business.
+    """
+    spec = mapping(obj.get("spec"))
+    generator = _generator_name(spec)
+    if generator is None or "deletionTimestamp" in obj["metadata"]:
+        return None
+    status = _status_of_interest(mapping(obj.get("status")))
+    return raw_object(obj, _SPEC, status=status, generator=generator)
+
+
+def _generator_name(spec: Mapping[str, Any]) -> str | None:
+    """The OpenAI generator that an ExternalSecret names anywhere."""
+    for field in ("dataFrom", "data"):
+        items = spec.get(field)
+        for item in items if isinstance(items, list) else []:
+            reference = mapping(mapping(mapping(item).get("sourceRef")).get("generatorRef"))
+            group = str(reference.get("apiVersion", GENERATOR_GROUP)).partition("/")[0]
+            if reference.get("kind") == "OpenAI" and group == GENERATOR_GROUP:
+                return str(text(str(reference.get("name", ""))))
+    return None
+
+
+def wanted_secret(raw: RawObject) -> Ref | None:
+    """The Secret that an ExternalSecret asks for; None where that is no name."""
+    name = mapping(raw.spec.get("target")).get("name") or raw.ref.name
+    return Ref(raw.ref.namespace, name) if is_name(name) else None
+
+
+def from_external_secret(
+    raw: RawObject, resource: Resource, feeding: RawObject | None, generator: Generator | Mistake | None
+) -> Target | Rejected:
+    source = Source(
+        resource,
+        "ExternalSecret",
+        raw.ref,
+        raw.uid,
+        raw.generation,
+        raw.metadata_hash,
+        raw.status,
+    )
+    wanted, secret = mapping(raw.spec.get("target")), wanted_secret(raw)
+    try:
+        if secret is None:
+            raise Mistake("spec.target.name", "must be the name of a Secret")
+        data_key = _data_key(raw.spec)
+        labels, annotations = _template_metadata(wanted)
+        creation = _creation_policy(wanted)
+        refresh = choice(RefreshPolicy, "spec.refreshPolicy", raw.spec.get("refreshPolicy"), RefreshPolicy.PERIODIC)
+        interval = duration("spec.refreshInterval", raw.spec.get("refreshInterval"), DEFAULT_INTERVAL, zero=True)
+        if feeding is None or generator is None:
+            raise Mistake(
+                "spec.dataFrom[0].sourceRef.generatorRef",
+                f"names an OpenAI generator that does not exist: {raw.generator[:80]!r}",
+                "NoGenerator",
+            )
+        if isinstance(generator, Mistake):
+            raise Mistake(f"generator {feeding.ref}:", generator, generator.reason)
+        requests = requests_of(raw, feeding)
+        if refresh is RefreshPolicy.ON_CHANGE:
+            requests = {**requests, "generation": str(raw.generation)}
+        return Target(
+            ref=secret,
+            source=source,
+            generator=generator,
+            data_key=data_key,
+            interval=interval if interval and refresh is RefreshPolicy.PERIODIC else None,
+            refresh=refresh,
+            creation=creation,
+            labels=labels,
+            annotations=annotations,
+            suspended=suspended(raw, feeding),
+            requests=requests,
+            key_lifetime=lifetime(raw, feeding),
+        )
+    except Mistake as mistake:
+        return reject(secret, source, mistake)
+
+
+def _data_key(spec: Mapping[str, Any]) -> str:
+    """The Secret's data key, after the one rewrite that is honoured: a new name for `api_key`."""
+    only(spec, "spec", _SPEC)
+    items = spec.get("dataFrom")
+    if spec.get("data"):
+        raise Mistake("spec.data", "is not honoured beside or in place of the generator: use spec.dataFrom alone")
+    if not isinstance(items, list) or len(items) != 1:
+        raise Mistake("spec.dataFrom", "must have the generator as its only source", "MixedSources")
+    item = mapping(items[0])
+    only(item, "spec.dataFrom[0]", _SOURCE)
+    reference = mapping(mapping(item.get("sourceRef")).get("generatorRef"))
+    if reference.get("apiVersion", GENERATORS.api_version) != GENERATORS.api_version:
+        raise Mistake("spec.dataFrom[0].sourceRef.generatorRef.apiVersion", f"must be {GENERATORS.api_version}")
+    rewrite = item.get("rewrite")
+    if not rewrite:
+        return DEFAULT_DATA_KEY
+    rename = mapping(mapping(rewrite[0]).get("regexp")) if isinstance(rewrite, list) and len(rewrite) == 1 else {}
+    if rename.get("source") not in (DEFAULT_DATA_KEY, f"^{DEFAULT_DATA_KEY}$"):
+        raise Mistake("spec.dataFrom[0].rewrite", f"is honoured only as one regexp whose source is {DEFAULT_DATA_KEY}")
+    target = rename.get("target")
+    if not isinstance(target, str) or not DATA_KEY.match(target):
+        raise Mistake("spec.dataFrom[0].rewrite[0].regexp.target", "must be a key that a Secret may have")
+    return target
+
+
+def _creation_policy(wanted: Mapping[str, Any]) -> CreationPolicy:
+    """Also refuses what is not honoured in `spec.target`.
+
+    `deletionPolicy` says what happens when a source has no data; a generator always has, so each of its values is
+    accepted and none has an effect (as in External Secrets Operator).
+    """
+    only(wanted, "spec.target", _TARGET)
+    if wanted.get("immutable"):
+        raise Mistake("spec.target.immutable", "is not honoured: an immutable Secret cannot be rotated")
+    if wanted.get("deletionPolicy") not in (None, "Delete", "Merge", "Retain"):
+        raise Mistake("spec.target.deletionPolicy", "must be Delete, Merge or Retain")
+    if wanted.get("creationPolicy") == "None":
+        raise Mistake("spec.target.creationPolicy", "None writes no Secret, so there is nothing to rotate")
+    return choice(CreationPolicy, "spec.target.creationPolicy", wanted.get("creationPolicy"), CreationPolicy.OWNER)
+
+
+def _template_metadata(wanted: Mapping[str, Any]) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    template = mapping(wanted.get("template"))
+    only(template, "spec.target.template", _TEMPLATE)
+    if template.get("data"):
+        raise Mistake("spec.target.template.data", "is not honoured: the key is written as it is, under its data key")
+    if template.get("type") not in (None, "", "Opaque"):
+        raise Mistake("spec.target.template.type", "must be Opaque: Secrets of other types are never written")
+    metadata = mapping(template.get("metadata"))
+    only(metadata, "spec.target.template.metadata", _METADATA)
+    return _plain_map(metadata, "labels"), _plain_map(metadata, "annotations")
+
+
+def _plain_map(metadata: Mapping[str, Any], field: str) -> Mapping[str, str]:
+    where = f"spec.target.template.metadata.{field}"
+    values = metadata.get(field) or {}
+    if not isinstance(values, Mapping):
+        raise Mistake(where, f"is too large to be honoured (above {LARGEST_METADATA // 1024} kB), or no map")
+    for key, value in values.items():
+        if key.startswith(PREFIX) or "external-secrets.io/" in key:
+            raise Mistake(where, f"may not set {key[:80]!r}: that prefix belongs to a controller")
+        if not isinstance(value, str) or "{{" in value:
+            raise Mistake(where, "must be plain text: Go templates are not honoured")
+    return dict(values)
+
+
+def _status_of_interest(status: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What announcing compares with, and the conditions of others that it leaves as they are. A heap of conditions that
+    no controller writes counts as none.
+    """
+    conditions = status.get("conditions")
+    usual = isinstance(conditions, list) and len(json.dumps(conditions)) <= _LONGEST_CONDITIONS
+    return {"conditions": conditions if usual else [], "refreshTime": text(status.get("refreshTime"))}

@@ -1,0 +1,202 @@
+"""What generators and ExternalSecrets have in common: the checked reading of users' fields. Pure.
+
+Guarantees: a field that is not as it must be raises `Mistake`, which names the field; a tenant's text is quoted and
+cut. What is kept of a listed object is some kB however large it is, and the checks say of it what they would say of the
+whole: nothing becomes valid by being cut.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any, TypeAlias, TypeVar
+
+from worker.model.targets import Rejected, Source
+from worker.model.times import parse_duration
+from worker.model.values import JSON, PREFIX, Ref
+
+DEFAULT_INTERVAL = timedelta(hours=1)
+DEFAULT_DATA_KEY = "api_key"
+SHORTEST_LIFETIME = timedelta(hours=1)
+"""A run must come in the last third of a key's life, or the application is left with a dead key."""
+LONGEST_LIFETIME = timedelta(seconds=31_536_000)
+"""OpenAI's `expires_in_seconds` goes up to one year."""
+
+LONGEST_TEXT = 512
+"""Characters. No sensible value is longer (a host may have 500): a longer one is kept cut, which is not valid."""
+LARGEST_METADATA = 8192
+"""Bytes of memory for the labels that a template may give the Secret, and as many for the annotations: some 50."""
+_NOTHING: tuple[object, ...] = (None, "", [], {})
+_CUT = "…"
+"""What a text ends in that was cut: in no name, id, host, key, duration or choice that is valid."""
+_REQUESTS = frozenset({PREFIX + "rotate", "force-sync"})
+_ANNOTATIONS = _REQUESTS | {
+    PREFIX + name for name in ("suspend", "key-lifetime", "secret", "secret-key", "refresh-interval")
+}
+E = TypeVar("E", bound=StrEnum)
+
+
+@dataclass(frozen=True, slots=True)
+class RawObject:
+    """The parts of a listed object that matter here; made page by page so that a large list stays small.
+
+    `spec` is as `kept` leaves it; of the annotations there are those that are read, long requests as their hashes.
+    `generator`: the OpenAI generator that an ExternalSecret names.
+    """
+
+    ref: Ref
+    uid: str
+    generation: int
+    metadata_hash: str
+    annotations: Mapping[str, str]
+    deleting: bool
+    spec: Mapping[str, Any]
+    status: Mapping[str, Any]
+    generator: str = ""
+
+
+class Mistake(ValueError):
+    """A field of a user's object is not as it must be. `reason` is fit for a condition."""
+
+    def __init__(self, field: str, problem: object, reason: str = "InvalidSpec") -> None:
+        super().__init__(f"{field} {problem}")
+        self.reason = reason
+
+
+Shape: TypeAlias = "Mapping[str, Shape] | tuple[Shape] | Callable[[object], object]"
+"""What is read of a value: these fields of a map, the items of a list, or what a function leaves of it."""
+
+
+def raw_object(
+    obj: JSON, shape: Mapping[str, Shape], *, status: Mapping[str, Any] | None = None, generator: str = ""
+) -> RawObject:
+    """Keep what matters of a listed generator or ExternalSecret, whatever its shape or size."""
+    metadata = obj["metadata"]
+    annotations = mapping(metadata.get("annotations"))
+    return RawObject(
+        ref=Ref(metadata["namespace"], metadata["name"]),
+        uid=metadata["uid"],
+        generation=metadata.get("generation", 0),
+        metadata_hash=_metadata_hash(mapping(metadata.get("labels")), annotations),
+        annotations={
+            key: _request(annotations[key]) if key in _REQUESTS else str(text(annotations[key]))
+            for key in sorted(_ANNOTATIONS & annotations.keys())
+        },
+        deleting="deletionTimestamp" in metadata,
+        spec=mapping(kept(mapping(obj.get("spec")), shape)),
+        status=status or {},
+        generator=generator,
+    )
+
+
+def _metadata_hash(labels: Mapping[str, Any], annotations: Mapping[str, Any]) -> str:
+    ours = {key: value for key, value in annotations.items() if key.startswith(PREFIX) or key == "force-sync"}
+    written = json.dumps([dict(labels), ours], sort_keys=True, default=str)
+    return hashlib.sha256(written.encode()).hexdigest()[:16]
+
+
+def _request(value: str) -> str:
+    """A long value as its hash, for it goes into the ledger."""
+    return value if len(value) <= 64 else "sha256:" + hashlib.sha256(value.encode()).hexdigest()
+
+
+def kept(value: object, shape: Shape) -> object:
+    """What is kept of a user's value: as much as the checks tell apart.
+
+    Of a map's other fields that is the first that says anything, by its name, as `only` tells it; of a list two items,
+    for none is honoured that has more than one.
+    """
+    if isinstance(shape, Mapping):
+        if not isinstance(value, Mapping):
+            return text(value)
+        others = [name for name in value if name not in shape and value[name] not in _NOTHING]
+        fields = {name: kept(value[name], inner) for name, inner in shape.items() if name in value}
+        return fields | ({str(text(min(others))): True} if others else {})
+    if isinstance(shape, tuple):
+        return [kept(item, shape[0]) for item in value[:2]] if isinstance(value, list) else text(value)
+    return shape(value)
+
+
+def text(value: object) -> object:
+    """A text, cut where it is longer than any valid one; a number; of anything else whether it is there."""
+    if isinstance(value, str):
+        return value if len(value) <= LONGEST_TEXT else value[:LONGEST_TEXT] + _CUT
+    return value if not value or isinstance(value, int | float) else True
+
+
+def plain_map(value: object) -> object:
+    """A template's labels or annotations, whole, for they are copied: True where they are too large for that."""
+    if not isinstance(value, Mapping):
+        return text(value)
+    if sum(sys.getsizeof(key) + sys.getsizeof(entry) for key, entry in value.items()) > LARGEST_METADATA:
+        return True
+    return {key: entry if isinstance(entry, str) else True for key, entry in value.items()}
+
+
+def only(obj: Mapping[str, Any], where: str, honoured: Collection[str]) -> None:
+    for field in sorted(obj):
+        if field not in honoured and obj[field] not in _NOTHING:
+            raise Mistake(f"{where}.{field[:80]}", "is not honoured by the rotator", "UnsupportedField")
+
+
+def mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def choice(kind: type[E], field: str, value: object, default: E) -> E:
+    if value is None:
+        return default
+    try:
+        return kind(str(value))
+    except ValueError:
+        raise Mistake(field, f"must be one of {', '.join(kind)}") from None
+
+
+def duration(field: str, value: object, default: timedelta, *, zero: bool = False) -> timedelta:
+    if value is None:
+        return default
+    try:
+        duration = parse_duration(value)
+    except ValueError as error:
+        raise Mistake(field, error) from None
+    if not duration and not zero:
+        raise Mistake(field, "must be longer than nothing")
+    return duration
+
+
+def suspended(*objects: RawObject) -> bool:
+    """Suspended by any of the objects that make a target."""
+    field = PREFIX + "suspend"
+    values = [raw.annotations[field] for raw in objects if field in raw.annotations]
+    if not set(values) <= {"true", "false"}:
+        raise Mistake(f"annotation {field}", 'must be "true" or "false"')
+    return "true" in values
+
+
+def requests_of(source: RawObject, generator: RawObject | None = None) -> Mapping[str, str]:
+    """The requests for one rotation each."""
+    values = {"rotate": source.annotations.get(PREFIX + "rotate"), "forceSync": source.annotations.get("force-sync")}
+    if generator is not None:
+        values["generatorRotate"] = generator.annotations.get(PREFIX + "rotate")
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def lifetime(*objects: RawObject) -> timedelta | None:
+    """The key lifetime that the first of the objects asks for."""
+    field = PREFIX + "key-lifetime"
+    for raw in objects:
+        if field in raw.annotations:
+            lifetime = duration(f"annotation {field}", raw.annotations[field], timedelta(0))
+            if not SHORTEST_LIFETIME <= lifetime <= LONGEST_LIFETIME:
+                raise Mistake(f"annotation {field}", "must be from 1h to 8760h (a year)")
+            return lifetime
+    return None
+
+
+def reject(secret: Ref | None, source: Source, mistake: Mistake) -> Rejected:
+    return Rejected(secret, source, mistake.reason, str(mistake))

@@ -1,0 +1,251 @@
+"""Our own formats: the KeyRotation object, and what is written into and read from a target Secret. Pure.
+
+Guarantees: an entry that is encoded and decoded again is equal to the first (times to the second); a value that is not
+what we write raises `Malformed`, naming the field; no function returns or raises a data value of a Secret.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from worker.kubernetes.reading import Malformed, mapping, present, text, time, version_of
+from worker.model.entries import Account, Condition, Entry, Failures, GeneratorNote, Hold, Intent, Publication, Throttle
+from worker.model.names import ID
+from worker.model.targets import AdminKeyRef, CleanupKind, CleanupPolicy, Project, ProjectAccess
+from worker.model.times import format_duration, format_time, parse_duration
+from worker.model.values import JSON, Ref, Resource
+
+KEY_ROTATIONS = Resource("openai-key-rotator.io", "v1alpha1", "keyrotations")
+
+
+def entry_object(entry: Entry) -> JSON:
+    """The KeyRotation's `spec` and `status`; absent values are left out."""
+    accounts: JSON = {}
+    for publication in entry.history:
+        accounts[publication.account.name] = _account_object(publication.account, entry.target) | present(
+            publishedAt=publication.at,
+            supersededAt=publication.superseded_at,
+            requestedAt=publication.requested_at,
+            secretGone=publication.secret_gone or None,
+            secretBackAt=publication.secret_back_at,
+            **_hold_object(publication.held),
+        )
+    for intent in entry.unpublished:
+        accounts[intent.account.name] = _account_object(intent.account, entry.target) | present(
+            requestedAt=intent.requested_at,
+            claimedUntil=intent.claimed_until,
+            missedAt=intent.missed_at,
+            refused=intent.refused or None,
+        )
+    condition = entry.condition
+    oldest = min((publication.at for publication in entry.history), default=None)
+    held = min((publication.held.since for publication in entry.history if publication.held is not None), default=None)
+    ends = [publication.account.expires_at for publication in entry.history]
+    cleanup = entry.generator.cleanup
+    return {
+        "spec": {
+            "target": {"namespace": entry.target.namespace, "secret": entry.target.name},
+            "generator": {
+                "name": entry.generator.name,
+                "cleanupPolicy": {
+                    "type": cleanup.kind.value,
+                    "gracePeriod": format_duration(cleanup.grace),
+                    "idleTimeout": format_duration(cleanup.idle),
+                },
+            },
+            "ledger": entry.ledger,
+        },
+        "status": present(
+            accountCount=len(accounts),
+            since=entry.since,
+            oldestKeyAt=oldest,
+            heldSince=held,
+            nextExpiryAt=min((at for at in ends if at is not None), default=None),
+            lastRotatedAt=entry.last_rotated_at,
+            nextRotationAt=entry.next_rotation_at,
+        )
+        | ({"accounts": accounts} if accounts else {})
+        | ({"honoured": dict(entry.honoured)} if entry.honoured else {})
+        | (
+            {"failures": present(count=entry.failures.count, nextAttemptAt=entry.failures.next_attempt_at)}
+            if entry.failures.count
+            else {}
+        )
+        | ({"throttle": _throttle_object(entry.throttle)} if entry.throttle is not None else {})
+        | (
+            {
+                "conditions": [
+                    {
+                        "type": "Ready",
+                        "status": "True" if condition.ready else "False",
+                        "reason": condition.reason,
+                        "message": condition.message,
+                        "lastTransitionTime": format_time(condition.since),
+                    }
+                ]
+            }
+            if condition is not None
+            else {}
+        ),
+    }
+
+
+def decode_entry(obj: Mapping[str, Any]) -> Entry:
+    """Read a KeyRotation. Raises Malformed naming the field that is not as we write it."""
+    spec, status = mapping(obj, "spec"), mapping(obj, "status")
+    target, generator = mapping(spec, "target"), mapping(spec, "generator")
+    ref = Ref(text(target, "namespace"), text(target, "secret"))
+    history, unpublished = [], []
+    for name, stored in mapping(status, "accounts").items():
+        if not isinstance(stored, Mapping):
+            raise Malformed("status.accounts holds something that is not an object")
+        account = _account(name, stored, ref.namespace, mapping(obj, "metadata").get("namespace"))
+        published, requested = time(stored, "publishedAt"), time(stored, "requestedAt")
+        if published is not None:
+            superseded = time(stored, "supersededAt")
+            held = _hold(stored, since=superseded or published)
+            gone, back = stored.get("secretGone") is True, time(stored, "secretBackAt")
+            history.append(Publication(account, published, superseded, requested, held, gone, back))
+        else:
+            claimed = time(stored, "claimedUntil")
+            if requested is None or claimed is None:
+                raise Malformed("status.accounts holds an account without publishedAt, requestedAt or claimedUntil")
+            unpublished.append(
+                Intent(account, requested, claimed, time(stored, "missedAt"), stored.get("refused") is True)
+            )
+    failures = mapping(status, "failures")
+    count = failures.get("count", 0)
+    honoured = mapping(status, "honoured")
+    if not isinstance(count, int) or not all(isinstance(value, str) for value in honoured.values()):
+        raise Malformed("status.failures.count or status.honoured is not as written by the rotator")
+    return Entry(
+        target=ref,
+        ledger=text(spec, "ledger"),
+        generator=GeneratorNote(str(generator.get("name", "")), _cleanup(mapping(generator, "cleanupPolicy"))),
+        history=tuple(sorted(history, key=lambda p: (p.at, p.account.name))),
+        unpublished=tuple(sorted(unpublished, key=lambda i: (i.requested_at, i.account.name))),
+        since=time(status, "since"),
+        last_rotated_at=time(status, "lastRotatedAt"),
+        next_rotation_at=time(status, "nextRotationAt"),
+        honoured=dict(honoured),
+        failures=Failures(count, time(failures, "nextAttemptAt")),
+        throttle=_throttle(mapping(status, "throttle")),
+        condition=_condition(status.get("conditions")),
+        version=version_of(obj),
+        stored=json.dumps({"spec": spec, "status": status}).encode(),
+    )
+
+
+def _hold_object(hold: Hold | None) -> JSON:
+    return {} if hold is None else {"held": hold.why, "heldSince": hold.since, "heldTold": hold.told}
+
+
+def _hold(stored: Mapping[str, Any], *, since: datetime) -> Hold | None:
+    """`since`: where the object does not say since when, as those of the first version do not."""
+    begun = time(stored, "heldSince") or since
+    told = text(stored, "heldTold") if stored.get("heldTold") is not None else None
+    return Hold(text(stored, "held"), begun, told) if stored.get("held") is not None else None
+
+
+def _throttle_object(throttle: Throttle) -> JSON:
+    return {
+        "host": throttle.host,
+        "adminKeyDigest": throttle.key,
+        "until": format_time(throttle.until),
+        "times": throttle.times,
+    }
+
+
+def _throttle(stored: Mapping[str, Any]) -> Throttle | None:
+    if not stored:
+        return None
+    until, times = time(stored, "until"), stored.get("times")
+    if until is None or not isinstance(times, int):
+        raise Malformed("status.throttle is not as written by the rotator")
+    return Throttle(text(stored, "host"), text(stored, "adminKeyDigest"), until, times)
+
+
+def entry_patch(entry: Entry) -> JSON:
+    """What turns the entry as it was read into what it is now."""
+    return merge_patch(json.loads(entry.stored), entry_object(entry))
+
+
+def merge_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> JSON:
+    """The smallest JSON merge patch (RFC 7396) that turns `before` into `after`."""
+    patch: JSON = {key: None for key in before if key not in after}
+    for key, value in after.items():
+        old = before.get(key)
+        if isinstance(value, Mapping) and isinstance(old, Mapping):
+            if inner := merge_patch(old, value):
+                patch[key] = inner
+        elif key not in before or old != value:
+            patch[key] = value
+    return patch
+
+
+def _account_object(account: Account, target: Ref) -> JSON:
+    access, admin = account.access, account.access.admin_key
+    central = admin.is_central(target.namespace)
+    return present(
+        id=account.id,
+        keyId=account.key_id,
+        host=access.project.host,
+        projectId=access.project.id,
+        adminKey=present(name=admin.secret.name, key=admin.key, namespace=admin.secret.namespace if central else None),
+        expiresAt=account.expires_at,
+        keyDigest=account.key_digest,
+        dataKey=account.data_key,
+    )
+
+
+def _account(name: str, stored: Mapping[str, Any], namespace: str, ledger_namespace: object) -> Account:
+    admin = mapping(stored, "adminKey")
+    where = admin.get("namespace", namespace)
+    if where not in (namespace, ledger_namespace):
+        raise Malformed("status.accounts: adminKey.namespace is neither the target's nor the ledger's")
+    for field in ("id", "keyId", "projectId", "keyDigest"):
+        if field in stored and not (isinstance(stored[field], str) and ID.match(stored[field])):
+            raise Malformed(f"status.accounts: {field} is not an id")
+    return Account(
+        name=name,
+        access=_access(text(stored, "host"), text(stored, "projectId"), where, text(admin, "name"), text(admin, "key")),
+        id=stored.get("id"),
+        key_id=stored.get("keyId"),
+        expires_at=time(stored, "expiresAt"),
+        key_digest=stored.get("keyDigest"),
+        data_key=text(stored, "dataKey") if "dataKey" in stored else None,
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def _access(host: str, project: str, namespace: str, secret: str, key: str) -> ProjectAccess:
+    """Thousands of accounts have few of them between them, so each is one object."""
+    return ProjectAccess(Project(host, project), AdminKeyRef(Ref(namespace, secret), key))
+
+
+def _cleanup(stored: Mapping[str, Any]) -> CleanupPolicy:
+    default = CleanupPolicy()
+    try:
+        return CleanupPolicy(
+            CleanupKind(stored.get("type", default.kind)),
+            parse_duration(stored["gracePeriod"]) if "gracePeriod" in stored else default.grace,
+            parse_duration(stored["idleTimeout"]) if "idleTimeout" in stored else default.idle,
+        )
+    except ValueError as error:
+        raise Malformed(f"spec.generator.cleanupPolicy: {error}") from None
+
+
+def _condition(stored: object) -> Condition | None:
+    if not isinstance(stored, list):
+        return None
+    for item in stored:
+        if isinstance(item, Mapping) and item.get("type") == "Ready":
+            since = time(item, "lastTransitionTime")
+            if since is not None:
+                reason, message = str(item.get("reason", "")), str(item.get("message", ""))
+                return Condition(item.get("status") == "True", reason, message, since)
+    return None

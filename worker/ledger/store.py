@@ -1,0 +1,147 @@
+"""The ledger: one KeyRotation object per target, in the worker's own namespace.
+
+Guarantees: every write is conditional on the version that was read; a write that changes nothing is not sent; what the
+ledger returns is what the API server has stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+
+from worker.errors import ConfigurationError, Conflict, NotFound, OutOfReach, RotatorError
+from worker.kubernetes.reading import Malformed, version_of
+from worker.ledger.codec import KEY_ROTATIONS, decode_entry, entry_object, entry_patch
+from worker.model.entries import Entry, Unreadable
+from worker.model.names import entry_name
+from worker.model.shard import WHOLE, Shard
+from worker.model.values import JSON, Answer, Ref, Resource
+from worker.ports import Cluster
+
+NAMESPACES = Resource("", "v1", "namespaces")
+_ATTEMPTS = 5
+
+
+class Ledger:
+    """`uid` is that of the ledger's namespace: it tells this ledger from a copy. `shard`: whose entries are read."""
+
+    def __init__(self, cluster: Cluster, namespace: str, uid: str, shard: Shard = WHOLE) -> None:
+        self._cluster = cluster
+        self._shard = shard
+        self._latest: dict[str, Entry] = {}
+        """What was listed last, by name: an entry that is still the same is not decoded, or kept, twice."""
+        self.namespace = namespace
+        self.uid = uid
+
+    @classmethod
+    async def open(cls, cluster: Cluster, namespace: str, shard: Shard = WHOLE) -> tuple[Ledger, datetime | None]:
+        """The ledger of a namespace, and the API server's time. Raises OutOfReach where it cannot be used."""
+        try:
+            answer = await cluster.read(NAMESPACES, Ref("", namespace))
+        except NotFound:
+            raise OutOfReach(
+                "LedgerNamespaceMissing",
+                f"the ledger's namespace {namespace!r} does not exist: kubectl create namespace {namespace}",
+            ) from None
+        except RotatorError as error:
+            raise OutOfReach(error.reason, error.message) from None
+        return cls(cluster, namespace, version_of(answer.body).uid, shard), answer.at
+
+    async def read_all(self) -> dict[Ref, Entry | Unreadable]:
+        """Every entry of the shard. Raises OutOfReach where the ledger cannot be read."""
+
+        def keep(obj: JSON) -> tuple[Ref, Entry | Unreadable] | None:
+            name = obj["metadata"]["name"]
+            if not self._shard.owns_entry(name):
+                return None
+            known = self._latest.get(name)
+            if known is not None and known.version == version_of(obj):
+                return known.target, known
+            target, entry = _decode(obj)
+            if isinstance(entry, Entry):
+                self._latest[name] = entry
+            return target, entry
+
+        try:
+            decoded = await self._cluster.list_all(KEY_ROTATIONS, keep, namespace=self.namespace)
+        except NotFound:
+            raise OutOfReach(
+                "CRDMissing", f"the cluster does not know {KEY_ROTATIONS}: kubectl apply -k manifests/crds"
+            ) from None
+        except RotatorError as error:
+            raise OutOfReach(error.reason, error.message) from None
+        return dict(item for item in decoded if item is not None)
+
+    async def read(self, target: Ref) -> Entry | None:
+        """One entry as it is now; None where there is none. Raises ConfigurationError where it is unreadable."""
+        try:
+            answer = await self._cluster.read(KEY_ROTATIONS, Ref(self.namespace, entry_name(target)))
+        except NotFound:
+            return None
+        return _decoded(answer.body)
+
+    async def save(self, entry: Entry) -> Entry:
+        """Store an entry. Raises Conflict where it has changed since it was read, or was created meanwhile."""
+        name = entry_name(entry.target)
+        if entry.version is None:
+            body = {
+                "apiVersion": KEY_ROTATIONS.api_version,
+                "kind": "KeyRotation",
+                "metadata": {"name": name, "namespace": self.namespace},
+                **entry_object(entry),
+            }
+            return self._stored(await self._cluster.create(KEY_ROTATIONS, self.namespace, body))
+        patch = entry_patch(entry)
+        if not patch:
+            return entry
+        patch["metadata"] = {"resourceVersion": entry.version.resource_version}
+        return self._stored(await self._cluster.patch(KEY_ROTATIONS, Ref(self.namespace, name), patch))
+
+    def _stored(self, answer: Answer) -> Entry:
+        entry = _decoded(answer.body)
+        self._latest.pop(entry_name(entry.target), None)  # what it was is kept by nobody else
+        return entry
+
+    async def update(self, entry: Entry, change: Callable[[Entry], Entry]) -> Entry:
+        """Store what `change` makes of the entry; where it has changed meanwhile, of what it is now.
+
+        An object that somebody deleted is made again: the accounts that it recorded still exist.
+        """
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                return await self.save(change(entry))
+            except (Conflict, NotFound):
+                entry = await self.read(entry.target) or replace(entry, version=None, stored=b"{}")
+        return await self.save(change(entry))
+
+    async def delete(self, entry: Entry) -> None:
+        """Remove an entry, if it is still as it was read (raises Conflict otherwise)."""
+        if entry.version is not None:
+            ref = Ref(self.namespace, entry_name(entry.target))
+            await self._cluster.delete(KEY_ROTATIONS, ref, entry.version)
+
+
+def _decode(obj: JSON) -> tuple[Ref, Entry | Unreadable]:
+    name = obj["metadata"]["name"]
+    try:
+        entry = decode_entry(obj)
+    except Malformed as error:
+        return _target_of(name), Unreadable(name, str(error))
+    if entry_name(entry.target) != name:
+        return _target_of(name), Unreadable(name, "its name is not the one of its target")
+    return entry.target, entry
+
+
+def _target_of(name: str) -> Ref:
+    """The target of an unreadable object, told by its name: what it says itself may be another target's."""
+    namespace, _, secret = name.partition(".")
+    return Ref(namespace, secret)
+
+
+def _decoded(body: JSON) -> Entry:
+    try:
+        return decode_entry(body)
+    except Malformed as error:
+        name = body.get("metadata", {}).get("name")
+        raise ConfigurationError("LedgerUnreadable", f"ledger entry {name!r} was edited: {error}") from None

@@ -1,0 +1,176 @@
+"""What the ledger knows of a target: accounts, publications, intents. Immutable values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from worker.model.targets import CleanupPolicy, ProjectAccess
+from worker.model.values import Ref, Version
+
+
+def accounts_of(entry: Entry) -> list[Account]:
+    return [p.account for p in entry.history] + [i.account for i in entry.unpublished]
+
+
+def current(entry: Entry) -> Publication | None:
+    """The publication that nothing has superseded."""
+    return next((publication for publication in entry.history if publication.superseded_at is None), None)
+
+
+def is_empty(entry: Entry) -> bool:
+    return not entry.history and not entry.unpublished
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A ledger object that is not as the rotator writes it: somebody edited it."""
+
+    name: str
+    message: str
+
+
+# --- what exists -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A service account of ours. Its id is None until OpenAI has told it."""
+
+    name: str
+    access: ProjectAccess
+    id: str | None = None
+    key_id: str | None = None
+    expires_at: datetime | None = None
+    key_digest: str | None = None
+    """Tells whether a Secret carries this account's key, whatever the Secret's annotation says."""
+    data_key: str | None = None
+    """Under which of the Secret's data keys its key is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Why a superseded account was not deleted although its grace has passed, and since when that is so.
+
+    `told`: the reason of the last Event about it, None where there was none.
+    """
+
+    why: str
+    since: datetime
+    told: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """An account whose key is or was in the target Secret; superseded when another took its place.
+
+    `requested_at`: no container that started before can carry its key.
+    """
+
+    account: Account
+    at: datetime
+    superseded_at: datetime | None = None
+    requested_at: datetime | None = None
+    held: Hold | None = None
+    secret_gone: bool = False
+    """It was superseded by nothing: the Secret was deleted. Volumes then keep what they have."""
+    secret_back_at: datetime | None = None
+    """After that: when the Secret was seen again, and volumes began to follow it. None: it is still gone."""
+
+    @property
+    def followed_from(self) -> datetime | None:
+        """Since when volumes have followed the Secret to another key, unless they were left behind; None: current."""
+        return self.secret_back_at or self.superseded_at
+
+    @property
+    def frozen(self) -> bool:
+        """May volumes carry its key for as long as they like?"""
+        return self.secret_gone and self.secret_back_at is None
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """An account that was asked for, or is about to be, and of which nobody has noted that it was published.
+
+    Until `claimed_until` its run may be working on it. `missed_at`: when the first complete list without it began.
+    `refused`: its run has noted that its key is never published; otherwise it may have been, or may yet be.
+    """
+
+    account: Account
+    requested_at: datetime
+    claimed_until: datetime
+    missed_at: datetime | None = None
+    refused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """Failed attempts since the last publication, and when the next may be made."""
+
+    count: int = 0
+    next_attempt_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Throttle:
+    """OpenAI asked for nothing more with an admin key until then. `key`: its digest, the same in whatever Secret it is.
+
+    `times`: how many runs, one after the other, gave up on it.
+    """
+
+    host: str
+    key: str
+    until: datetime
+    times: int
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """The `Ready` condition."""
+
+    ready: bool
+    reason: str
+    message: str
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratorNote:
+    """What is still needed of a generator once it is gone."""
+
+    name: str = ""
+    cleanup: CleanupPolicy = field(default_factory=CleanupPolicy)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """All that the ledger knows about one target. `version` is None while it is not stored yet."""
+
+    target: Ref
+    ledger: str
+    generator: GeneratorNote = GeneratorNote()
+    history: tuple[Publication, ...] = ()
+    unpublished: tuple[Intent, ...] = ()
+    since: datetime | None = None
+    last_rotated_at: datetime | None = None
+    next_rotation_at: datetime | None = None
+    honoured: Mapping[str, str] = field(default_factory=dict, hash=False)
+    failures: Failures = Failures()
+    throttle: Throttle | None = None
+    """What OpenAI said when it was last asked for this target, if it asked to slow down."""
+    condition: Condition | None = None
+    version: Version | None = None
+    stored: bytes = field(default=b"{}", compare=False, repr=False)
+    """`spec` and `status` as they were read: what a PATCH is made against. JSON takes a third of what objects take."""
+
+    def claimed_until(self, now: datetime) -> datetime | None:
+        """The end of the last claim that still runs."""
+        running = [intent.claimed_until for intent in self.unpublished if intent.claimed_until > now]
+        return max(running, default=None)
+
+    def with_condition(self, ready: bool, reason: str, message: str, now: datetime) -> Entry:
+        """The same entry with this condition; its time moves only when its status does, as Kubernetes has it."""
+        old = self.condition
+        since = old.since if old is not None and old.ready == ready else now
+        return replace(self, condition=Condition(ready, reason, message, since))

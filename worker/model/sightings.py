@@ -1,0 +1,115 @@
+"""What was seen of the world: Secrets, containers, OpenAI's lists and answers. Immutable values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from worker.model.entries import Account
+from worker.model.hidden import Hidden
+from worker.model.targets import Project
+from worker.model.values import Ref, Version
+
+
+@dataclass(frozen=True, slots=True)
+class NamedAccount:
+    """What a Secret's annotation claims. Evidence to compare with the ledger, never a reason to delete."""
+
+    id: str
+    name: str
+    key_id: str | None
+    project: Project | None
+    target: str
+    ledger: str
+    data_key: str | None = None
+    expires_at: datetime | None = None
+    published_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SecretView:
+    """A Secret without its values. `filled` names the data keys that hold something."""
+
+    ref: Ref
+    version: Version
+    type: str
+    immutable: bool
+    filled: frozenset[str]
+    labels: Mapping[str, str] = field(hash=False)
+    annotations: Mapping[str, str] = field(hash=False)
+    owners: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
+    """Its ownerReferences, as they are."""
+    digests: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Of each data value, as `Hidden.digest` makes it."""
+    named: NamedAccount | None = None
+    """The account that the annotation names; None where it is absent or unreadable."""
+
+    def carries(self, account: Account) -> bool:
+        """Is the account's key one of the values, as far as its digest is known?"""
+        return account.key_digest is not None and account.key_digest in self.digests.values()
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A complete list of a project's accounts: id to name. `begun_at`: when its first page was asked for."""
+
+    begun_at: datetime
+    accounts: Mapping[str, str] = field(hash=False)
+    ids: Mapping[str, tuple[str, ...]] = field(hash=False)
+    """The same by name; a name may stand for several accounts."""
+
+    @classmethod
+    def of(cls, begun_at: datetime, accounts: Mapping[str, str]) -> Listing:
+        ids: dict[str, tuple[str, ...]] = {}
+        for id, name in sorted(accounts.items()):
+            ids[name] = (*ids.get(name, ()), id)
+        return cls(begun_at, accounts, ids)
+
+    def ids_of(self, name: str) -> tuple[str, ...]:
+        return self.ids.get(name, ())
+
+
+@dataclass(frozen=True, slots=True)
+class AccountKey:
+    """An API key of a service account, as OpenAI lists it: without its value."""
+
+    id: str
+    account_id: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Consumer:
+    """A container that lives and reads a Secret. `started_at` is None while it is about to start.
+
+    `follows`: it sees the Secret through a volume, which belongs to its pod, starts with it (`started_at` is the pod's)
+    and is kept up to date by the kubelet; otherwise it keeps what was in the Secret at its start, or, where it had a
+    volume to read from, at any time until `read_until`. `mounted`: what it keeps is from a volume.
+    """
+
+    secret: str
+    name: str
+    started_at: datetime | None
+    follows: bool
+    mounted: bool = False
+    read_until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewAccount:
+    """OpenAI's answer to a create. `expires_at`: when the key ends by itself; None: not, or OpenAI does not say."""
+
+    id: str
+    key_id: str
+    value: Hidden
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MintedKey:
+    """A new account and the only copy of its key outside OpenAI."""
+
+    account: Account
+    value: Hidden

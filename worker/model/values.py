@@ -1,0 +1,63 @@
+"""The nouns of the rotator: immutable values without behaviour that does I/O or asks for the time.
+
+Guarantees: values cannot be changed after they were made; a secret value is always a `Hidden`, which no log, format
+string, repr, traceback or pickle can show.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+PREFIX = "openai-key-rotator.io/"
+"""Prefix of every label and annotation that is ours."""
+
+JSON = dict[str, Any]
+"""A JSON object as the API server sends it: unchecked until the codec or discovery has read it."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Ref:
+    """A namespaced object of a kind that the context tells."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A Kubernetes resource type, as its URL names it."""
+
+    group: str
+    version: str
+    plural: str
+
+    def __str__(self) -> str:
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An object from the API server, the server's time when it answered (header `Date`; one second fine), and the bytes
+    that it took.
+    """
+
+    body: JSON
+    at: datetime | None = None
+    length: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """Which stored object an entry was read from: what a PATCH or DELETE of it is conditional on."""
+
+    uid: str
+    resource_version: str

@@ -1,0 +1,73 @@
+"""The consumers in a namespace, read from its pods.
+
+Guarantees: one paged list of pods per namespace, begun when it is first asked for; of a pod only what names a target
+Secret is kept, and of a pod of thousands of containers one of each kind, so memory does not grow with pods.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+
+from worker.errors import ConsumersUnseen, Forbidden
+from worker.kubernetes.pod import consumers_of
+from worker.model.sightings import Consumer
+from worker.model.values import JSON, Ref, Resource
+from worker.ports import Clock, Cluster
+
+PODS = Resource("", "v1", "pods")
+_ORDINARY = 100
+"""Consumers that a pod may have by itself; a megabyte of YAML has 15,000."""
+
+
+class Pods:
+    """`targets`: by namespace, the names of the Secrets that matter."""
+
+    def __init__(self, cluster: Cluster, clock: Clock, targets: Mapping[str, frozenset[str]]) -> None:
+        self._cluster = cluster
+        self._clock = clock
+        self._targets = targets
+        self._seen: dict[str, tuple[datetime, Mapping[str, list[Consumer]]]] = {}
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def consumers(self, target: Ref) -> tuple[Consumer, ...]:
+        """Who consumed this Secret at `looked_at`.
+
+        Raises ConsumersUnseen, in words that name what to grant, where pods may not be listed.
+        """
+        async with self._locks[target.namespace]:
+            if target.namespace not in self._seen:
+                self._seen[target.namespace] = (self._clock.now(), await self._read(target.namespace))
+        return tuple(self._seen[target.namespace][1].get(target.name, ()))
+
+    def looked_at(self, namespace: str) -> datetime | None:
+        """When the list of a namespace's pods began, if it has been read."""
+        seen = self._seen.get(namespace)
+        return seen[0] if seen is not None else None
+
+    async def _read(self, namespace: str) -> Mapping[str, list[Consumer]]:
+        wanted = self._targets.get(namespace, frozenset())
+
+        def keep(pod: JSON) -> tuple[Consumer, ...]:
+            return _distinct(consumers_of(pod, wanted))
+
+        try:
+            pods = await self._cluster.list_all(PODS, keep, namespace=namespace)
+        except Forbidden as error:
+            message = f"nothing is deleted while it cannot be seen who uses it: {error.message}"
+            raise ConsumersUnseen("PodsForbidden", message, status=error.status) from None
+        found: defaultdict[str, list[Consumer]] = defaultdict(list)
+        for kept in pods:
+            for consumer in kept:
+                found[consumer.secret].append(consumer)
+        return found
+
+
+def _distinct(consumers: tuple[Consumer, ...]) -> tuple[Consumer, ...]:
+    """One pod's consumers; where they are too many, one of those that differ by name alone: no decision goes by it."""
+    if len(consumers) <= _ORDINARY:
+        return consumers
+    return tuple({replace(consumer, name=""): consumer for consumer in consumers}.values())

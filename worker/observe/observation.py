@@ -1,0 +1,23 @@
+"""One target as a run found it: the plain value that deciding starts from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from worker.errors import RotatorError
+from worker.model.entries import Entry
+from worker.model.sightings import SecretView
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One target as a run found it. `entry` is already reconciled with the Secret."""
+
+    secret: SecretView | None
+    entry: Entry
+    named_at_openai: str | None = None
+    """The name OpenAI has for the account id that the Secret names; None: there is no such account, if asked."""
+    trouble: RotatorError | None = None
+    """Why OpenAI could not be asked about this project."""
+    asked: bool = True
+    """Whether OpenAI could be asked about the account that the Secret names."""

@@ -1,0 +1,85 @@
+"""One target's entry, Secret and account at OpenAI, read together and in this order: ledger first, then Secret.
+
+Guarantees: an observation's entry is reconciled with its Secret; nothing is written; a trouble with OpenAI or the admin
+key is part of the observation, for a target that is not due does not need them.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+
+from worker.errors import NotFound, RotatorError
+from worker.kubernetes.secret import SECRETS, secret_view
+from worker.ledger.transitions import reconcile
+from worker.model.entries import Entry
+from worker.model.sightings import SecretView
+from worker.model.targets import ProjectAccess, Target
+from worker.model.values import Ref
+from worker.observe.observation import Observation
+from worker.openai.projects import Projects
+from worker.ports import Clock, Cluster
+
+
+@dataclass(frozen=True, slots=True)
+class Observer:
+    cluster: Cluster
+    projects: Projects
+    clock: Clock
+
+    async def observe(self, target: Target, entry: Entry) -> Observation:
+        """Read the target's Secret and what OpenAI says of its account. Raises what reading the Secret raised."""
+        secret = await self.secret(target.ref)
+        access = target.generator.access
+        try:
+            await self.projects.admin_key(access.admin_key)
+            await self.projects.listing(access)
+            name, asked = await self._named_at_openai(entry, secret, access)
+        except RotatorError as trouble:
+            return Observation(secret, reconcile(entry, secret, None, self.clock.now()), None, trouble)
+        return Observation(secret, reconcile(entry, secret, name, self.clock.now()), name, asked=asked)
+
+    async def reconciled(self, entry: Entry) -> tuple[Entry, SecretView | None]:
+        """The entry as its Secret says that it is now. Raises what either read raised."""
+        secret = await self.secret(entry.target)
+        name = None
+        if secret is not None and secret.named is not None:
+            intents = [i for i in entry.unpublished if i.account.name == secret.named.name]
+            if intents:
+                with suppress(RotatorError):  # not confirmed, and whoever wants to delete the account meets it again
+                    name = await self.projects.account_name(intents[0].account.access, secret.named.id)
+        return reconcile(entry, secret, name, self.clock.now()), secret
+
+    async def secret(self, ref: Ref) -> SecretView | None:
+        """The Secret as the stages may see it; None where the API server answers 404 (and nothing else)."""
+        try:
+            return secret_view((await self.cluster.read(SECRETS, ref)).body)
+        except NotFound:
+            return None
+
+    async def _named_at_openai(
+        self, entry: Entry, secret: SecretView | None, access: ProjectAccess
+    ) -> tuple[str | None, bool]:
+        """The name of the account whose id the Secret names, and whether OpenAI could be asked about it.
+
+        It is looked up where the ledger says. An account that the ledger does not know is asked for with the target's
+        own admin key, at the target's own host: an annotation does not decide who receives a key. A central one sees
+        projects that are not this tenant's, so it is asked about those that the ledger or the operator names.
+        """
+        if secret is None or secret.named is None:
+            return None, True
+        named = secret.named
+        accounts = [p.account for p in entry.history] + [i.account for i in entry.unpublished]
+        known = next((account for account in accounts if account.name == named.name), None)
+        project = known.access.project if known is not None else named.project
+        if project == access.project:
+            return await self.projects.account_name(access, named.id), True
+        if project is None or project.host != access.project.host:
+            return None, False
+        if known is None and access.admin_key.is_central(secret.ref.namespace):
+            return None, False
+        try:
+            elsewhere = known.access if known is not None else ProjectAccess(project, access.admin_key)
+            return await self.projects.account_name(elsewhere, named.id), True
+        except RotatorError:
+            return None, False  # a project that is left behind may be out of reach; this one is not for it

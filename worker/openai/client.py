@@ -1,0 +1,321 @@
+"""Adapter: OpenAI's Admin API over HTTP. The only module that sends an admin key or a new key to OpenAI.
+
+Guarantees: redirects are not followed; a create is sent once; ids are checked again before they become part of a path;
+an answer counts only if it has the documented shape; errors hold our words, the status, OpenAI's error code if it looks
+like one, and the request id, never a server's text.
+Source of paths, fields and status codes: OpenAI's API description (openapi 2.3.0) and the notes in docs/openai.md.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import NoReturn
+
+import aiohttp
+
+from worker.errors import (
+    ConfigurationError,
+    Forbidden,
+    NotFound,
+    NotSent,
+    Refused,
+    RotatorError,
+    Throttled,
+    Unanswered,
+    Unintelligible,
+)
+from worker.model.hidden import Hidden
+from worker.model.names import ID
+from worker.model.sightings import AccountKey, NewAccount
+from worker.model.targets import Project
+from worker.model.times import format_duration
+from worker.model.values import JSON, PREFIX
+from worker.ports import Randomness
+from worker.runtime.retrying import retry_after, retrying
+from worker.settings.proxies import DIRECT, Proxies
+
+TIMEOUT = 30.0
+"""Seconds for one request."""
+PAGE = 100
+"""The largest page that OpenAI gives."""
+_CODE = re.compile(r"(?!.*sk-)[A-Za-z0-9_.-]{1,64}\Z")
+"""What an error code or a request id looks like, and a key does not."""
+_ADVICE = {
+    401: ("OpenAIUnauthorized", "the admin key is not valid"),
+    403: ("OpenAIForbidden", "the admin key lacks the permission"),
+    404: ("OpenAINotFound", "no such project, or not one of the admin key's organisation"),
+    400: ("OpenAIRefused", "the request was refused; an archived project answers so"),
+}
+_LIFETIME = (
+    "its organisation or project limits how long a key may live: set the annotation "
+    f"{PREFIX}key-lifetime of the ExternalSecret or the generator to a time within the limit"
+)
+_CREATE = "create account"
+
+
+@asynccontextmanager
+async def connected(connections: int, random: Randomness, proxies: Proxies) -> AsyncIterator[OpenAIAdminApi]:
+    """The Admin API over at most so many connections at once, closed at the end."""
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=connections),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"User-Agent": "openai-key-rotator"},
+    )
+    async with session:
+        yield OpenAIAdminApi(session, random, proxies)
+
+
+class OpenAIAdminApi:
+    """`session` is an aiohttp.ClientSession, or what stands in for it."""
+
+    def __init__(self, session: aiohttp.ClientSession, random: Randomness, proxies: Proxies = DIRECT) -> None:
+        self._session = session
+        self._random = random
+        self._proxies = proxies
+
+    async def list_accounts(self, project: Project, admin_key: Hidden) -> dict[str, str]:
+        accounts: dict[str, str] = {}
+        for item in await self._pages(_path(project), admin_key, "list accounts"):
+            account_id, name = _field(item, "id", "list accounts"), item.get("name")
+            accounts[account_id] = name if isinstance(name, str) else ""
+        return accounts
+
+    async def list_keys(self, project: Project, admin_key: Hidden) -> list[AccountKey]:
+        keys = []
+        for item in await self._pages(f"{_project(project)}/api_keys", admin_key, "list keys"):
+            owner = item.get("owner")
+            if not isinstance(owner, Mapping):
+                raise _unintelligible("list keys", "has no owner")
+            if owner.get("type") != "service_account":
+                continue
+            account_id = _field(owner.get("service_account"), "id", "list keys")
+            created = _time(item.get("created_at"), "list keys", "created_at")
+            keys.append(AccountKey(_field(item, "id", "list keys"), account_id, created))
+        return keys
+
+    async def create_account(
+        self, project: Project, admin_key: Hidden, name: str, lifetime: timedelta | None
+    ) -> NewAccount:
+        body: JSON = {"name": name}
+        if lifetime is not None:
+            body["expires_in_seconds"] = int(lifetime.total_seconds())
+        made = await self._json("POST", _path(project), admin_key, _CREATE, body=body)
+        key = made.get("api_key")
+        if not isinstance(key, Mapping):
+            raise _unintelligible(_CREATE, "holds no key")
+        value = key.get("value")
+        if not isinstance(value, str) or not value or not value.isascii() or not value.isprintable():
+            raise _unintelligible(_CREATE, "holds no usable key")
+        account_id, key_id = _field(made, "id", _CREATE), _field(key, "id", _CREATE)
+        return NewAccount(account_id, key_id, Hidden(value), _expiry(key.get("expires_at")))
+
+    async def account_name(self, project: Project, admin_key: Hidden, account_id: str) -> str:
+        path = f"{_path(project)}/{_id(account_id)}"
+        account = await self._json("GET", path, admin_key, "read account", repeatable=True)
+        if account.get("id") != account_id:
+            raise _unintelligible("read account", "is about another account")
+        name = account.get("name")
+        return name if isinstance(name, str) else ""
+
+    async def key_last_used(self, project: Project, admin_key: Hidden, key_id: str) -> datetime | None:
+        path = f"{_project(project)}/api_keys/{_id(key_id)}"
+        key = await self._json("GET", path, admin_key, "read key", repeatable=True)
+        used = key.get("last_used_at")
+        return None if used is None else _time(used, "read key", "last_used_at")
+
+    async def delete_account(self, project: Project, admin_key: Hidden, account_id: str) -> None:
+        path = f"{_path(project)}/{_id(account_id)}"
+        answer = await self._json("DELETE", path, admin_key, "delete account", repeatable=True)
+        if answer.get("deleted") is not True:
+            raise _unintelligible("delete account", "does not say that it is deleted")
+
+    async def project_archived(self, project: Project, admin_key: Hidden) -> bool:
+        found = await self._json("GET", _project(project), admin_key, "read project", repeatable=True)
+        return found.get("id") == project.id and found.get("status") == "archived"
+
+    async def key_accepted(self, host: str, key: Hidden) -> bool:
+        """401: not yet. 403 and 404 cannot tell (a key without that permission, a host without that path): accepted."""
+        try:
+            await self._json("GET", f"{host}/models", key, "verify key", repeatable=False)
+        except Refused as error:
+            if error.status == 401:
+                return False
+            if error.status in (403, 404):
+                return True
+            if isinstance(error, Throttled):
+                raise
+            raise Unanswered(error.reason, error.message) from None
+        return True
+
+    # --- one request
+
+    async def _pages(self, path: str, admin_key: Hidden, what: str) -> list[JSON]:
+        """Every item of a list, page by page."""
+        found: list[JSON] = []
+        after: str | None = None
+        seen: set[str] = set()
+        while True:
+            query = f"?limit={PAGE}" + (f"&after={after}" if after is not None else "")
+            page = await self._json("GET", path + query, admin_key, what, repeatable=True)
+            items, more = page.get("data"), page.get("has_more")
+            if not isinstance(items, list) or not isinstance(more, bool):
+                raise _unintelligible(what, "has no data or has_more")
+            for item in items:
+                _field(item, "id", what)
+            found += items
+            if not more:
+                return found
+            last = page.get("last_id") or (items[-1]["id"] if items else None)
+            if not isinstance(last, str) or not ID.match(last) or not items:
+                raise _unintelligible(what, "says that there is more, but not where")
+            if last in seen:
+                raise _unintelligible(what, "does not end")
+            seen.add(last)
+            after = last
+
+    async def _json(
+        self, method: str, url: str, key: Hidden, what: str, *, body: JSON | None = None, repeatable: bool = False
+    ) -> JSON:
+        text = await self._retry(lambda: self._send(method, url, key, what, body), repeatable=repeatable, method=method)
+        try:
+            answer = json.loads(text)
+        except (ValueError, RecursionError):
+            raise _unintelligible(what, "is not JSON") from None
+        if not isinstance(answer, dict):
+            raise _unintelligible(what, "is not a JSON object")
+        return answer
+
+    async def _retry(self, call: Callable[[], Awaitable[bytes]], *, repeatable: bool, method: str = "") -> bytes:
+        """A create is never sent a second time under the same name, not even where that would be harmless (I1).
+
+        Nor is anything after a 429: that is the business of all who use the same admin key (`worker.openai.limiter`).
+        """
+        if method == "POST":
+            return await call()
+        return await retrying(call, repeatable=repeatable, random=self._random, throttled=False)
+
+    async def _send(self, method: str, url: str, key: Hidden, what: str, body: JSON | None = None) -> bytes:
+        """The body of a 2xx answer. Raises one of the errors of `worker.errors` for anything else."""
+        try:
+            async with self._session.request(
+                method,
+                url,
+                headers={"Authorization": f"Bearer {key.reveal()}"},
+                json=body,
+                timeout=aiohttp.ClientTimeout(total=TIMEOUT),
+                allow_redirects=False,
+                proxy=self._proxies.for_url(url),
+            ) as response:
+                content = await response.read()
+        except aiohttp.ClientConnectorError as error:
+            raise NotSent("OpenAIUnreachable", f"no connection to OpenAI to {what}: {_cause(error)}") from None
+        except TimeoutError:
+            raise Unanswered("OpenAIUnanswered", f"OpenAI did not answer within {TIMEOUT:.0f} s: {what}") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise Unanswered("OpenAIUnanswered", f"the connection to OpenAI broke: {what} ({_cause(error)})") from None
+        except ValueError as error:
+            raise ConfigurationError("InvalidRequest", f"{what}: {type(error).__name__}") from None
+        if not 200 <= response.status < 300:
+            _raise(response.status, response.headers, content, what)
+        return content
+
+
+def _raise(status: int, headers: Mapping[str, str], content: bytes, what: str) -> NoReturn:
+    details = _details(status, headers, content)
+    if status == 429:
+        message = f"OpenAI asks to slow down: {what} ({details})"
+        raise Throttled("OpenAIThrottled", message, retry_after=retry_after(headers))
+    if status >= 500 or status < 200 or status in (408, 425):
+        raise Unanswered("OpenAIUnanswered", f"OpenAI failed: {what} ({details})")
+    if status < 400:
+        raise Refused(
+            "OpenAIRedirect", f"OpenAI's host redirects, which is not followed: {what} ({details})", status=status
+        )
+    reason, advice = _ADVICE.get(status, ("OpenAIRefused", "the request was refused"))
+    if what == _CREATE and status in (400, 422) and _is_about_expiry(content):
+        reason, advice = "KeyLifetime", _LIFETIME + _limit(content)
+    kind: type[Refused] = {403: Forbidden, 404: NotFound}.get(status, Refused)
+    raise kind(reason, f"OpenAI refused to {what}: {advice} ({details})", status=status)
+
+
+def _details(status: int, headers: Mapping[str, str], content: bytes) -> str:
+    """Status, code and request id; nothing that could quote a key."""
+    parts = [f"status {status}"]
+    try:
+        code = json.loads(content)["error"]["code"]
+    except (ValueError, RecursionError, KeyError, TypeError):
+        code = None
+    request_id = headers.get("x-request-id")
+    parts += [f"code {code}"] if isinstance(code, str) and _CODE.match(code) else []
+    parts += [f"request {request_id}"] if isinstance(request_id, str) and _CODE.match(request_id) else []
+    return ", ".join(parts)
+
+
+def _is_about_expiry(content: bytes) -> bool:
+    """Does an error speak of when keys expire? Its exact form is not documented; the text is looked at, not shown."""
+    try:
+        error = json.loads(content)["error"]
+        return any("expir" in str(error.get(field)) for field in ("param", "code", "message"))
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _limit(content: bytes) -> str:
+    """The limit, where the text of the error holds one number of seconds or days: a number gives nothing away."""
+    found = re.findall(rb"(?<![\w.-])(\d{1,8}) (second|day)s?\b", content)
+    if len(found) != 1:
+        return ""
+    number, unit = found[0]
+    return f", which OpenAI says is {format_duration(timedelta(**{unit.decode() + 's': int(number)}))}"
+
+
+def _expiry(value: object) -> datetime | None:
+    """`api_key.expires_at`: known from the official client (3.51), not from the API description. The account exists by
+    now, so what cannot be read is not said.
+    """
+    try:
+        return None if value is None else _time(value, _CREATE, "expires_at")
+    except Unintelligible:
+        return None
+
+
+def _cause(error: Exception) -> str:
+    """The kind of a connection's failure: class names and an errno, no text of the library's."""
+    inner = getattr(error, "os_error", None)
+    number = getattr(inner, "errno", None)
+    return type(error).__name__ + (f", errno {number}" if number else "")
+
+
+def _unintelligible(what: str, problem: str) -> RotatorError:
+    return Unintelligible("OpenAIUnintelligible", f"OpenAI's answer to '{what}' {problem}")
+
+
+def _field(obj: object, field: str, what: str) -> str:
+    value = obj.get(field) if isinstance(obj, Mapping) else None
+    if not isinstance(value, str) or not ID.match(value):
+        raise _unintelligible(what, f"has no usable {field}")
+    return value
+
+
+def _time(value: object, what: str, field: str) -> datetime:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1e11:
+        raise _unintelligible(what, f"has no usable {field}")
+    return datetime.fromtimestamp(value, UTC)
+
+
+def _id(value: str) -> str:
+    if not ID.match(value):
+        raise ConfigurationError("InvalidId", "an id has characters that an OpenAI id does not have")
+    return value
+
+
+def _project(project: Project) -> str:
+    return f"{project.host}/organization/projects/{_id(project.id)}"
+
+
+def _path(project: Project) -> str:
+    return f"{_project(project)}/service_accounts"

@@ -1,0 +1,216 @@
+"""What OpenAI knows about a project, asked at most once a run: the admin key, the list of its accounts.
+
+Guarantees: for one project and one admin key there is one read of the Secret and, unless a later list is demanded, one
+list of accounts a run, failures included: a thousand targets with one bad key cost one request. No admin key leaves for
+a host that is not allowed, whatever the ledger says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from datetime import datetime
+from typing import TypeVar
+
+from worker.errors import AdminKeyUnusable, ConfigurationError, Deferred, NotFound, Refused, RotatorError
+from worker.kubernetes.secret import SECRETS
+from worker.model.hidden import Hidden
+from worker.model.hosts import Origin, is_allowed
+from worker.model.sightings import AccountKey, Listing
+from worker.model.targets import AdminKeyRef, ProjectAccess
+from worker.openai.limiter import Restraint
+from worker.ports import Clock, Cluster, OpenAIAdmin
+from worker.runtime.slots import Slots, Turns
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+class Projects:
+    """Admin keys and listings of one run. `fallback` serves accounts whose admin Secret is gone."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        openai: OpenAIAdmin,
+        restraint: Restraint,
+        slots: Slots,
+        clock: Clock,
+        allowed_hosts: Collection[Origin],
+        fallback: AdminKeyRef | None = None,
+    ) -> None:
+        self._cluster = cluster
+        self._openai = openai
+        self._restraint = restraint
+        self._slots = slots
+        self._clock = clock
+        self._allowed_hosts = allowed_hosts
+        self._fallback = fallback
+        self._keys: dict[AdminKeyRef, Hidden | RotatorError] = {}
+        self._listings: dict[ProjectAccess, Listing | RotatorError] = {}
+        self._account_keys: dict[ProjectAccess, Mapping[str, tuple[AccountKey, ...]] | RotatorError] = {}
+        self._reading: defaultdict[AdminKeyRef, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._turns: defaultdict[ProjectAccess, Turns] = defaultdict(Turns)
+
+    async def admin_key(self, ref: AdminKeyRef) -> Hidden:
+        """The admin key as its Secret has it. Raises AdminKeyUnusable, or what reading the Secret raised."""
+        async with self._reading[ref]:
+            return await _cached(ref, self._keys, lambda: self._read_key(ref))
+
+    async def listing(self, access: ProjectAccess, *, not_before: datetime | None = None) -> Listing:
+        """The project's accounts, by a list that began at `not_before` or later."""
+        if access in self._listings and not self._outdated(access, not_before):
+            return _found(self._listings[access])
+        async with self._slots.in_turn(self._turns[access]):
+            if self._outdated(access, not_before):
+                del self._listings[access]
+            return await _cached(access, self._listings, lambda: self._list(access))
+
+    def _outdated(self, access: ProjectAccess, not_before: datetime | None) -> bool:
+        known = self._listings.get(access)
+        return isinstance(known, Listing) and not_before is not None and known.begun_at < not_before
+
+    def known_listing(self, access: ProjectAccess) -> Listing | None:
+        """The list that this run has read, if it has."""
+        known = self._listings.get(access)
+        return known if isinstance(known, Listing) else None
+
+    async def account_name(self, access: ProjectAccess, account_id: str) -> str | None:
+        """The name of an account; None where OpenAI has no such account. A list that lacks it is not taken for it."""
+        try:
+            listing = await self.listing(access)
+            if account_id in listing.accounts:
+                return listing.accounts[account_id]
+        except Refused as error:
+            if await self.archived(access, error):
+                return None
+            raise
+        try:
+            return await self._ask(access, lambda key: self._openai.account_name(access.project, key, account_id))
+        except NotFound:
+            return None
+
+    async def account_keys(self, access: ProjectAccess) -> Mapping[str, tuple[AccountKey, ...]]:
+        """The keys of the project's accounts, by account id."""
+        async with self._slots.in_turn(self._turns[access]):
+            return await _cached(access, self._account_keys, lambda: self._list_keys(access))
+
+    async def retiring_key(self, access: ProjectAccess) -> Hidden:
+        """The admin key of the project's accounts, or the fallback where its Secret does not exist any more.
+
+        The host is checked here as well: the ledger's may have been allowed once, or edited.
+        """
+        if not is_allowed(access.project.host, self._allowed_hosts):
+            message = f"{access.project.host[:80]!r} may not receive the admin key (any more): see --allow-host"
+            raise ConfigurationError("HostNotAllowed", message)
+        try:
+            return await self.admin_key(access.admin_key)
+        except AdminKeyUnusable as error:
+            if not error.absent or self._fallback is None:
+                raise
+            return await self.admin_key(self._fallback)
+
+    async def key_last_used(self, access: ProjectAccess, key_id: str) -> datetime | None:
+        """When a key was last used; None: never, as far as OpenAI knows, or the key does not exist any more.
+
+        This is asked right before a delete, so it is not where no delete will follow: raises Deferred.
+        """
+        self._restraint.check(access, await self.retiring_key(access), kind="delete")
+        try:
+            return await self._ask(access, lambda key: self._openai.key_last_used(access.project, key, key_id))
+        except NotFound:
+            return None
+
+    async def delete_account(
+        self,
+        access: ProjectAccess,
+        account_id: str,
+        *,
+        ready: Callable[[], Awaitable[None]],
+        shown_from: datetime | None = None,
+    ) -> bool:
+        """Delete an account. True: OpenAI confirms that it does not exist (any more) (invariant I4).
+
+        `ready`: is called right before, and raises where the account must stay. `shown_from`: when lists show it at the
+        latest, if it exists; an earlier one confirms nothing.
+        """
+        key = await self.retiring_key(access)
+        try:
+            await self._restraint.ask(
+                access,
+                key,
+                lambda: self._openai.delete_account(access.project, key, account_id),
+                kind="delete",
+                ready=ready,
+            )
+        except NotFound:
+            if shown_from is not None and shown_from > self._clock.now():
+                return False
+            if account_id not in (await self.listing(access, not_before=shown_from)).accounts:
+                return True
+            # It was listed earlier in this run: somebody else may have deleted it since.
+            return account_id not in (await self.listing(access, not_before=self._clock.now())).accounts
+        return True
+
+    async def archived(self, access: ProjectAccess, error: RotatorError) -> bool:
+        """Was this refused because the project is archived? "Archived projects have no service accounts" (OpenAI's API
+        description of their DELETE), so that is a confirmation as well.
+        """
+        if not isinstance(error, Refused) or error.status != 400:
+            return False
+        return await self._ask(access, lambda key: self._openai.project_archived(access.project, key))
+
+    async def _list(self, access: ProjectAccess) -> Listing:
+        async def begin(key: Hidden) -> Listing:
+            begun = self._clock.now()
+            return Listing.of(begun, await self._openai.list_accounts(access.project, key))
+
+        return await self._ask(access, begin)
+
+    async def _ask(self, access: ProjectAccess, call: Callable[[Hidden], Awaitable[Value]]) -> Value:
+        """Read, unless OpenAI is left alone."""
+        key = await self.retiring_key(access)
+        return await self._restraint.ask(access, key, lambda: call(key), kind="read")
+
+    async def _list_keys(self, access: ProjectAccess) -> Mapping[str, tuple[AccountKey, ...]]:
+        found: dict[str, tuple[AccountKey, ...]] = {}
+        for found_key in await self._ask(access, lambda key: self._openai.list_keys(access.project, key)):
+            found[found_key.account_id] = (*found.get(found_key.account_id, ()), found_key)
+        return found
+
+    async def _read_key(self, ref: AdminKeyRef) -> Hidden:
+        try:
+            answer = await self._cluster.read(SECRETS, ref.secret)
+        except NotFound:
+            raise AdminKeyUnusable(f"Secret {ref.secret} with the admin key does not exist", absent=True) from None
+        stored = (answer.body.get("data") or {}).get(ref.key)
+        if stored is None:
+            raise AdminKeyUnusable(f"Secret {ref.secret} has no key {ref.key!r} (openAiAdminKey.key)")
+        try:
+            value = base64.b64decode(stored, validate=True).decode("ascii").strip()
+        except (binascii.Error, UnicodeDecodeError, TypeError):
+            raise AdminKeyUnusable(f"{ref} has characters that are not ASCII: it is not an admin key") from None
+        if not value or not value.isprintable() or " " in value:
+            raise AdminKeyUnusable(f"{ref} is empty, or has blanks or line breaks inside: it is not an admin key")
+        return Hidden(value)
+
+
+async def _cached(key: Key, cache: dict[Key, Value | RotatorError], fetch: Callable[[], Awaitable[Value]]) -> Value:
+    """To be called under a lock, not shared as a task: a task would outlive a killed run."""
+    if key not in cache:
+        try:
+            cache[key] = await fetch()
+        except Deferred:
+            raise  # the restraint knows when there is something to be asked again
+        except RotatorError as error:
+            cache[key] = error
+    return _found(cache[key])
+
+
+def _found(found: Value | RotatorError) -> Value:
+    if isinstance(found, RotatorError):
+        raise found.with_traceback(None)  # it is raised many times: no growing chain of frames
+    return found

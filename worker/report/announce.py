@@ -1,0 +1,145 @@
+"""Outcomes, told to the cluster: an ExternalSecret's status, and Events on whatever asked for the target.
+
+What a reader of an ExternalSecret expects is kept: condition `Ready` with the reasons SecretSynced and
+SecretSyncedError, `refreshTime`, `syncedResourceVersion`, `binding`; Events Created, Updated, UpdateFailed. What else
+matters to users of a target is a Warning with a reason of ours.
+Guarantees: what is true already is not written again; a failure to announce is returned, never raised, for the
+rotation that it is about has happened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from worker.errors import Conflict, NotFound, RotatorError
+from worker.kubernetes.secret import SECRETS
+from worker.model.outcomes import Notice, Outcome, Result
+from worker.model.targets import Source
+from worker.model.times import format_time
+from worker.model.values import JSON, Ref, Resource
+from worker.ports import Clock, Cluster
+
+EVENTS = Resource("", "v1", "events")
+EventKind = Literal["Normal", "Warning"]
+COMPONENT = "openai-key-rotator"
+FAILED = "UpdateFailed"
+_LONGEST_MESSAGE = 1000
+"""The API server refuses Events with more than 1024 characters."""
+_REQUEST = re.compile(r", request [A-Za-z0-9_.-]{1,64}(?=[,)])")
+"""How `worker.openai.client` tells the id that OpenAI gave to a request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Announcer:
+    cluster: Cluster
+    clock: Clock
+
+    async def announce(
+        self, source: Source, secret: Ref | None, outcome: Outcome, *, created: bool = False
+    ) -> list[str]:
+        """Tell the outcome. `created`: the Secret did not exist before. What could not be told, and why."""
+        problems = []
+        status = status_patch(source, secret, outcome, self.clock.now())
+        if status is not None:
+            try:
+                await self.cluster.patch(source.resource, source.ref, status, subresource="status")
+            except NotFound:
+                pass  # deleted meanwhile: there is nobody left to tell
+            except RotatorError as error:
+                problems.append(error.message)
+        event = outcome_event(source, outcome, created=created, now=self.clock.now())
+        return problems + (await self._tell(source, event) if event is not None else [])
+
+    async def warn(self, source: Source, notices: Collection[Notice], *, kind: EventKind = "Warning") -> list[str]:
+        """An Event for each notice. What could not be told, and why."""
+        now = self.clock.now()
+        events = [_event(source, kind, notice.reason, notice.message, now) for notice in notices]
+        return [problem for event in events for problem in await self._tell(source, event)]
+
+    async def _tell(self, source: Source, event: JSON) -> list[str]:
+        try:
+            await self.cluster.create(EVENTS, source.ref.namespace, event)
+        except (Conflict, NotFound):
+            pass  # its name is made of what it says: it has been said within the last hour; or the namespace is gone
+        except RotatorError as error:
+            return [error.message]
+        return []
+
+
+def secret_source(target: Ref) -> Source:
+    """The Secret itself, to tell about where nothing asks for it any more: not the ledger's namespace but its own."""
+    return Source(SECRETS, "Secret", target, "")
+
+
+def status_patch(source: Source, secret: Ref | None, outcome: Outcome, now: datetime) -> JSON | None:
+    """The merge patch of an ExternalSecret's status; None where it says so already, or there is nothing to say."""
+    if source.kind != "ExternalSecret" or outcome.reason in ("InProgress", "Suspended"):
+        return None
+    synced = outcome.result in (Result.ROTATED, Result.KEPT)
+    ready = {
+        "type": "Ready",
+        "status": "True" if synced else "False",
+        "reason": "SecretSynced" if synced else "SecretSyncedError",
+        "message": "secret synced" if synced else _lasting(outcome.message),
+    }
+    stored = source.status.get("conditions")
+    conditions: list[Any] = stored if isinstance(stored, list) else []
+    old = next((c for c in conditions if isinstance(c, Mapping) and c.get("type") == "Ready"), {})
+    told = all(old.get(key) == value for key, value in ready.items())
+    if told and outcome.result is not Result.ROTATED:
+        return None
+    moved = old.get("status") != ready["status"] or not old.get("lastTransitionTime")
+    ready["lastTransitionTime"] = format_time(now) if moved else str(old["lastTransitionTime"])
+    others = [c for c in conditions if not (isinstance(c, Mapping) and c.get("type") == "Ready")]
+    status: JSON = {"conditions": [*others, ready]}
+    if outcome.result is Result.ROTATED or (synced and not source.status.get("refreshTime")):
+        status["refreshTime"] = format_time(now)
+    if synced and secret is not None:
+        status["syncedResourceVersion"] = f"{source.generation}-{source.metadata_hash}"
+        status["binding"] = {"name": secret.name}
+    return {"status": status}
+
+
+def outcome_event(source: Source, outcome: Outcome, *, created: bool, now: datetime) -> JSON | None:
+    """The Event for an outcome; None where nothing happened."""
+    if outcome.result is Result.ROTATED:
+        return _event(source, "Normal", "Created" if created else "Updated", outcome.message, now)
+    if outcome.result in (Result.FAILED, Result.BLOCKED):
+        return _event(source, "Warning", FAILED, outcome.message, now)
+    return None
+
+
+def _event(source: Source, kind: EventKind, reason: str, message: str, now: datetime) -> JSON:
+    """An Event. The same text has the same name."""
+    message = _lasting(message)[:_LONGEST_MESSAGE]
+    digest = hashlib.sha256(f"{source.uid}\n{reason}\n{message}".encode()).hexdigest()[:16]
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"{source.ref.name[:230].rstrip('.-')}.{digest}", "namespace": source.ref.namespace},
+        "involvedObject": {
+            "apiVersion": source.resource.api_version,
+            "kind": source.kind,
+            "namespace": source.ref.namespace,
+            "name": source.ref.name,
+            "uid": source.uid,
+        },
+        "type": kind,
+        "reason": reason,
+        "message": message,
+        "source": {"component": COMPONENT},
+        "reportingComponent": COMPONENT,
+        "firstTimestamp": format_time(now),
+        "lastTimestamp": format_time(now),
+        "count": 1,
+    }
+
+
+def _lasting(message: str) -> str:
+    """Without ids of requests, which the log has: each run's are others, so the same failure would be told again."""
+    return _REQUEST.sub("", message)

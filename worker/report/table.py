@@ -1,0 +1,85 @@
+"""The table of a run for a terminal. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from worker.model.outcomes import WOULD_ROTATE, Outcome, Report, Result, Retired
+from worker.report.summary import is_news
+
+HEADERS = ("NAMESPACE", "SECRET", "DONE", "WHY", "OTHER ACCOUNTS", "NEXT")
+
+
+def rows(report: Report, now: datetime) -> list[tuple[str, ...]]:
+    """One row per target: what was done, why, what became of its other accounts, and what happens next."""
+    retired = {item.target: item for item in report.retired}
+    shown = [_row(outcome, retired.pop(outcome.target, None), now) for outcome in sorted(report.outcomes, key=_order)]
+    shown += [_retired_row(item, now) for item in retired.values() if is_news(item)]
+    return shown
+
+
+def _row(outcome: Outcome, retired: Retired | None, now: datetime) -> tuple[str, ...]:
+    why = outcome.message
+    if retired is not None and retired.result is not Result.KEPT and retired.message != outcome.message:
+        why += f"; deleting older accounts {retired.result.value}: {retired.message}"
+    elif retired is not None and retired.held:
+        why += f"; {'; '.join(retired.held)}"
+    target = outcome.target
+    done = "would rotate" if outcome.reason == WOULD_ROTATE else outcome.result.value
+    return (target.namespace, target.name, done, why, _others(retired), _next(outcome, now))
+
+
+def _retired_row(item: Retired, now: datetime) -> tuple[str, ...]:
+    """A target that nothing asks for any more."""
+    done = item.result.value if item.result is not Result.KEPT else "retired"
+    following = f"in {age(item.next_at - now)}" if item.next_at is not None and item.next_at > now else "-"
+    return (item.target.namespace, item.target.name, done, item.message or item.reason, _others(item), following)
+
+
+def _others(retired: Retired | None) -> str:
+    if retired is None:
+        return ""
+    counts = {"deleted": len(retired.deleted), "held": len(retired.held)}
+    counts["waiting"] = retired.waiting - counts["held"]
+    parts = [f"{count} {word}" for word, count in counts.items() if count > 0]
+    return ", ".join(parts) or "-"
+
+
+def _next(outcome: Outcome, now: datetime) -> str:
+    if outcome.next_at is None:
+        return (
+            "change it" if outcome.result is Result.BLOCKED else "next run" if outcome.result is Result.FAILED else "-"
+        )
+    return f"in {age(outcome.next_at - now)}" if outcome.next_at > now else "next run"
+
+
+def _order(outcome: Outcome) -> tuple[str, str]:
+    return outcome.target.namespace, outcome.target.name
+
+
+def age(duration: timedelta) -> str:
+    """A length of time as kubectl shows ages: two units at most."""
+    seconds = max(0, int(duration.total_seconds()))
+    days, hours, minutes = seconds // 86400, seconds % 86400 // 3600, seconds % 3600 // 60
+    if days:
+        return f"{days}d{hours}h" if hours and days < 8 else f"{days}d"
+    if hours:
+        return f"{hours}h{minutes}m" if minutes and hours < 8 else f"{hours}h"
+    if minutes:
+        return f"{minutes}m{seconds % 60}s" if seconds % 60 and minutes < 8 else f"{minutes}m"
+    return f"{seconds}s"
+
+
+def table(headers: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Aligned columns, two blanks apart, never cut: what kubectl's users read and grep."""
+    printable = [[_one_line(cell) for cell in line] for line in (headers, *lines)]
+    widths = [max(len(line[i]) for line in printable) for i in range(len(headers))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in printable
+    )
+
+
+def _one_line(text: str) -> str:
+    """Control characters, which a terminal would obey, are shown as `?`."""
+    return "".join(char if char.isprintable() else "?" for char in text)

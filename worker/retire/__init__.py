@@ -1,0 +1,1 @@
+"""Delete previous and unpublished accounts, by the ledger alone. Nothing is minted here."""

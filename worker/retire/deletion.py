@@ -1,0 +1,120 @@
+"""Delete an account of a target at OpenAI, with a look at the Secret right before.
+
+Guarantees: I3 no account is deleted that the Secret names, or whose key it carries, read once more right before; I4 an
+account counts as gone only when OpenAI has confirmed that it does not exist. Whether it may go is for others to decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+
+from worker.errors import RotatorError, Unanswered
+from worker.ledger import transitions
+from worker.model.entries import Account, Entry, Intent, Publication
+from worker.model.sightings import SecretView
+from worker.model.values import Ref
+from worker.observe.observer import Observer
+from worker.openai.projects import Projects
+from worker.ports import Clock
+
+FRESH = 5.0
+"""Seconds for which a look at the Secret counts as "right before" a delete."""
+_LOOKS = 3
+"""How often it is looked again where the look itself took longer than that."""
+
+
+@dataclass(slots=True)
+class Sight:
+    """The Secret as it was seen last, and when, by the monotonic clock."""
+
+    target: Ref
+    secret: SecretView | None
+    at: float
+
+
+class _InTheSecret(RotatorError):
+    """The Secret names the account, or carries its key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    projects: Projects
+    observer: Observer
+    clock: Clock
+
+    async def look(self, entry: Entry) -> tuple[Entry, Sight]:
+        """The entry as its Secret says that it is now, and the look that says so. Raises what reading it raised."""
+        at = self.clock.monotonic()
+        seen, secret = await self.observer.reconciled(entry)
+        return seen, Sight(entry.target, secret, at)
+
+    async def account(
+        self,
+        account: Account,
+        account_id: str | None,
+        sight: Sight,
+        requested_at: datetime | None,
+        *,
+        by_name: bool = True,
+        spared: bool = True,
+    ) -> bool:
+        """Delete an account, unless the Secret names it or carries its key. True: OpenAI confirms that it is gone.
+
+        `by_name`: an account of that name counts as named by the Secret, whatever its id. `spared`: False deletes even
+        what is in the Secret, as a human may demand.
+        """
+        if account_id is None:
+            return False
+
+        async def ready() -> None:
+            if not spared:
+                return
+            await self._look_again(sight)
+            carried = sight.secret is not None and account_id == account.id and sight.secret.carries(account)
+            named = sight.secret.named if sight.secret is not None else None
+            if carried or (named is not None and (named.id == account_id or (by_name and named.name == account.name))):
+                raise _InTheSecret("InTheSecret", f"account {account.name} is in its Secret")
+
+        try:
+            shown_from = requested_at and requested_at + transitions.CLAIM
+            return await self.projects.delete_account(account.access, account_id, ready=ready, shown_from=shown_from)
+        except _InTheSecret:
+            return False
+
+    async def all_of(
+        self,
+        item: Publication | Intent,
+        ids: Collection[str],
+        sight: Sight,
+        *,
+        spared: bool = True,
+        early: bool = False,
+    ) -> bool:
+        """Delete what the item's request made. True: all of it is gone.
+
+        `early`: what OpenAI shows now counts, although more may appear that the request has made.
+        """
+        account, requested_at = item.account, None if early else item.requested_at
+        return all([await self.account(account, one, sight, requested_at, spared=spared) for one in ids])
+
+    async def ids(self, item: Publication | Intent) -> list[str]:
+        """Every account that its request made: something on the way may have sent it twice, or lost the answer."""
+        account, requested = item.account, item.requested_at
+        appeared = item.claimed_until if isinstance(item, Intent) else requested and requested + transitions.CLAIM
+        listing = await self.projects.listing(account.access, not_before=appeared)
+        return sorted({*listing.ids_of(account.name), *([account.id] if account.id is not None else [])})
+
+    async def _look_again(self, sight: Sight) -> None:
+        """See to it that the Secret was looked at right before; again, where the look itself took too long."""
+        for _ in range(_LOOKS):
+            if self.clock.monotonic() - sight.at <= FRESH:
+                return
+            at = self.clock.monotonic()
+            sight.secret = await self.observer.secret(sight.target)
+            sight.at = at  # only now: a look that failed is none
+        if self.clock.monotonic() - sight.at > FRESH:
+            raise Unanswered(
+                "TooSlow", f"nothing is deleted while reading Secret {sight.target} takes over {FRESH:.0f} s"
+            )

@@ -1,0 +1,238 @@
+"""Serve every target: observe, plan, rotate, and tell the cluster what came of it.
+
+Guarantees: one target's failure stays its own; what was decided stands in the ledger, whatever it is; another
+installation's entry is never written; a dry run writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import TypeVar
+
+from worker.errors import Conflict, Deferred, RotatorError
+from worker.ledger import holds, transitions
+from worker.ledger.store import Ledger
+from worker.model.entries import Entry, Unreadable, current
+from worker.model.outcomes import UNUSED, WOULD_ROTATE, Notice, Outcome, Result, RunInfo
+from worker.model.targets import ProjectAccess, Rejected, Source, Target
+from worker.model.times import next_attempt
+from worker.model.values import Ref
+from worker.observe.observation import Observation
+from worker.observe.observer import Observer
+from worker.plan.rotation import Blocked, Decision, Keep, Rotate, Unable, decide
+from worker.ports import Clock, Watcher
+from worker.report.announce import FAILED, Announcer, EventKind
+from worker.rotate.rotation import Rotation
+from worker.runtime.for_each import Crash, Done, for_each
+from worker.runtime.slots import Slots
+from worker.runtime.stop import Stop
+
+SHARE = 2 / 3
+"""Of the run's time, for serving: a slow tenant must not keep the others' accounts from going."""
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """`entries`: the ledger as it was before discovery; each is let go when its target is served."""
+
+    run: RunInfo
+    entries: dict[Ref, Entry | Unreadable]
+    ledger: Ledger
+    observer: Observer
+    rotation: Rotation
+    announcer: Announcer
+    watcher: Watcher
+    clock: Clock
+    slots: Slots
+    stop: Stop
+    under_way: set[Ref] = field(default_factory=set)
+    """Targets that are being served at the moment."""
+
+    async def refuse(self, rejected: Collection[Rejected]) -> list[Outcome]:
+        """Say of every source that cannot be served why."""
+        noted = {item.secret: item for item in reversed(tuple(rejected)) if item.secret is not None}
+
+        async def one(item: Rejected) -> Outcome:
+            outcome = Outcome(item.subject, Result.BLOCKED, item.reason, item.message, source=item.source)
+            if item.secret is not None and noted[item.secret] is item:
+                entry = self._entry(item.secret)
+                if isinstance(entry, Entry):
+                    await self._note(entry, entry.with_condition(False, item.reason, item.message, self.clock.now()))
+            await self._announce(item.secret, outcome)
+            return outcome
+
+        return await self._for_each(rejected, one, lambda item: item.subject)
+
+    async def remark(self, malformed: Collection[Rejected], idle: Collection[Source]) -> None:
+        """Say at generators themselves what is wrong with them or that they feed nothing: none of it is an outcome. In
+        each run, for what has been said already has the same name.
+        """
+        remarks: list[tuple[Source, EventKind, Notice]] = [
+            *((item.source, "Warning", Notice(FAILED, item.message)) for item in malformed),
+            *((source, "Normal", Notice("FeedsNothing", UNUSED)) for source in idle),
+        ]
+
+        async def one(remark: tuple[Source, EventKind, Notice]) -> list[str]:
+            source, kind, notice = remark
+            return await self.announcer.warn(source, [notice], kind=kind)
+
+        for done in await for_each(
+            [] if self.run.dry_run else remarks,
+            one,
+            slots=self.slots,
+            stop=self.stop,
+            tenant=lambda remark: remark[0].ref.namespace,
+        ):
+            for problem in [done.value.message] if isinstance(done.value, Crash) else done.value:
+                self.watcher.not_announced(done.item[0].ref, problem)
+
+    async def serve(self, targets: Collection[Target]) -> list[Outcome]:
+        """Observe, plan and rotate each target. A tenant's projects take turns; of each project that target goes first
+        whose last attempt is longest ago.
+        """
+
+        def waited(target: Target) -> datetime:
+            entry = self._entry(target.ref)
+            return transitions.last_tried(entry) if isinstance(entry, Entry) else self.run.started_at
+
+        return await self._for_each(_in_turn(sorted(targets, key=waited)), self._serve, lambda target: target.ref)
+
+    async def _for_each(
+        self, items: Collection[Item], work: Callable[[Item], Awaitable[Outcome]], subject: Callable[[Item], Ref]
+    ) -> list[Outcome]:
+        """Work on each; the watcher hears of each outcome at once."""
+
+        def outcome(done: Done[Item, Outcome]) -> Outcome:
+            if isinstance(done.value, Crash):
+                return Outcome(subject(done.item), Result.FAILED, done.value.reason, done.value.message)
+            return done.value
+
+        finished = await for_each(
+            items,
+            work,
+            slots=self.slots,
+            stop=self.stop.for_stage(SHARE),
+            tenant=lambda item: subject(item).namespace,
+            ended=lambda done: self.watcher.served(outcome(done)),
+        )
+        return [outcome(done) for done in finished]
+
+    async def _serve(self, target: Target) -> Outcome:
+        """What a target comes to, told to the cluster whatever it is."""
+        self.under_way.add(target.ref)
+        try:
+            return await self._told(target)
+        finally:
+            self.under_way.discard(target.ref)
+
+    async def _told(self, target: Target) -> Outcome:
+        entry, created = self._entry(target.ref), False
+        self.entries.pop(target.ref, None)
+        try:
+            if isinstance(entry, Unreadable):
+                message = f"ledger entry {entry.name} was edited: {entry.message}; put it right, or ask for help"
+                outcome = Outcome(target.ref, Result.BLOCKED, "LedgerUnreadable", message, source=target.source)
+            else:
+                outcome, created = await self._rotate(target, entry)
+        except Deferred as error:
+            message = error.message + next_attempt(error.until)
+            outcome = Outcome(target.ref, Result.FAILED, error.reason, message, error.until, source=target.source)
+        except RotatorError as error:
+            outcome = Outcome(target.ref, Result.FAILED, error.reason, error.message, source=target.source)
+            if isinstance(entry, Entry):
+                with suppress(RotatorError):
+                    await self._note(entry, entry.with_condition(False, error.reason, error.message, self.clock.now()))
+        if isinstance(entry, Entry) and outcome.result in (Result.FAILED, Result.BLOCKED):
+            outcome = replace(outcome, message=outcome.message + holds.soon_dead(entry, self.clock.now()))
+        await self._announce(target.ref, outcome, created=created)
+        return outcome
+
+    async def _rotate(self, target: Target, entry: Entry) -> tuple[Outcome, bool]:
+        """Rotate a target, or note why not; the outcome, and whether there was no Secret before."""
+        entry, seen = await self._observe(target, entry)
+        decision = decide(target, seen, self.run, self.clock.now())
+        if isinstance(decision, Rotate) and not self.run.dry_run:
+            outcome = await self.rotation.rotate(target, seen, decision)
+        else:
+            outcome = _outcome(target, decision)
+            await self._note(entry, _noted(target, seen, decision, self.clock.now()))
+        return outcome, seen.secret is None
+
+    async def _observe(self, target: Target, entry: Entry) -> tuple[Entry, Observation]:
+        """Observe a target. A Secret that names an account which its entry lacks is newer than the entry, which is
+        as old as this run: another run may have rotated meanwhile, so the entry is read again.
+        """
+        seen = await self.observer.observe(target, entry)
+        named = seen.secret.named if seen.secret is not None else None
+        accounts = [publication.account.name for publication in seen.entry.history]
+        if named is None or named.name in accounts or transitions.holds_intent(entry, named.name):
+            return entry, seen
+        newer = await self.ledger.read(target.ref)
+        if newer is None or newer.version == entry.version:
+            return entry, seen
+        return newer, await self.observer.observe(target, newer)
+
+    def _entry(self, ref: Ref) -> Entry | Unreadable:
+        return self.entries.get(ref) or Entry(ref, self.ledger.uid)
+
+    async def _note(self, before: Entry, after: Entry) -> None:
+        """Store what was seen and decided. Another installation's entry is never written; a conflict is another run."""
+        if self.run.dry_run or before.ledger != self.ledger.uid:
+            return
+        try:
+            await self.ledger.save(after)
+        except Conflict:
+            return
+
+    async def _announce(self, secret: Ref | None, outcome: Outcome, *, created: bool = False) -> None:
+        if self.run.dry_run or outcome.source is None:
+            return
+        for problem in await self.announcer.announce(outcome.source, secret, outcome, created=created):
+            self.watcher.not_announced(outcome.target, problem)
+
+
+def _in_turn(targets: Iterable[Target]) -> list[Target]:
+    """The same, but that the projects of a namespace take turns: the first of each, then the second of each, …"""
+    seen: Counter[tuple[str, ProjectAccess]] = Counter()
+    places: list[tuple[int, Target]] = []
+    for target in targets:
+        project = (target.ref.namespace, target.generator.access)
+        places.append((seen[project], target))
+        seen[project] += 1
+    return [target for _, target in sorted(places, key=lambda place: place[0])]
+
+
+def _outcome(target: Target, decision: Decision) -> Outcome:
+    """The outcome of a decision that nothing more is done about in this run."""
+    results = {Rotate: Result.KEPT, Keep: Result.KEPT, Blocked: Result.BLOCKED, Unable: Result.FAILED}
+    next_at = (
+        decision.next_at if isinstance(decision, Keep) else decision.until if isinstance(decision, Unable) else None
+    )
+    reason = WOULD_ROTATE if isinstance(decision, Rotate) else decision.reason
+    return Outcome(target.ref, results[type(decision)], reason, decision.message, next_at, source=target.source)
+
+
+def _noted(target: Target, seen: Observation, decision: Decision, now: datetime) -> Entry:
+    """The entry with what a decision other than to rotate says about the target."""
+    entry = transitions.scheduled(transitions.told(seen.entry, seen.trouble), target)
+    if isinstance(seen.trouble, Deferred) and isinstance(decision, Unable):
+        asked = seen.trouble.told is not None
+        return transitions.postponed(entry, decision.reason, decision.message, now) if asked else seen.entry
+    if isinstance(decision, Unable) and decision.until is not None:
+        return entry  # a pause: the condition is still that of the failure
+    if isinstance(decision, Blocked | Unable):
+        return entry.with_condition(False, decision.reason, decision.message, now)
+    if decision.reason == "InProgress":
+        return seen.entry
+    if seen.trouble is None:
+        entry = replace(entry, throttle=None)  # OpenAI has answered
+    if decision.reason == "Suspended":
+        ready = current(entry) is not None
+        return replace(entry, next_rotation_at=None).with_condition(ready, decision.reason, decision.message, now)
+    return transitions.healthy(entry, now)

@@ -1,0 +1,337 @@
+"""Give one target a new key: intent, mint, verify, publish, record.
+
+Guarantees: I1 recorded before requested, and requested within seconds of it; I2 key and name in one PATCH, under the
+Secret's resourceVersion, within the claim; a name is requested once; no key is published that OpenAI does not accept.
+Nothing is undone here: what was made and not published is in the ledger, and retiring it is retirement's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import string
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from worker.errors import Conflict, Deferred, NotFound, NotSent, Refused, RotatorError, Throttled, Unanswered, about
+from worker.kubernetes.secret import MANAGED, SECRETS, key_patch
+from worker.ledger import transitions
+from worker.ledger.store import Ledger
+from worker.model.entries import Account, Entry, Failures, Intent, current
+from worker.model.hidden import Hidden
+from worker.model.outcomes import Outcome, Result, RunInfo
+from worker.model.sightings import MintedKey, SecretView
+from worker.model.targets import Target
+from worker.model.times import next_attempt
+from worker.model.values import Ref
+from worker.observe.observation import Observation
+from worker.observe.observer import Observer
+from worker.openai.limiter import Restraint
+from worker.openai.projects import Projects
+from worker.plan.rotation import Rotate, decide
+from worker.ports import Clock, Cluster, OpenAIAdmin, Randomness
+
+FRESH = 5.0
+"""Seconds for which an intent that was just written may be relied upon without asking again."""
+WORK = 135.0
+"""Seconds after the intent within which the key must be on its way into the Secret: create (30), verify (60), and
+conflicts on the way."""
+WRITING = 30.0
+"""Seconds for one write of the Secret with its retries. Work and writing end well within `bookkeeping.CLAIM`."""
+VERIFYING = 60.0
+"""Seconds until a key that OpenAI does not accept is given up."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 5.0
+_ATTEMPTS = 3
+_REFUSALS = 9
+"""How often a target that OpenAI asks to slow down tries again, while others are served: else the key is left alone."""
+_ALPHABET = string.ascii_letters + string.digits
+
+
+class Abandoned(RotatorError):
+    """The target changed while its key was made: what was planned does not hold any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """An intent, when it was written by the monotonic clock, and what came of asking for its account."""
+
+    entry: Entry
+    account: Account
+    written_at: float
+    answer: MintedKey | RotatorError
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """`sleep` lends the place of a tenant's work among the concurrent ones to others."""
+
+    cluster: Cluster
+    openai: OpenAIAdmin
+    ledger: Ledger
+    projects: Projects
+    restraint: Restraint
+    observer: Observer
+    clock: Clock
+    random: Randomness
+    sleep: Callable[[float], Awaitable[None]]
+    run: RunInfo
+
+    async def rotate(self, target: Target, seen: Observation, why: Rotate) -> Outcome:
+        """Rotate a target. Raises what writing the intent raised, and Deferred where OpenAI is left alone."""
+        if seen.entry.failures.count or not _labelled(seen.secret):
+            refused = await self._rehearse(target, seen)
+            if refused is not None:
+                entry = transitions.postponed(seen.entry, refused.reason, refused.message, self.clock.now())
+                return self._failure(target, refused, await self.ledger.save(entry))
+        try:
+            asked = await self._begin(target, seen.entry)
+        except Conflict:
+            return Outcome(target.ref, Result.KEPT, "InProgress", "another run has just begun to work on it")
+        entry, minted = asked.entry, asked.answer
+        if isinstance(minted, RotatorError):
+            return await self._give_up(target, entry, asked.account.name, None, minted)
+        known = minted.account
+        try:
+            await self._verify(target, minted, asked.written_at)
+            at = await self._publish(target, seen, entry, minted, asked.written_at)
+        except RotatorError as error:
+            return await self._give_up(target, entry, known.name, known, error)
+        return await self._record(target, entry, known, why, at)
+
+    # --- the steps
+
+    async def _begin(self, target: Target, entry: Entry) -> _Asked:
+        """Write the intent and ask for its account.
+
+        Where OpenAI asks to slow down nothing was made: after the pause there is another intent, with another name.
+        """
+        admin_key = await self.projects.admin_key(target.generator.access.admin_key)
+        asked = await self._ask(target, entry, admin_key)
+        for _ in range(_REFUSALS):
+            if not isinstance(asked.answer, Deferred):
+                break
+            entry = transitions.given_up(asked.entry, _intent(asked.entry, asked.account.name), None, self.clock.now())
+            try:
+                asked = await self._ask(target, entry, admin_key)
+            except Deferred:
+                break
+        return asked
+
+    async def _ask(self, target: Target, entry: Entry, admin_key: Hidden) -> _Asked:
+        """Intent and request in one turn: all waiting comes first (I1). Raises Deferred where there is no turn."""
+        account = Account(self._name(target), target.generator.access, data_key=target.data_key)
+        async with self.restraint.turn(account.access, admin_key, kind="create"):
+            entry, written_at = await self._intend(target, entry, account)
+            try:
+                return _Asked(entry, account, written_at, await self._mint(target, account, admin_key))
+            except RotatorError as error:
+                return _Asked(entry, account, written_at, error)
+
+    async def _intend(self, target: Target, entry: Entry, account: Account) -> tuple[Entry, float]:
+        """Write the intent; when that was, by the monotonic clock. Written again while it takes too long (I1)."""
+        for _ in range(_ATTEMPTS):
+            begun = self.clock.monotonic()
+            now = self.clock.now()
+            intended = transitions.intended(entry, target, account, self.run, now, now + transitions.CLAIM)
+            entry = await self.ledger.save(intended)
+            if self.clock.monotonic() - begun <= FRESH:
+                return entry, begun
+        raise Unanswered("TooSlow", f"nothing is asked for while writing the ledger takes over {FRESH:.0f} s")
+
+    async def _mint(self, target: Target, account: Account, admin_key: Hidden) -> MintedKey:
+        access, lifetime = account.access, target.key_lifetime
+        asked_at = self.clock.now()
+        made = await self.restraint.send(
+            access,
+            admin_key,
+            lambda: self.openai.create_account(access.project, admin_key, account.name, lifetime),
+            kind="create",
+        )
+        # Without a time from OpenAI: too early is safe, too late is not.
+        expires = made.expires_at or (asked_at + lifetime if lifetime is not None else None)
+        known = replace(account, id=made.id, key_id=made.key_id, expires_at=expires, key_digest=made.value.digest())
+        return MintedKey(known, made.value)
+
+    async def _verify(self, target: Target, minted: MintedKey, written_at: float) -> None:
+        """Wait until OpenAI accepts the key; a place among the concurrent targets is not kept for it."""
+        host, pause = minted.account.access.project.host, _FIRST_PAUSE
+        give_up = self.clock.monotonic() + VERIFYING
+        last = "answered 401"
+        while True:
+            try:
+                if await self.openai.key_accepted(host, minted.value):
+                    return
+            except (Unanswered, Throttled) as error:
+                last = error.message
+                if isinstance(error, Throttled):
+                    pause = max(pause, error.retry_after or 0.0)
+            if self.clock.monotonic() + pause > min(give_up, written_at + WORK):
+                raise Refused("KeyNotAccepted", f"OpenAI did not accept the new key within {VERIFYING:.0f} s: {last}")
+            await self.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _publish(
+        self, target: Target, seen: Observation, entry: Entry, minted: MintedKey, written_at: float
+    ) -> datetime:
+        """Write key and annotation in one PATCH; the time of the API server's answer. After a conflict the target is
+        read and planned again before this key may go in.
+        """
+        secret, name = seen.secret, minted.account.name
+        for _ in range(_ATTEMPTS):
+            await self._still_ours(target, name, written_at)
+            try:
+                return await self._write(target, secret, entry, minted)
+            except (Conflict, NotFound):
+                secret = await self._plan_again(target, entry, name)
+            except NotSent:
+                raise
+            except Unanswered:
+                if await self._is_in_place(target, minted.account):
+                    return self.clock.now()
+                raise
+        raise Abandoned("Conflict", f"Secret {target.ref} is being changed by others: the next run tries again")
+
+    async def _record(self, target: Target, entry: Entry, account: Account, why: Rotate, at: datetime) -> Outcome:
+        """Note in the ledger what is in the Secret now. Where that fails the next run reads it from the Secret."""
+
+        def recorded(entry: Entry) -> Entry:
+            published = transitions.published(entry, account, self.run.started_at, at)
+            return transitions.healthy(transitions.scheduled(published, target), at)
+
+        try:
+            entry = await self.ledger.update(entry, recorded)
+        except RotatorError as error:
+            message = f"the key was published, but not yet noted in the ledger ({error.message}): the next run does"
+            return Outcome(target.ref, Result.FAILED, "LedgerNotWritten", message, source=target.source)
+        return Outcome(
+            target.ref,
+            Result.ROTATED,
+            why.reason,
+            f"{why.message}: account {account.name} published",
+            entry.next_rotation_at,
+            account.name,
+            target.source,
+        )
+
+    # --- what the steps need
+
+    def _name(self, target: Target) -> str:
+        random = "".join(self.random.choices(_ALPHABET, k=target.generator.name_size))
+        prefix = target.generator.name_prefix
+        return f"{prefix}_{random}" if prefix else random
+
+    async def _still_ours(self, target: Target, name: str, written_at: float) -> None:
+        """The claim must have time left for a PATCH, and the ledger must hold the intent (I2).
+
+        It is known to, shortly after it was written; later the ledger is asked, again where that took its time.
+        """
+        known_at = written_at
+        while True:
+            now = self.clock.monotonic()
+            if now - written_at > WORK:
+                raise Abandoned(
+                    "TooSlow", "the claim ended before the key could be published: the next run tries again"
+                )
+            if now - known_at <= FRESH:
+                return
+            known_at = now
+            entry = await self.ledger.read(target.ref)
+            if entry is None or not transitions.holds_intent(entry, name):
+                raise Abandoned("LostClaim", "the ledger does not hold this run's claim any more")
+
+    async def _write(
+        self, target: Target, secret: SecretView | None, entry: Entry, minted: MintedKey, *, dry_run: bool = False
+    ) -> datetime:
+        body = key_patch(target, secret, entry, minted.account, minted.value, self.clock.now())
+        try:
+            async with asyncio.timeout(WRITING):
+                if secret is None:
+                    answer = await self.cluster.create(SECRETS, target.ref.namespace, body, dry_run=dry_run)
+                else:
+                    answer = await self.cluster.patch(SECRETS, target.ref, body, dry_run=dry_run)
+        except TimeoutError:
+            raise Unanswered("SecretNotWritten", f"writing Secret {target.ref} took over {WRITING:.0f} s") from None
+        except Refused as error:
+            if error.status != 422 or _labelled(secret):
+                raise
+            raise Refused(error.reason, error.message + _label_it(target.ref), status=error.status) from None
+        return answer.at or self.clock.now()
+
+    async def _is_in_place(self, target: Target, account: Account) -> bool:
+        """Did a PATCH that nobody answered take effect? Where that cannot be read either, nobody knows: False."""
+        try:
+            secret = await self.observer.secret(target.ref)
+        except RotatorError:
+            return False
+        return secret is not None and secret.named is not None and secret.named.id == account.id
+
+    async def _plan_again(self, target: Target, entry: Entry, name: str) -> SecretView | None:
+        """Decide anew, as if this run's own claim were not there; the Secret to write under, if still wanted."""
+        others = tuple(intent for intent in entry.unpublished if intent.account.name != name)
+        unclaimed = replace(entry, unpublished=others, failures=Failures())
+        seen = await self.observer.observe(target, unclaimed)
+        # The requests were honoured with the intent; that they are not open any more must not end this rotation.
+        decision = decide(target, seen, replace(self.run, force=True), self.clock.now())
+        taken = seen.secret is not None and current(seen.entry) != current(unclaimed)
+        if taken or not isinstance(decision, Rotate):
+            raise Abandoned(
+                "Changed", f"Secret {target.ref} was changed while its key was made: the next run decides anew"
+            )
+        return seen.secret
+
+    async def _rehearse(self, target: Target, seen: Observation) -> Refused | None:
+        """Try the PATCH without effect, so that a webhook or a quota that refuses it costs no account.
+
+        Before the first attempt too where a Secret that is not ours is to be filled: a policy may keep us from it.
+        """
+        blank = MintedKey(
+            Account(self._name(target), target.generator.access, "user-rehearsal", "key_rehearsal"), Hidden("-")
+        )
+        try:
+            await self._write(target, seen.secret, seen.entry, blank, dry_run=True)
+        except (Conflict, NotFound, Throttled):
+            return None
+        except Refused as error:
+            return error
+        return None
+
+    async def _give_up(
+        self, target: Target, entry: Entry, name: str, known: Account | None, error: RotatorError
+    ) -> Outcome:
+        """Note a failed attempt. After a definite answer the claim ends at once; otherwise it runs out by itself."""
+        intent, message = _intent(entry, name), about(target.generator.access, error)
+        definite = isinstance(error, Refused | Abandoned | NotSent | Deferred)
+
+        def noted(entry: Entry) -> Entry:
+            now = self.clock.now()
+            entry = transitions.told(entry, error)
+            return transitions.failed(entry, intent, known, error.reason, message, now, definite=definite)
+
+        try:
+            entry = await self.ledger.update(entry, noted)
+        except RotatorError as second:
+            message += f"; and the ledger could not be written ({second.message})"
+            return Outcome(target.ref, Result.FAILED, error.reason, message, source=target.source)
+        return self._failure(target, error, entry)
+
+    def _failure(self, target: Target, error: RotatorError, entry: Entry) -> Outcome:
+        later = entry.failures.next_attempt_at
+        message = about(target.generator.access, error) + next_attempt(later)
+        return Outcome(target.ref, Result.FAILED, error.reason, message, later, source=target.source)
+
+
+def _intent(entry: Entry, name: str) -> Intent:
+    """The intent that this run has just written."""
+    return next(intent for intent in entry.unpublished if intent.account.name == name)
+
+
+def _labelled(secret: SecretView | None) -> bool:
+    """Does the Secret, if there is one, say that it is ours to write?"""
+    return secret is None or secret.labels.get(MANAGED) == "true"
+
+
+def _label_it(secret: Ref) -> str:
+    """What the policy that asks for the label says itself, in our words, for no text of a server is shown."""
+    command = f"kubectl label secret {secret.name} -n {secret.namespace} {MANAGED}=true"
+    return f"; with the component admission-policy it needs the label once: `{command}`"

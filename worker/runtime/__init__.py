@@ -1,0 +1,1 @@
+"""Concurrency, deadlines, retries and clocks. It knows nothing of keys."""

@@ -1,0 +1,1 @@
+"""What a command is asked for: arguments, environment, files. Nothing else reads the environment."""

@@ -1,0 +1,377 @@
+"""Options and environment to one frozen Settings; all mistakes at once. Nothing else reads the environment.
+
+Every option `--some-thing` is also `ROTATOR_SOME_THING`; the option wins. Lists are separated by commas. Durations are
+written as in Kubernetes (`90s`, `1h30m`).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NoReturn
+
+from worker.model.hosts import Origin, named_origin
+from worker.model.names import ID, is_name, is_namespace
+from worker.model.shard import Shard
+from worker.model.targets import AdminKeyRef
+from worker.model.times import parse_duration
+from worker.model.values import Ref
+from worker.settings.central_keys import CentralKeys, central_keys
+from worker.settings.options import Options, Settings, Wanted
+from worker.settings.proxies import proxies
+
+DEFAULT_LEDGER_NAMESPACE = "openai-key-rotator"
+POD_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+_TRUE, _FALSE = ("1", "true", "yes"), ("0", "false", "no", "")
+
+
+class UsageError(Exception):
+    """What is wrong with options and environment, all of it (exit code 2)."""
+
+    def __init__(self, mistakes: Sequence[str], usage: str = "") -> None:
+        super().__init__("; ".join(mistakes))
+        self.mistakes = tuple(mistakes)
+        self.usage = usage
+
+
+@dataclass(frozen=True, slots=True)
+class _Option:
+    name: str
+    parse: Callable[[str], Any]
+    default: Any
+    help: str
+    metavar: str = ""
+    many: bool = False
+    flag: bool = False
+    commands: tuple[str, ...] = ("run",)
+
+    @property
+    def variable(self) -> str:
+        return "ROTATOR_" + self.name.upper().replace("-", "_")
+
+
+def _duration(text: str) -> timedelta:
+    return parse_duration(text)
+
+
+def _positive(text: str) -> timedelta:
+    duration = parse_duration(text)
+    if not duration:
+        raise ValueError("must be longer than nothing")
+    return duration
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1000:
+        raise ValueError("must be a number from 1 to 1000")
+    return int(text)
+
+
+def _namespace(text: str) -> str:
+    if not is_namespace(text):
+        raise ValueError(f"{text[:80]!r} is not the name of a namespace")
+    return text
+
+
+def _output(text: str) -> str:
+    if text not in ("json", "table"):
+        raise ValueError("must be json or table")
+    return text
+
+
+def _flag(text: str) -> bool:
+    if text.lower() not in _TRUE + _FALSE:
+        raise ValueError("must be true or false")
+    return text.lower() in _TRUE
+
+
+def _secret_key(text: str) -> tuple[str, str]:
+    name, slash, key = text.partition("/")
+    if not name or (slash and not key):
+        raise ValueError("must be SECRET or SECRET/KEY")
+    return name, key or "api-key"
+
+
+def _yaml(path: str) -> Any:
+    from worker.settings.yaml_file import read_yaml  # needed by few, so imported by those alone
+
+    return read_yaml(Path(path))
+
+
+def _account_id(text: str) -> str:
+    if not ID.match(text):
+        raise ValueError("must be the id of an account at OpenAI")
+    return text
+
+
+def _target(text: str) -> Ref:
+    namespace, slash, name = text.partition("/")
+    if not slash or not is_namespace(namespace) or not is_name(name):
+        raise ValueError("a target must be NAMESPACE/SECRET, such as default/openai-credentials")
+    return Ref(namespace, name)
+
+
+_ALL = ("run", "status", "adopt", "revoke")
+_ACTING = ("run", "adopt", "revoke")
+_MANY = ("run", "adopt")
+_OPTIONS = (
+    _Option(
+        "namespace",
+        _namespace,
+        (),
+        "serve only this namespace (may be repeated); default: all",
+        "NS",
+        many=True,
+        commands=_MANY,
+    ),
+    _Option("selector", str, "", "serve only generators with these labels", "LABELS"),
+    _Option("force", _flag, False, "rotate every target, due or not", flag=True),
+    _Option("dry-run", _flag, False, "say what would be done; write nothing", flag=True, commands=("run", "revoke")),
+    _Option("concurrency", _count, 50, "targets that are worked on at once; default 50", "N", commands=_MANY),
+    _Option("shards", _count, 1, "share the targets among so many pods of an Indexed Job; default 1", "N"),
+    _Option("max-wait", _duration, timedelta(minutes=5), "longest wait for a grace period; default 5m", "DURATION"),
+    _Option(
+        "deadline",
+        _positive,
+        timedelta(minutes=15),
+        "end the run after this; default 15m",
+        "DURATION",
+        commands=_ACTING,
+    ),
+    _Option(
+        "unseen-hold",
+        _duration,
+        timedelta(hours=24),
+        "keep a superseded key this long while somebody unseen uses it; default 24h",
+        "DURATION",
+    ),
+    _Option(
+        "max-hold",
+        _positive,
+        None,
+        "delete a superseded key after this, whoever holds it; default: while a container holds it, never",
+        "DURATION",
+    ),
+    _Option(
+        "allow-host",
+        named_origin,
+        (),
+        "host that may receive an admin key besides OpenAI's",
+        "URL",
+        many=True,
+        commands=_ACTING,
+    ),
+    _Option(
+        "fallback-admin-key",
+        _secret_key,
+        None,
+        "Secret in the ledger's namespace that deletes accounts whose admin Secret is gone",
+        "SECRET[/KEY]",
+        commands=_ACTING,
+    ),
+    _Option(
+        "central-admin-keys",
+        _yaml,
+        None,
+        "admin keys in the ledger's namespace, and which namespaces may use them for which projects",
+        "FILE",
+        commands=_ACTING,
+    ),
+    _Option("strict", _flag, False, "exit with 1 also where a target is blocked", flag=True),
+    _Option(
+        "summary-file",
+        Path,
+        None,
+        "write the run's summary there as well, one line of JSON: /dev/termination-log is shown with the pod",
+        "FILE",
+    ),
+    _Option("yes", _flag, False, "do what is shown, and do not ask", flag=True, commands=("adopt", "revoke")),
+    _Option(
+        "without-successor",
+        _flag,
+        False,
+        "delete all its accounts even if no new key can be made",
+        flag=True,
+        commands=("revoke",),
+    ),
+    _Option(
+        "account",
+        _account_id,
+        (),
+        "record this account too, which only you know to be the target's (may be repeated)",
+        "ID",
+        many=True,
+        commands=("adopt",),
+    ),
+    _Option("ledger-namespace", _namespace, None, "namespace of the KeyRotation objects", "NS", commands=_ALL),
+    _Option("output", _output, None, "json or table; default: table on a terminal", "FORM", commands=_ALL),
+    _Option("kubeconfig", str, None, "path of a kubeconfig; default: as kubectl", "FILE", commands=_ALL),
+    _Option("context", str, None, "context of the kubeconfig", "NAME", commands=_ALL),
+)
+
+
+_NAMING = ("adopt", "revoke")
+"""Commands that are given targets by name."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError([message], self.format_usage())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="openai-key-rotator",
+        description="Rotates the OpenAI API keys of a cluster's workloads. `run` is the default command.",
+        epilog="Every option is also an environment variable: --max-wait is ROTATOR_MAX_WAIT. "
+        "Exit codes: 0 well, 1 a target failed, 2 usage or configuration, 3 cluster or ledger out of reach.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    texts = {
+        "run": "rotate what is due and delete what may go",
+        "status": "show every target, from the ledger",
+        "adopt": "show, and with --yes record, accounts that Secrets, GeneratorStates or another ledger's entries name",
+        "revoke": "a key is compromised: make a new one, then delete all other accounts of the target at once",
+    }
+    for command, text in texts.items():
+        sub = commands.add_parser(command, help=text, description=text, allow_abbrev=False)
+        if command in _NAMING:
+            whom = "these targets; default: all" if command == "adopt" else "this target"
+            sub.add_argument("targets", nargs="*", metavar="NAMESPACE/SECRET", help=whom)
+        for option in _OPTIONS:
+            if command not in option.commands:
+                continue
+            if option.flag:
+                sub.add_argument(f"--{option.name}", action="store_const", const="true", help=option.help)
+            else:
+                action = "append" if option.many else "store"
+                sub.add_argument(f"--{option.name}", action=action, metavar=option.metavar, help=option.help)
+    return parser
+
+
+def parse(argv: Sequence[str], environ: Mapping[str, str], pod_namespace: str | None = None) -> Settings:
+    """Read options and environment. `pod_namespace`: where this pod runs, None outside a pod.
+
+    Raises UsageError with every mistake, SystemExit(0) after --help.
+    """
+    arguments = list(argv)
+    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
+        arguments.insert(0, "run")
+    parser = _parser()
+    given, unknown = parser.parse_known_args(arguments)
+    values: dict[str, Any] = {}
+    words = list(getattr(given, "targets", ()))
+    if given.command in _NAMING:  # argparse takes those before the first option alone
+        words += [argument for argument in unknown if not argument.startswith("-")]
+        unknown = [argument for argument in unknown if argument.startswith("-")]
+    mistakes = [_unknown(argument) for argument in unknown]
+    for option in _OPTIONS:
+        words_given = getattr(given, option.name.replace("-", "_"), None)
+        ours = given.command in option.commands  # a CronJob's variables are there for a command by hand in its pod, too
+        values[option.name] = _value(option, words_given, environ, mistakes) if ours else option.default
+    targets = _all_targets(words, mistakes)
+    if given.command == "adopt" and values["account"] and len(targets) != 1:
+        mistakes.append("--account: needs exactly one NAMESPACE/SECRET, whose account it is")
+    if given.command == "revoke" and len(words) != 1:
+        mistakes.append("revoke: needs exactly one NAMESPACE/SECRET, such as default/openai-credentials")
+    known = {option.variable for option in _OPTIONS}
+    mistakes += [
+        f"unknown variable {name}" for name in sorted(environ) if name.startswith("ROTATOR_") and name not in known
+    ]
+    ledger_namespace = values["ledger-namespace"] or pod_namespace or DEFAULT_LEDGER_NAMESPACE
+    shard = _shard(values["shards"], environ.get("JOB_COMPLETION_INDEX", ""), mistakes)
+    central = _central(values["central-admin-keys"], ledger_namespace, values["allow-host"], mistakes)
+    if mistakes:
+        raise UsageError(mistakes, parser.format_usage() if unknown else "")
+    fallback = values["fallback-admin-key"]
+    return Settings(
+        command=given.command,
+        options=Options(
+            ledger_namespace=ledger_namespace,
+            namespaces=tuple(dict.fromkeys(values["namespace"])),
+            selector=values["selector"],
+            allowed_hosts=frozenset(values["allow-host"]),
+            concurrency=values["concurrency"],
+            max_wait=values["max-wait"],
+            unseen_hold=values["unseen-hold"],
+            max_hold=values["max-hold"],
+            fallback_admin_key=AdminKeyRef(Ref(ledger_namespace, fallback[0]), fallback[1]) if fallback else None,
+            central_keys=central,
+            shard=shard,
+            force=values["force"],
+            dry_run=values["dry-run"],
+        ),
+        wanted=Wanted(targets, tuple(dict.fromkeys(values["account"])), values["yes"]),
+        without_successor=values["without-successor"],
+        output=values["output"],
+        deadline=values["deadline"],
+        strict=values["strict"],
+        summary_file=values["summary-file"],
+        kubeconfig=values["kubeconfig"] or environ.get("KUBECONFIG") or None,
+        context=values["context"],
+        in_cluster=pod_namespace is not None and bool(environ.get("KUBERNETES_SERVICE_HOST")),
+        proxies=proxies(environ),
+    )
+
+
+def _shard(count: int, index: str, mistakes: list[str]) -> Shard:
+    """Kubernetes sets the variable in the pods of an Indexed Job."""
+    if count == 1:
+        return Shard()
+    if not index.isascii() or not index.isdigit() or int(index) >= count:
+        mistakes.append(f"--shards={count}: JOB_COMPLETION_INDEX must be a number below that, as in an Indexed Job")
+        return Shard()
+    return Shard(int(index), count)
+
+
+def _central(
+    document: object, ledger_namespace: str, allowed_hosts: Collection[Origin], mistakes: list[str]
+) -> CentralKeys:
+    if document is None:
+        return CentralKeys()
+    try:
+        return central_keys(document, ledger_namespace, allowed_hosts)
+    except ValueError as error:
+        mistakes.append(f"--central-admin-keys: {error}")
+        return CentralKeys()
+
+
+def _all_targets(words: Sequence[str], mistakes: list[str]) -> tuple[Ref, ...]:
+    targets = []
+    for word in words:
+        try:
+            targets.append(_target(word))
+        except ValueError as error:
+            mistakes.append(str(error))
+    return tuple(dict.fromkeys(targets))
+
+
+def _value(option: _Option, given: Any, environ: Mapping[str, str], mistakes: list[str]) -> Any:
+    """The option's value: the command line's, else the environment's, else the default. Mistakes are collected."""
+    where = f"--{option.name}"
+    if given is None and environ.get(option.variable):  # set and empty is not set, as manifests mean it
+        where, text = option.variable, environ[option.variable]
+        given = [part.strip() for part in text.split(",") if part.strip()] if option.many else text
+    if given is None:
+        return option.default
+    values = []
+    for part in given if option.many else [given]:
+        try:
+            values.append(option.parse(part))
+        except ValueError as error:
+            mistakes.append(f"{where}: {error}")
+    if not option.many:
+        return values[0] if values else option.default
+    return tuple(values)
+
+
+def _unknown(argument: str) -> str:
+    """Its name alone: what follows may be a key that somebody meant to give."""
+    if not argument.startswith("-"):
+        return "an argument that is no option"
+    name, _, _ = argument.partition("=")
+    return f"unknown option {name[:40]}"
