@@ -91,7 +91,7 @@ def main() -> None:
 
 async def read(kubeconfig: str) -> dict[str, float]:
     """Read everything as a run does."""
-    from worker.discover.listing import survey
+    from worker.discover.listing import discover
     from worker.kubernetes.client import KubernetesApi, connect
     from worker.model.values import Ref
     from worker.observe.consumers import Pods
@@ -101,7 +101,7 @@ async def read(kubeconfig: str) -> dict[str, float]:
     begun = time.process_time()
     async with await connect(kubeconfig=kubeconfig, context=None, in_cluster=False, connections=10) as client:
         cluster = KubernetesApi(client, random.Random(1))
-        found = await survey(cluster, Options("openai-key-rotator"))
+        found = await discover(cluster, Options("openai-key-rotator"))
         pods = Pods(cluster, SystemClock(), {"default": frozenset({"openai-credentials"})})
         await pods.consumers(Ref("default", "openai-credentials"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -85,16 +85,16 @@ class Throttled(Refused):
 
 
 class Deferred(RotatorError):
-    """OpenAI is left alone: until then at least, or (None) for this run. `told`: what it has just asked for, None where
-    nothing was sent.
+    """OpenAI is left alone: until then at least, or (None) for this run. `throttle`: what it has just
+    asked for, None where nothing was sent.
     """
 
     def __init__(
-        self, reason: str, message: str, *, until: datetime | None = None, told: Throttle | None = None
+        self, reason: str, message: str, *, until: datetime | None = None, throttle: Throttle | None = None
     ) -> None:
         super().__init__(reason, message)
         self.until = until
-        self.told = told
+        self.throttle = throttle
 
 
 class Unanswered(RotatorError):

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
 
 from worker.model.hidden import Hidden
-from worker.model.outcomes import Outcome, Retired
+from worker.model.outcomes import Outcome, RetireOutcome
 from worker.model.sightings import AccountKey, NewAccount
 from worker.model.targets import Project
 from worker.model.values import JSON, Answer, Ref, Resource, Version
@@ -97,6 +97,6 @@ class Watcher(Protocol):
 
     def waiting(self, targets: int, until: datetime) -> None: ...
 
-    def retired(self, retired: Retired) -> None: ...
+    def retired(self, retired: RetireOutcome) -> None: ...
 
     def not_announced(self, target: Ref, problem: str) -> None: ...

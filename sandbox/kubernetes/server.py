@@ -118,7 +118,7 @@ class Kubernetes:
                 return resource.path(metadata.get("namespace") or "default", metadata["name"])
         raise LookupError(f"no resource for {item['apiVersion']} {item['kind']}")
 
-    # Serving
+    # Reconciler
 
     def handle(self, request: Request) -> Response:
         """Answer one request."""

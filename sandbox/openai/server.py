@@ -145,7 +145,7 @@ class OpenAI:
         used = record.last_used(self._now())
         return Key(record.id, record.account, project.id, status, used, record.expires_at)
 
-    # Serving
+    # Reconciler
 
     def handle(self, request: Request) -> Response:
         """Answer one request."""

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.cluster
 WORKER = "openai-key-rotator"
 USER = f"system:serviceaccount:{WORKER}:{WORKER}"
 MANIFESTS = ROOT / "manifests"
-SHORT = {"spec": {"cleanupPolicy": {"type": "retainLatest", "gracePeriod": "1s"}}}
+MAX_PAUSE_ROTATING = {"spec": {"cleanupPolicy": {"type": "retainLatest", "gracePeriod": "1s"}}}
 
 
 class Installed(Rig):
@@ -133,7 +133,7 @@ def installing(
         rig.kubectl("create", "namespace", rig.namespace)
         rig.kubectl("apply", "-k", str(mine))
         rig.apply_documented(rig.namespace)
-        patch = json.dumps(SHORT)
+        patch = json.dumps(MAX_PAUSE_ROTATING)
         rig.kubectl("-n", rig.namespace, "patch", "openai", "openai-generator", "--type=merge", "-p", patch)
         rig.heard = len(written(cluster))
         yield rig

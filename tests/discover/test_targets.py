@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.builders import HOST, external_secret_object, generator_object, minutes, placed
-from worker.discover.targets import Discovered, discover
+from worker.discover.targets import Discovered, resolve_targets
 from worker.kubernetes.external_secret import EXTERNAL_SECRETS, raw_external_secret
 from worker.kubernetes.fields import LARGEST_METADATA, LONGEST_TEXT, RawObject
 from worker.kubernetes.generator import raw_generator
@@ -43,7 +43,7 @@ def found(
     options: dict[str, Any] = {"resource": V1, "allowed_hosts": frozenset(), "central": CentralKeys()}
     given = [generator_object()] if generators is None else generators
     wanted = [external_secret_object()] if external_secrets is None else external_secrets
-    return discover([raw_generator(obj) for obj in given], feeding(wanted), **(options | more))
+    return resolve_targets([raw_generator(obj) for obj in given], feeding(wanted), **(options | more))
 
 
 def feeding(objects: Sequence[JSON]) -> list[RawObject]:
@@ -652,7 +652,7 @@ def test_what_is_kept_leads_to_what_the_whole_would(spec: object, other: object)
     known = [replace(raw_generator(generator), spec=given)]
     central = central_keys([{"secret": "central", "projects": {"proj_1": ["*"]}}], "ledger")
     options: dict[str, Any] = {"resource": V1, "allowed_hosts": (), "central": central}
-    assert found([generator], [wanted], **options) == discover(known, whole, **options)
+    assert found([generator], [wanted], **options) == resolve_targets(known, whole, **options)
 
 
 def large(count: int) -> dict[str, str]:

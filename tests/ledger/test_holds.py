@@ -240,16 +240,16 @@ def state(*, since: datetime = NOW, told: str | None = None, expires: datetime |
 )
 def test_each_thing_that_matters_is_told_once(before: Entry, expected: str | None) -> None:
     """Held for a day; about to end."""
-    after, told = holds.noted(before, {"old": "1: a/b"}, NOW)
+    after, told = holds.with_reasons(before, {"old": "1: a/b"}, NOW)
     assert [notice.reason for notice in told] == ([expected] if expected else [])
-    assert holds.noted(after, {"old": "2: a/b, c/d"}, NOW)[1] == ()
+    assert holds.with_reasons(after, {"old": "2: a/b, c/d"}, NOW)[1] == ()
 
 
 def test_a_hold_that_ended_is_forgotten() -> None:
     """One that comes later begins anew."""
-    ended, _ = holds.noted(state(since=NOW - DAY), {"old": None}, NOW)
+    ended, _ = holds.with_reasons(state(since=NOW - DAY), {"old": None}, NOW)
     assert ended.history[0].held is None
-    again, told = holds.noted(ended, {"old": "1: a/b"}, NOW)
+    again, told = holds.with_reasons(ended, {"old": "1: a/b"}, NOW)
     assert again.history[0].held == Hold("1: a/b", NOW)
     assert told == ()
 

@@ -29,8 +29,9 @@ from tests.support.builders import (
 )
 from worker.errors import Conflict, Deferred, RotatorError
 from worker.ledger.transitions import (
-    LATE,
     LISTS_APART,
+    UNKNOWN_FATE_PAUSE,
+    catch_up_with_secret,
     failed,
     healthy,
     holds_intent,
@@ -39,10 +40,9 @@ from worker.ledger.transitions import (
     missed,
     postponed,
     published,
-    reconcile,
     released,
     scheduled,
-    told,
+    with_throttle,
 )
 from worker.model.entries import Account, Entry, Failures, Intent, Throttle, current, is_empty
 from worker.model.sightings import SecretView
@@ -63,7 +63,7 @@ def names(entry: Entry) -> set[str]:
 def test_a_published_key_that_nobody_recorded_is_recorded_now() -> None:
     """A run died between its two writes: the intent becomes a publication, the account before it is superseded."""
     asked = intent("app_2", NOW - minutes(1))
-    seen = reconcile(entry(unpublished=(asked,)), naming("app_2"), "app_2", NOW)
+    seen = catch_up_with_secret(entry(unpublished=(asked,)), naming("app_2"), "app_2", NOW)
     newest = current(seen)
     assert newest is not None
     assert newest.account == account("app_2")
@@ -76,34 +76,36 @@ def test_a_published_key_that_nobody_recorded_is_recorded_now() -> None:
 def test_an_intent_whose_run_may_be_at_it_is_left_to_it() -> None:
     """It notes its publication itself."""
     before = entry(unpublished=(intent("app_2", NOW + timedelta(seconds=1)),))
-    assert reconcile(before, naming("app_2"), "app_2", NOW) == before
+    assert catch_up_with_secret(before, naming("app_2"), "app_2", NOW) == before
 
 
 @pytest.mark.parametrize("at_openai", [None, "app_1", "another"])
 def test_a_forged_id_does_not_make_an_intent_a_publication(at_openai: str | None) -> None:
     """OpenAI must know the id by the intent's name."""
     before = entry(unpublished=(intent("app_2", NOW),))
-    assert reconcile(before, naming("app_2", id="user-forged"), at_openai, NOW) == before
+    assert catch_up_with_secret(before, naming("app_2", id="user-forged"), at_openai, NOW) == before
 
 
 def test_an_id_that_the_ledger_knows_needs_no_word_from_openai() -> None:
     """It was noted with the failed attempt."""
     before = entry(unpublished=(intent("app_2", NOW, account=account("app_2")),))
-    assert current(reconcile(before, naming("app_2"), None, NOW)).account.name == "app_2"  # type: ignore[union-attr]
-    assert reconcile(before, naming("app_2", id="user-other"), "app_2", NOW) == before
+    assert current(catch_up_with_secret(before, naming("app_2"), None, NOW)).account.name == "app_2"  # type: ignore[union-attr]
+    assert catch_up_with_secret(before, naming("app_2", id="user-other"), "app_2", NOW) == before
 
 
 def test_an_expiry_that_nobody_recorded_is_taken_from_the_annotation() -> None:
     """Otherwise a key with a lifetime whose run died would be left to expire."""
     expiry = NOW + timedelta(hours=5)
-    seen = reconcile(entry(unpublished=(intent("app_2", NOW),)), naming("app_2", expires_at=expiry), "app_2", NOW)
+    seen = catch_up_with_secret(
+        entry(unpublished=(intent("app_2", NOW),)), naming("app_2", expires_at=expiry), "app_2", NOW
+    )
     assert current(seen).account.expires_at == expiry  # type: ignore[union-attr]
 
 
 def test_a_secret_that_was_put_back_makes_the_earlier_account_current() -> None:
     """A rollback by GitOps: the key that is in the Secret must not be deleted."""
     before = entry(publication("app_1", superseded_at=NOW - minutes(9)), publication("app_2", NOW - minutes(9)))
-    seen = reconcile(before, naming("app_1"), None, NOW)
+    seen = catch_up_with_secret(before, naming("app_1"), None, NOW)
     assert current(seen).account.name == "app_1"  # type: ignore[union-attr]
     assert {p.account.name: p.superseded_at for p in seen.history} == {"app_1": None, "app_2": NOW}
 
@@ -111,7 +113,9 @@ def test_a_secret_that_was_put_back_makes_the_earlier_account_current() -> None:
 def test_a_deleted_secret_supersedes_every_account() -> None:
     """From now on; what was superseded earlier keeps its time."""
     earlier = NOW - minutes(9)
-    seen = reconcile(entry(publication("app_1", superseded_at=earlier), publication("app_2")), None, None, NOW)
+    seen = catch_up_with_secret(
+        entry(publication("app_1", superseded_at=earlier), publication("app_2")), None, None, NOW
+    )
     assert [p.superseded_at for p in seen.history] == [earlier, NOW]
     assert current(seen) is None
 
@@ -131,7 +135,7 @@ def test_a_deleted_secret_supersedes_every_account() -> None:
 def test_nothing_is_learned_from_an_annotation_of_something_else(secret: SecretView) -> None:
     """No annotation, another installation's, a copy's, an unknown account's, a forged id, or what is known already."""
     before = entry(unpublished=(intent("app_2", NOW),))
-    assert reconcile(before, secret, "app_2", NOW) == before
+    assert catch_up_with_secret(before, secret, "app_2", NOW) == before
 
 
 # --- a rotation's steps ------------------------------------------------------------------------------------------
@@ -231,7 +235,7 @@ def test_a_run_that_was_stopped_too_long_records_its_account_again(stored: tuple
     """Nobody lets it go until what it asked for so late must have happened; where it is known, it goes at once."""
     before = intent("app_2", claimed_until=NOW)
     (after,) = failed(entry(unpublished=stored), before, None, "Why", "words", NOW, definite=False).unpublished
-    assert (after.account, after.claimed_until, after.missed_at) == (before.account, NOW + LATE, None)
+    assert (after.account, after.claimed_until, after.missed_at) == (before.account, NOW + UNKNOWN_FATE_PAUSE, None)
     (after,) = failed(entry(unpublished=stored), before, account("app_2"), "Why", "words", NOW).unpublished
     assert (after.account, after.claimed_until, after.missed_at) == (account("app_2"), NOW, None)
 
@@ -263,8 +267,8 @@ def test_attempts_back_off_from_a_minute_to_an_hour() -> None:
 def test_an_attempt_is_put_off_for_as_long_as_openai_asks() -> None:
     """And what it asked for is noted, until a key has been made."""
     told_so = Throttle("https://api.openai.com/v1", "0123", NOW + minutes(90), 1)
-    error = Deferred("OpenAIThrottled", "words", until=told_so.until, told=told_so)
-    after = postponed(told(entry(), error), error.reason, error.message, NOW)
+    error = Deferred("OpenAIThrottled", "words", until=told_so.until, throttle=told_so)
+    after = postponed(with_throttle(entry(), error), error.reason, error.message, NOW)
     assert (after.throttle, after.failures.next_attempt_at) == (told_so, NOW + minutes(90))
     assert published(after, account("app_2"), NOW, NOW).throttle is None
 
@@ -272,7 +276,7 @@ def test_an_attempt_is_put_off_for_as_long_as_openai_asks() -> None:
 @pytest.mark.parametrize("error", [None, Conflict("R", "w"), Deferred("R", "w", until=NOW)])
 def test_who_was_not_asked_notes_nothing(error: RotatorError | None) -> None:
     """It is another target's note."""
-    assert told(entry(), error) == entry()
+    assert with_throttle(entry(), error) == entry()
 
 
 def test_who_was_tried_last_is_known() -> None:
@@ -351,10 +355,10 @@ def steps() -> st.SearchStrategy[tuple[str, Step]]:
             "fail": lambda entry, now: failed(entry, asked(name, now), made(name), "Why", "words", now),
             "no answer": lambda entry, now: failed(entry, asked(name, now), None, "Why", "words", now, definite=False),
             "postpone": lambda entry, now: postponed(entry, "Why", "words", now),
-            "secret gone": lambda entry, now: reconcile(entry, None, None, now),
-            "secret names": lambda entry, now: reconcile(entry, naming(name), name, now),
-            "secret names late": lambda entry, now: reconcile(entry, naming(name), name, now + minutes(9)),
-            "forged": lambda entry, now: reconcile(entry, naming(name, id="user-forged"), None, now),
+            "secret gone": lambda entry, now: catch_up_with_secret(entry, None, None, now),
+            "secret names": lambda entry, now: catch_up_with_secret(entry, naming(name), name, now),
+            "secret names late": lambda entry, now: catch_up_with_secret(entry, naming(name), name, now + minutes(9)),
+            "forged": lambda entry, now: catch_up_with_secret(entry, naming(name, id="user-forged"), None, now),
             "schedule": lambda entry, now: scheduled(entry, target()),
             "healthy": healthy,
         }

@@ -16,7 +16,7 @@ from worker.errors import Deferred, NotFound, RotatorError, Throttled, Unanswere
 from worker.model.entries import Throttle
 from worker.model.hidden import Hidden
 from worker.model.targets import Project, ProjectAccess
-from worker.openai.limiter import BREATH, IN_A_ROW, LONGEST, PATIENCE, Kind, Restraint
+from worker.openai.limiter import GOOD_ANSWERS_PER_RAISE, IN_A_ROW, LONGEST, PAUSE_AFTER_SILENCE, Kind, Limiter
 from worker.runtime.for_each import for_each
 from worker.runtime.slots import Slots
 from worker.runtime.stop import Stop
@@ -48,9 +48,9 @@ class OpenAI:
         self.slots = Slots(2)
         self._known = known
 
-    def whole(self, work: Callable[[Restraint], Coroutine[Any, Any, T]]) -> T:
+    def whole(self, work: Callable[[Limiter], Coroutine[Any, Any, T]]) -> T:
         async def whole() -> T:
-            return await work(Restraint(LoopClock(), self.slots, self.stop, self._known))
+            return await work(Limiter(LoopClock(), self.slots, self.stop, self._known))
 
         return run_virtually(whole(), 0.0)[0]
 
@@ -66,10 +66,10 @@ class OpenAI:
         return "answer"
 
     async def ask(
-        self, restraint: Restraint, access: ProjectAccess = ACCESS, key: Hidden = KEY, kind: Kind = "read"
+        self, limiter: Limiter, access: ProjectAccess = ACCESS, key: Hidden = KEY, kind: Kind = "read"
     ) -> str | RotatorError:
         try:
-            return await restraint.ask(access, key, self.call, kind=kind)
+            return await limiter.ask(access, key, self.call, kind=kind)
         except RotatorError as error:
             return error
 
@@ -99,14 +99,14 @@ def test_a_key_that_is_refused_again_and_again_is_left_alone(
     """A crowd costs a handful of requests; what is told is when the next may be made, and noted by who was answered."""
     openai = OpenAI(*(slow_down(seconds) for _ in range(99)))
 
-    async def crowd(restraint: Restraint) -> list[str | RotatorError]:
-        first = await openai.ask(restraint)
-        return [first, *(await asyncio.gather(*(openai.ask(restraint, access) for access in (ACCESS, OTHER) * 50)))]
+    async def crowd(limiter: Limiter) -> list[str | RotatorError]:
+        first = await openai.ask(limiter)
+        return [first, *(await asyncio.gather(*(openai.ask(limiter, access) for access in (ACCESS, OTHER) * 50)))]
 
     answers = openai.whole(crowd)
     assert len(openai.asked) == requests
     assert all(isinstance(error, Deferred) and error.reason == "OpenAIThrottled" for error in answers)
-    assert [error.told is not None for error in answers if isinstance(error, Deferred)] == [True] + [False] * 100
+    assert [error.throttle is not None for error in answers if isinstance(error, Deferred)] == [True] + [False] * 100
     for error in answers:
         assert isinstance(error, Deferred)
         assert error.until is not None
@@ -118,14 +118,14 @@ def test_the_pause_that_is_told_is_the_one_that_runs() -> None:
     """The first to be refused waits, and others are refused meanwhile: what it is told of its own answer is past."""
     openai = OpenAI(*(slow_down(None) for _ in range(99)))
 
-    async def two(restraint: Restraint) -> list[str | RotatorError]:
-        return list(await asyncio.gather(openai.ask(restraint), openai.ask(restraint, OTHER)))
+    async def two(limiter: Limiter) -> list[str | RotatorError]:
+        return list(await asyncio.gather(openai.ask(limiter), openai.ask(limiter, OTHER)))
 
     for error in openai.whole(two):
         assert isinstance(error, Deferred)
         assert error.until is not None
         assert error.until >= NOW + timedelta(seconds=60)
-        assert error.told is None or error.told.until == error.until
+        assert error.throttle is None or error.throttle.until == error.until
 
 
 def test_nothing_goes_out_before_the_pause_is_over_and_then_half_as_many() -> None:
@@ -134,10 +134,10 @@ def test_nothing_goes_out_before_the_pause_is_over_and_then_half_as_many() -> No
     """
     openai = OpenAI(*(slow_down(5) for _ in range(8)))
 
-    async def crowd(restraint: Restraint) -> list[str | RotatorError]:
-        first = [asyncio.ensure_future(openai.ask(restraint)) for _ in range(8)]
+    async def crowd(limiter: Limiter) -> list[str | RotatorError]:
+        first = [asyncio.ensure_future(openai.ask(limiter)) for _ in range(8)]
         await asyncio.sleep(1)
-        late = [asyncio.ensure_future(openai.ask(restraint, OTHER)) for _ in range(22)]
+        late = [asyncio.ensure_future(openai.ask(limiter, OTHER)) for _ in range(22)]
         return await asyncio.gather(*first, *late)
 
     assert set(openai.whole(crowd)) == {"answer"}
@@ -157,16 +157,16 @@ def test_as_many_at_once_as_openai_takes_are_found_and_kept_to(capacity: int) ->
             raise slow_down(1)
         return await openai.call()
 
-    async def crowd(restraint: Restraint) -> None:
+    async def crowd(limiter: Limiter) -> None:
         async def one() -> None:
-            await restraint.ask(ACCESS, KEY, call, kind="read")
+            await limiter.ask(ACCESS, KEY, call, kind="read")
 
         await for_each(range(400), lambda _: one(), slots=Slots(50), stop=openai.stop)
 
     openai.whole(crowd)
     assert len(openai.asked) == 400
     later = [moment for moment in refused if moment > 0]
-    assert len(later) <= 400 / PATIENCE
+    assert len(later) <= 400 / GOOD_ANSWERS_PER_RAISE
     assert openai.most == capacity
 
 
@@ -175,9 +175,9 @@ def test_another_admin_key_and_another_host_are_none_of_its_business() -> None:
     elsewhere = ProjectAccess(Project("https://other.test/v1", "proj_1"), ACCESS.admin_key)
     openai = OpenAI(slow_down(3600))
 
-    async def both(restraint: Restraint) -> list[str | RotatorError]:
-        await openai.ask(restraint)
-        return [await openai.ask(restraint, key=OTHER_KEY), await openai.ask(restraint, elsewhere)]
+    async def both(limiter: Limiter) -> list[str | RotatorError]:
+        await openai.ask(limiter)
+        return [await openai.ask(limiter, key=OTHER_KEY), await openai.ask(limiter, elsewhere)]
 
     assert openai.whole(both) == ["answer", "answer"]
 
@@ -202,9 +202,9 @@ def test_the_pause_grows_from_run_to_run() -> None:
         openai = OpenAI(slow_down(None), slow_down(None), known=(known,))
         error = openai.whole(openai.ask)
         assert isinstance(error, Deferred)
-        assert error.told is not None
-        pauses.append(round((error.told.until - NOW).total_seconds() / 60))
-        known = Throttle(HOST, KEY.digest(), NOW, error.told.times)
+        assert error.throttle is not None
+        pauses.append(round((error.throttle.until - NOW).total_seconds() / 60))
+        known = Throttle(HOST, KEY.digest(), NOW, error.throttle.times)
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
 
 
@@ -215,34 +215,34 @@ def test_what_was_told_long_ago_is_forgotten() -> None:
     )
     error = openai.whole(openai.ask)
     assert isinstance(error, Deferred)
-    assert error.told is not None
-    assert error.told.times == 1
+    assert error.throttle is not None
+    assert error.throttle.times == 1
 
 
 def test_a_project_that_does_not_answer_gets_a_breath_and_one_more_request() -> None:
     """And is then left alone; its neighbours with the same admin key are not."""
     openai = OpenAI(*(silence() for _ in range(IN_A_ROW + 1)))
 
-    async def many(restraint: Restraint) -> list[str | RotatorError]:
-        answers = [await openai.ask(restraint) for _ in range(9)]
-        return [*answers, await openai.ask(restraint, OTHER)]
+    async def many(limiter: Limiter) -> list[str | RotatorError]:
+        answers = [await openai.ask(limiter) for _ in range(9)]
+        return [*answers, await openai.ask(limiter, OTHER)]
 
     answers = openai.whole(many)
     kinds = [type(answer) for answer in answers]
     assert kinds == [Unanswered] * (IN_A_ROW + 1) + [Deferred] * (9 - IN_A_ROW - 1) + [str]
-    assert openai.asked[IN_A_ROW] - openai.asked[IN_A_ROW - 1] >= BREATH.total_seconds()
+    assert openai.asked[IN_A_ROW] - openai.asked[IN_A_ROW - 1] >= PAUSE_AFTER_SILENCE.total_seconds()
     deferred = next(answer for answer in answers if isinstance(answer, Deferred))
-    assert (deferred.reason, deferred.until, deferred.told) == ("OpenAIUnanswered", None, None)
+    assert (deferred.reason, deferred.until, deferred.throttle) == ("OpenAIUnanswered", None, None)
 
 
 def test_a_project_that_answers_after_a_breath_is_served_on() -> None:
     """As many at once as before; and a refusal is an answer."""
     openai = OpenAI(*(silence() for _ in range(IN_A_ROW)), NotFound("R", "w"))
 
-    async def many(restraint: Restraint) -> list[str | RotatorError]:
-        answers = [await openai.ask(restraint) for _ in range(IN_A_ROW + 1)]
+    async def many(limiter: Limiter) -> list[str | RotatorError]:
+        answers = [await openai.ask(limiter) for _ in range(IN_A_ROW + 1)]
         openai.most = 0
-        return [*answers, *(await asyncio.gather(*(openai.ask(restraint) for _ in range(4))))]
+        return [*answers, *(await asyncio.gather(*(openai.ask(limiter) for _ in range(4))))]
 
     assert [type(answer) for answer in openai.whole(many)] == [Unanswered] * IN_A_ROW + [NotFound] + [str] * 4
     assert openai.most == 4
@@ -254,14 +254,14 @@ def test_kinds_of_requests_are_told_apart() -> None:
     """
     openai = OpenAI(*([None, silence()] * (IN_A_ROW + 1)))
 
-    async def pairs(restraint: Restraint) -> list[str | RotatorError]:
+    async def pairs(limiter: Limiter) -> list[str | RotatorError]:
         for _ in range(IN_A_ROW + 1):
-            await openai.ask(restraint)
-            await openai.ask(restraint, kind="delete")
+            await openai.ask(limiter)
+            await openai.ask(limiter, kind="delete")
         kinds: tuple[Kind, ...] = ("read", "create", "delete")
         with pytest.raises(Deferred):
-            restraint.check(ACCESS, KEY, kind="delete")
-        return [await openai.ask(restraint, kind=kind) for kind in kinds]
+            limiter.check(ACCESS, KEY, kind="delete")
+        return [await openai.ask(limiter, kind=kind) for kind in kinds]
 
     assert [type(answer) for answer in openai.whole(pairs)] == [str, str, Deferred]
 
@@ -270,10 +270,10 @@ def test_who_waits_keeps_no_place() -> None:
     """Two places, both lent: a third tenant gets one at once."""
     openai = OpenAI(slow_down(5))
 
-    async def whole(restraint: Restraint) -> float:
+    async def whole(limiter: Limiter) -> float:
         async def work() -> object:
             with openai.slots.holding(await openai.slots.take(["one"])):
-                return await openai.ask(restraint)
+                return await openai.ask(limiter)
 
         waiting = [asyncio.ensure_future(work()) for _ in range(2)]
         await asyncio.sleep(1)
@@ -290,14 +290,14 @@ def test_what_has_to_be_right_before_a_request_is_done_when_all_waiting_is_over(
     """Each time; and it may end the attempt, which then costs no request."""
     openai, ready_at = OpenAI(slow_down(5), slow_down(5)), list[float]()
 
-    async def whole(restraint: Restraint) -> None:
+    async def whole(limiter: Limiter) -> None:
         async def ready() -> None:
             ready_at.append(asyncio.get_running_loop().time())
             if len(ready_at) == 3:
                 raise NotFound("R", "w")
 
         with pytest.raises(NotFound):
-            await restraint.ask(ACCESS, KEY, openai.call, kind="delete", ready=ready)
+            await limiter.ask(ACCESS, KEY, openai.call, kind="delete", ready=ready)
 
     openai.whole(whole)
     assert openai.asked == ready_at[:2]
@@ -308,13 +308,13 @@ def test_nothing_is_sent_in_ones_turn_once_the_key_is_to_rest() -> None:
     """A create whose intent was being written meanwhile is not sent."""
     openai = OpenAI(slow_down(5))
 
-    async def whole(restraint: Restraint) -> None:
-        async with restraint.turn(ACCESS, KEY, kind="create"):
+    async def whole(limiter: Limiter) -> None:
+        async with limiter.turn(ACCESS, KEY, kind="create"):
             with pytest.raises(Deferred):
-                await restraint.send(OTHER, KEY, openai.call, kind="create")
+                await limiter.send(OTHER, KEY, openai.call, kind="create")
             with pytest.raises(Deferred) as caught:
-                await restraint.send(ACCESS, KEY, openai.call, kind="create")
-            assert caught.value.told is None
+                await limiter.send(ACCESS, KEY, openai.call, kind="create")
+            assert caught.value.throttle is None
 
     openai.whole(whole)
     assert len(openai.asked) == 1

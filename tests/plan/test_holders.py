@@ -12,7 +12,7 @@ from worker.model.sightings import Consumer
 from worker.model.targets import AdminKeyRef, CleanupKind, CleanupPolicy, Project, ProjectAccess
 from worker.model.values import Ref
 from worker.plan.holders import STALE
-from worker.plan.retirement import Delete, Held, Wait, retirement_of
+from worker.plan.retirement import Delete, Held, Wait, decide_retirement
 
 ACCESS = ProjectAccess(Project("https://openai.test/v1", "p"), AdminKeyRef(Ref("default", "admin"), "key"))
 GRACE = CleanupPolicy(CleanupKind.RETAIN_LATEST, timedelta(minutes=2), timedelta(hours=24))
@@ -27,7 +27,7 @@ def verdict(*consumers: Consumer, after: timedelta, used: timedelta | None = Non
     """What becomes of an account so long after it was superseded; `used`: last use, after that moment."""
     last_used = SUPERSEDED + used if used is not None else None
     now = SUPERSEDED + after
-    return retirement_of(old, GRACE, last_used, DAY, now, consumers=consumers)
+    return decide_retirement(old, GRACE, last_used, DAY, now, consumers=consumers)
 
 
 def consumer(minutes: float | None, *, follows: bool = False) -> Consumer:
@@ -64,7 +64,7 @@ def test_a_volume_is_waited_for_and_then_holds_nothing() -> None:
     """Kubelets bring volumes up to date within two minutes; a deleted Secret leaves the old files in place."""
     mounted = consumer(-10, follows=True)
     short = replace(GRACE, grace=timedelta(seconds=10))
-    waited = retirement_of(OLD, short, None, DAY, SUPERSEDED + timedelta(seconds=30), consumers=[mounted])
+    waited = decide_retirement(OLD, short, None, DAY, SUPERSEDED + timedelta(seconds=30), consumers=[mounted])
     assert waited == Wait(SUPERSEDED + VOLUMES_FOLLOW)
     assert isinstance(verdict(mounted, after=timedelta(minutes=3)), Delete)
     gone = replace(OLD, secret_gone=True)

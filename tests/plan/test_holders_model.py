@@ -29,7 +29,7 @@ from worker.model.entries import Publication
 from worker.model.targets import CleanupKind, CleanupPolicy
 from worker.plan.retirement import Delete
 
-LATE = 600
+UNKNOWN_FATE_PAUSE = 600
 """Seconds by which OpenAI may tell a use late."""
 KUBELET = 300
 """Seconds within which, all in all, a container starts after what it read was true."""
@@ -146,7 +146,7 @@ def stories(draw: st.DrawFn) -> tuple[Story, list[Step]]:
     # A grace shorter than a kubelet's look is old is at the cost of who is being restarted.
     pods = draw(st.lists(pods_of(steps, grace >= FOLLOW), min_size=1, max_size=3))
     cleanup = CleanupPolicy(kind, timedelta(seconds=grace), timedelta(seconds=IDLE))
-    return Story(pods, cleanup, draw(st.sampled_from([0, LATE]))), steps
+    return Story(pods, cleanup, draw(st.sampled_from([0, UNKNOWN_FATE_PAUSE]))), steps
 
 
 @MANY

@@ -41,7 +41,7 @@ from worker.errors import (
 )
 from worker.kubernetes.generator import GENERATORS
 from worker.kubernetes.secret import MANAGED
-from worker.ledger.transitions import intended, published, reconcile
+from worker.ledger.transitions import catch_up_with_secret, intended, published
 from worker.model.entries import Condition, Entry, Failures, Hold, Publication
 from worker.model.sightings import SecretView
 from worker.model.targets import CleanupKind, CleanupPolicy, CreationPolicy, Project, ProjectAccess, Target
@@ -51,9 +51,9 @@ from worker.plan.retirement import (
     Delete,
     Held,
     Wait,
+    decide_retirement,
     ended_claims,
     may_yet_publish,
-    retirement_of,
     ripe_at,
 )
 from worker.plan.rotation import Blocked, Decision, Rotate, Unable, decide
@@ -454,7 +454,7 @@ def test_a_previous_account_goes_by_its_policy_and_its_last_use(
     policy: CleanupPolicy, superseded: datetime, used: datetime | None, verdict: object
 ) -> None:
     """Never used is no use at all; an unseen user holds it for a day at most, an idle policy as long as it is used."""
-    found = retirement_of(publication(superseded_at=superseded), policy, used, 24 * HOUR, NOW)
+    found = decide_retirement(publication(superseded_at=superseded), policy, used, 24 * HOUR, NOW)
     assert found == verdict if isinstance(verdict, Wait) else isinstance(found, verdict)  # type: ignore[arg-type]
 
 
@@ -462,9 +462,9 @@ def test_a_key_that_was_in_use_just_now_is_looked_at_once_more() -> None:
     """At the default grace nobody could tell yet whether a use was the last of a volume or one of many to come."""
     policy = CleanupPolicy(CleanupKind.RETAIN_LATEST, timedelta(minutes=2))
     just = NOW - timedelta(minutes=2)
-    found = retirement_of(publication(superseded_at=just), policy, just + timedelta(minutes=1), 24 * HOUR, NOW)
+    found = decide_retirement(publication(superseded_at=just), policy, just + timedelta(minutes=1), 24 * HOUR, NOW)
     assert found == Wait(just + 2 * PROPAGATION)
-    found = retirement_of(publication(superseded_at=just), policy, just - timedelta(minutes=1), 24 * HOUR, NOW)
+    found = decide_retirement(publication(superseded_at=just), policy, just - timedelta(minutes=1), 24 * HOUR, NOW)
     assert isinstance(found, Delete)
 
 
@@ -472,14 +472,14 @@ def test_a_use_by_holders_that_were_seen_is_explained() -> None:
     """Once the containers that held it have gone, their last use does not hold it."""
     seen_before = replace(publication(superseded_at=SUPERSEDED), held=Hold("1: my-app/app", SUPERSEDED))
     before = NOW - timedelta(seconds=1)
-    assert isinstance(retirement_of(seen_before, GRACE, before, 24 * HOUR, NOW, looked_at=NOW), Delete)
-    later = retirement_of(seen_before, GRACE, NOW, 24 * HOUR, NOW, looked_at=NOW)
+    assert isinstance(decide_retirement(seen_before, GRACE, before, 24 * HOUR, NOW, looked_at=NOW), Delete)
+    later = decide_retirement(seen_before, GRACE, NOW, 24 * HOUR, NOW, looked_at=NOW)
     assert isinstance(later, Held), "somebody has used it when they were gone"
 
 
 def test_a_held_account_says_why_and_until_when() -> None:
     """In words that fit into a condition."""
-    found = retirement_of(publication(superseded_at=SUPERSEDED), GRACE, NOW, 24 * HOUR, NOW)
+    found = decide_retirement(publication(superseded_at=SUPERSEDED), GRACE, NOW, 24 * HOUR, NOW)
     words = "by somebody unseen: its key was used at 2026-11-24T10:00:00Z, after it was superseded"
     words += "; it goes at 2026-11-25T09:00:00Z"
     assert found == Held(words, SUPERSEDED + 24 * HOUR)
@@ -489,7 +489,7 @@ def test_a_current_account_is_never_retired() -> None:
     """It has no time at which it may go."""
     assert ripe_at(publication(), GRACE) is None
     with pytest.raises(ValueError, match="current"):
-        retirement_of(publication(), GRACE, None, HOUR, NOW)
+        decide_retirement(publication(), GRACE, None, HOUR, NOW)
 
 
 @given(st.sampled_from([GRACE, IDLE]), TIMES, st.none() | TIMES)
@@ -497,7 +497,7 @@ def test_no_account_goes_before_its_grace(policy: CleanupPolicy, superseded: dat
     """Whatever was used when; and a wait is never for the past."""
     previous = publication(superseded_at=superseded)
     ripe = ripe_at(previous, policy)
-    found = retirement_of(previous, policy, used, HOUR, NOW)
+    found = decide_retirement(previous, policy, used, HOUR, NOW)
     assert ripe is not None
     assert not (isinstance(found, Delete) and ripe > NOW)
     assert not (isinstance(found, Wait) and found.until <= NOW)
@@ -529,5 +529,5 @@ def test_a_reverted_secret_is_kept_until_it_is_due_again() -> None:
     """A rollback by GitOps does not mint by itself."""
     before = entry(publication("app_0", superseded_at=NOW - minutes(30)), publication("app_1"))
     secret = secret_view(named=named(account("app_0")))
-    what = Observation(secret, reconcile(before, secret, "app_0", NOW), "app_0")
+    what = Observation(secret, catch_up_with_secret(before, secret, "app_0", NOW), "app_0")
     assert says(decided(what=what)) == ("Keep", "NotDue")

@@ -13,7 +13,7 @@ import structlog
 
 from tests.support.builders import KEY, NOW, RUN, SECRET, source
 from worker.model.hidden import Hidden, redacted
-from worker.model.outcomes import Outcome, Report, Result, Retired
+from worker.model.outcomes import Outcome, Report, Result, RetireOutcome
 from worker.model.values import Ref
 from worker.report.log_lines import LogWatcher, configure
 
@@ -127,15 +127,15 @@ def test_an_outcome_is_one_line_as_bad_as_it_is(result: Result, level: str) -> N
 @pytest.mark.parametrize(
     ("retired", "level"),
     [
-        (Retired(SECRET), None),
-        (Retired(SECRET, deleted=("app_1",)), "info"),
-        (Retired(SECRET, waiting=1), "info"),
-        (Retired(SECRET, message="app_1 stays: used"), "info"),
-        (Retired(SECRET, Result.BLOCKED, "Why", "words"), "warning"),
-        (Retired(SECRET, Result.FAILED, "Why", "words"), "error"),
+        (RetireOutcome(SECRET), None),
+        (RetireOutcome(SECRET, deleted=("app_1",)), "info"),
+        (RetireOutcome(SECRET, waiting=1), "info"),
+        (RetireOutcome(SECRET, message="app_1 stays: used"), "info"),
+        (RetireOutcome(SECRET, Result.BLOCKED, "Why", "words"), "warning"),
+        (RetireOutcome(SECRET, Result.FAILED, "Why", "words"), "error"),
     ],
 )
-def test_a_retirement_is_a_line_where_there_is_news(retired: Retired, level: str | None) -> None:
+def test_a_retirement_is_a_line_where_there_is_news(retired: RetireOutcome, level: str | None) -> None:
     """Hundreds of targets with nothing to delete are silent."""
     found = watched(lambda watcher: watcher.retired(retired))
     assert [line["level"] for line in found] == ([level] if level else [])

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.builders import NOW, RUN, SECRET, minutes
-from worker.model.outcomes import Outcome, Report, Result, Retired
+from worker.model.outcomes import Outcome, Report, Result, RetireOutcome
 from worker.model.values import Ref
 from worker.report.summary import exit_code, outcome_fields, retired_fields, run_fields
 from worker.report.table import HEADERS, age, rows, table
@@ -21,7 +21,7 @@ def outcome(result: Result = Result.KEPT, secret: str = "creds", **more: Any) ->
     return Outcome(Ref("default", secret), result, **(values | more))
 
 
-def report(*outcomes: Outcome, retired: tuple[Retired, ...] = (), **more: Any) -> Report:
+def report(*outcomes: Outcome, retired: tuple[RetireOutcome, ...] = (), **more: Any) -> Report:
     values: dict[str, Any] = {"unused": (), "seconds": 1.0}
     return Report(RUN, outcomes, retired, **(values | more))
 
@@ -37,10 +37,10 @@ OK, BLOCKED, FAILED = (outcome(r) for r in (Result.KEPT, Result.BLOCKED, Result.
         (report(outcome(Result.ROTATED)), 0, 0),
         (report(OK, BLOCKED), 0, 1),
         (report(OK, FAILED), 1, 1),
-        (report(OK, retired=(Retired(SECRET),)), 0, 0),
-        (report(OK, retired=(Retired(SECRET, waiting=3),)), 0, 0),
-        (report(OK, retired=(Retired(SECRET, Result.BLOCKED),)), 0, 1),
-        (report(OK, retired=(Retired(SECRET, Result.FAILED),)), 1, 1),
+        (report(OK, retired=(RetireOutcome(SECRET),)), 0, 0),
+        (report(OK, retired=(RetireOutcome(SECRET, waiting=3),)), 0, 0),
+        (report(OK, retired=(RetireOutcome(SECRET, Result.BLOCKED),)), 0, 1),
+        (report(OK, retired=(RetireOutcome(SECRET, Result.FAILED),)), 1, 1),
         (report(OK, unused=(SECRET,)), 0, 0),
     ],
 )
@@ -51,7 +51,7 @@ def test_the_exit_code_tells_a_failure_and_strictly_a_block(found: Report, code:
 
 def test_a_run_is_counted() -> None:
     """Every result has its number, also nought."""
-    retired = Retired(SECRET, deleted=("a", "b"), waiting=1)
+    retired = RetireOutcome(SECRET, deleted=("a", "b"), waiting=1)
     fields = run_fields(report(OK, FAILED, FAILED, retired=(retired,), unused=(SECRET,), stopped="S"))
     expected = {"kept": 1, "failed": 2, "rotated": 0, "blocked": 0, "deleted": 2, "waiting": 1, "unused_generators": 1}
     assert expected.items() <= fields.items()
@@ -62,8 +62,8 @@ def test_a_run_is_counted() -> None:
 def test_absent_facts_are_left_out() -> None:
     """A line has what there is to say."""
     assert set(outcome_fields(OK)) == {"namespace", "secret", "reason", "message"}
-    assert set(retired_fields(Retired(SECRET))) == {"namespace", "secret", "deleted", "waiting"}
-    full = retired_fields(Retired(SECRET, Result.FAILED, "Why", "words", ("a",), 1, NOW))
+    assert set(retired_fields(RetireOutcome(SECRET))) == {"namespace", "secret", "deleted", "waiting"}
+    full = retired_fields(RetireOutcome(SECRET, Result.FAILED, "Why", "words", ("a",), 1, NOW))
     assert (full["reason"], full["message"], full["next"]) == ("Why", "words", "2026-11-24T10:00:00Z")
 
 
@@ -76,9 +76,9 @@ def test_there_is_one_row_per_target_in_order() -> None:
         outcome(Result.FAILED, "d"),
         outcome(Result.KEPT, "e", reason="WouldRotate"),
         retired=(
-            Retired(Ref("default", "b"), deleted=("x", "y"), waiting=1),
-            Retired(Ref("default", "gone"), deleted=("z",), message="deleted z"),
-            Retired(Ref("default", "quiet")),
+            RetireOutcome(Ref("default", "b"), deleted=("x", "y"), waiting=1),
+            RetireOutcome(Ref("default", "gone"), deleted=("z",), message="deleted z"),
+            RetireOutcome(Ref("default", "quiet")),
         ),
     )
     assert rows(found, NOW) == [
@@ -96,7 +96,9 @@ def test_there_is_one_row_per_target_in_order() -> None:
 @pytest.mark.parametrize("retired", [Result.FAILED, Result.BLOCKED])
 def test_a_deletion_that_did_not_happen_is_told_beside_any_outcome(result: Result, retired: Result) -> None:
     """The exit code may be 1 because of it, so the table has its words."""
-    ((*_, why, _, _),) = rows(report(outcome(result), retired=(Retired(SECRET, retired, "No", "other words"),)), NOW)
+    ((*_, why, _, _),) = rows(
+        report(outcome(result), retired=(RetireOutcome(SECRET, retired, "No", "other words"),)), NOW
+    )
     assert "words" in why
     assert "other words" in why
 

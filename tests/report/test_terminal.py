@@ -13,7 +13,7 @@ import pytest
 
 from tests.runtime.test_clocks import StoppedClock
 from tests.support.builders import KEY, NOW, RUN, SECRET
-from worker.model.outcomes import Outcome, Report, Result, Retired
+from worker.model.outcomes import Outcome, Report, Result, RetireOutcome
 from worker.model.values import Ref
 from worker.report.terminal import TerminalWatcher, agreed
 
@@ -31,7 +31,7 @@ def shown(progress: io.StringIO, *outcomes: Outcome, problem: str = "", unused: 
     for outcome in outcomes:
         watcher.served(outcome)
     watcher.waiting(1, NOW)
-    watcher.retired(Retired(SECRET))
+    watcher.retired(RetireOutcome(SECRET))
     if problem:
         watcher.not_announced(SECRET, problem)
     watcher.finished(Report(RUN, outcomes, (), unused, 1.26))

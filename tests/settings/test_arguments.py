@@ -11,7 +11,7 @@ from worker.model.hosts import Origin
 from worker.model.targets import AdminKeyRef
 from worker.model.values import Ref
 from worker.settings.arguments import UsageError, parse
-from worker.settings.options import Options, Settings, Wanted
+from worker.settings.options import AdoptRequest, Options, Settings
 
 LISTS = ("namespace", "allow-host")
 
@@ -43,7 +43,7 @@ def test_without_any_option_a_run_has_the_documented_defaults() -> None:
             force=False,
             dry_run=False,
         ),
-        wanted=Wanted(),
+        wanted=AdoptRequest(),
         without_successor=False,
         output=None,
         deadline=timedelta(minutes=15),
@@ -210,13 +210,13 @@ def test_an_unknown_command_or_option_is_a_mistake_with_usage(argv: list[str]) -
 
 def test_adopt_takes_targets_anywhere_and_accounts_of_one_of_them() -> None:
     """Without any: all targets."""
-    assert read("adopt").wanted == Wanted()
+    assert read("adopt").wanted == AdoptRequest()
     creds, other = Ref("default", "creds"), Ref("team", "a.b")
-    assert read("adopt", "default/creds", "--yes", "team/a.b", "default/creds").wanted == Wanted(
+    assert read("adopt", "default/creds", "--yes", "team/a.b", "default/creds").wanted == AdoptRequest(
         (creds, other), yes=True
     )
     settings = read("adopt", "--account", "user-1", "default/creds", "--account=user-2", "--namespace", "default")
-    assert settings.wanted == Wanted((creds,), ("user-1", "user-2"))
+    assert settings.wanted == AdoptRequest((creds,), ("user-1", "user-2"))
     assert settings.options.namespaces == ("default",)
     assert read(ROTATOR_YES="true", ROTATOR_ACCOUNT="user-1").command == "run"
 
@@ -245,7 +245,7 @@ def test_revoke_takes_one_target() -> None:
     settings = read("revoke", "--yes", "default/creds", "--without-successor", "--allow-host", "https://eu.test")
     assert (settings.command, settings.wanted, settings.without_successor) == (
         "revoke",
-        Wanted((Ref("default", "creds"),), (), True),
+        AdoptRequest((Ref("default", "creds"),), (), True),
         True,
     )
     assert settings.options.allowed_hosts

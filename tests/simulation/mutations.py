@@ -74,7 +74,7 @@ MUTATIONS = (
         "an intent that took long to write is relied upon",
         "rotate/rotation",
         """
--            if self.clock.monotonic() - begun <= FRESH:
+-            if self.clock.monotonic() - begun <= INTENT_FRESH_FOR:
 +            if True:
 """,
     ),
@@ -126,10 +126,10 @@ MUTATIONS = (
         "an account is deleted without a look at the Secret",
         "retire/deletion",
         """
--        return seen, Sight(entry.target, secret, at)
-+        return seen, Sight(entry.target, None, at + 1e9)
+-        return seen, SecretSnapshot(entry.target, secret, at)
++        return seen, SecretSnapshot(entry.target, None, at + 1e9)
 @@
--        seen, secret = await self.observer.reconciled(entry)
+-        seen, secret = await self.observer.caught_up(entry)
 +        seen, secret = entry, None
 """,
     ),

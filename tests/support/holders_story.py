@@ -1,7 +1,7 @@
 """One target's history as it happens to the model's Secret, and as runs write it into the ledger's entry.
 
-What the runs do goes through worker/: `bookkeeping` for the entry, `consumers_of` for the pods, `retirement_of` for the
-verdicts. What a run has not seen it does not know: a key that was put back is looked at before anything else happens.
+The runs use the worker's own code: `transitions` for the entry, `consumers_of` for the pods, `decide_retirement` for
+the verdicts. A run looks at a key that was put back before anything else happens: unseen, it is unknown.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from enum import Enum, auto
 from tests.support.builders import RUN, account, empty_entry, named, secret_view, target
 from tests.support.holders_model import OTHER, SECRET, Pod, Secret, at
 from worker.kubernetes.pod import consumers_of
-from worker.ledger.holds import noted
-from worker.ledger.transitions import CLAIM, intended, presumed, published, reconcile
+from worker.ledger.holds import with_reasons
+from worker.ledger.transitions import CLAIM, catch_up_with_secret, intended, presumed, published
 from worker.model.entries import Account, Entry, Publication
 from worker.model.sightings import Consumer, SecretView
 from worker.model.targets import CleanupKind, CleanupPolicy
-from worker.plan.retirement import Delete, Held, Wait, ended_claims, may_yet_publish, retirement_of
+from worker.plan.retirement import Delete, Held, Wait, decide_retirement, ended_claims, may_yet_publish
 
 IDLE = 3600
 RETAIN = CleanupPolicy(CleanupKind.RETAIN_LATEST, timedelta(minutes=2), timedelta(seconds=IDLE))
@@ -112,7 +112,7 @@ class Story:
     def look(self) -> None:
         self.unseen = False
         carried = self.secret.read(self.now)
-        self.entry = reconcile(self.entry, view(carried), carried, at(self.now))
+        self.entry = catch_up_with_secret(self.entry, view(carried), carried, at(self.now))
 
     def retire(self) -> Iterator[Verdict]:
         for intent in ended_claims(self.entry, at(self.now)):
@@ -128,13 +128,13 @@ class Story:
                 decision = self.decide(publication, consumers, last_used)
                 held[publication.account.name] = decision.why if isinstance(decision, Held) else None
                 yield Verdict(self.now, publication, self.entry, last_used, decision)
-        self.entry, _ = noted(self.entry, held, at(self.now))
+        self.entry, _ = with_reasons(self.entry, held, at(self.now))
 
     def decide(
         self, publication: Publication, consumers: list[Consumer], last_used: int | None
     ) -> Delete | Wait | Held:
         used = at(last_used) if last_used is not None else None
-        return retirement_of(publication, self.cleanup, used, DAY, at(self.now), consumers=consumers)
+        return decide_retirement(publication, self.cleanup, used, DAY, at(self.now), consumers=consumers)
 
     def consumers(self) -> list[Consumer]:
         shown = [pod.shown(self.secret, self.now) for pod in self.pods]

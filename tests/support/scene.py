@@ -37,11 +37,11 @@ from worker.ledger.codec import decode_entry
 from worker.model.entries import Entry
 from worker.model.hosts import named_origin
 from worker.model.names import entry_name
-from worker.model.outcomes import Outcome, Report, Retired
+from worker.model.outcomes import Outcome, Report, RetireOutcome
 from worker.model.values import Ref
 from worker.openai.client import OpenAIAdminApi
 from worker.runtime.stop import Stop
-from worker.settings.options import Options, Wanted
+from worker.settings.options import AdoptRequest, Options
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ class RecordingWatcher:
     """Keeps what a run told while it went on."""
 
     outcomes: list[Outcome] = field(default_factory=list)
-    retirements: list[Retired] = field(default_factory=list)
+    retirements: list[RetireOutcome] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     unused: list[Ref] = field(default_factory=list)
     waits: list[datetime] = field(default_factory=list)
@@ -73,7 +73,7 @@ class RecordingWatcher:
     def waiting(self, targets: int, until: datetime) -> None:
         self.waits.append(until)
 
-    def retired(self, retired: Retired) -> None:
+    def retired(self, retired: RetireOutcome) -> None:
         self.retirements.append(retired)
 
     def not_announced(self, target: Ref, problem: str) -> None:
@@ -180,7 +180,7 @@ class Scene:
 
     def adopt(self, *targets: Ref, yes: bool = False, accounts: tuple[str, ...] = (), **options: Any) -> Adopted:
         """`openai-key-rotator adopt`; with the same options as a run."""
-        wanted = Wanted(targets, accounts, yes)
+        wanted = AdoptRequest(targets, accounts, yes)
         return self._play(self._whole(lambda asked, world, stop, _: adopt(asked, wanted, world, stop), **options))
 
     def plan(self, target: Ref = TARGET, *, without_successor: bool = False, **options: Any) -> Plan:
@@ -275,7 +275,7 @@ class Scene:
         """What the last run did for a target."""
         return next(outcome for outcome in self.watcher.outcomes if outcome.target == target)
 
-    def retired(self, target: Ref = TARGET) -> Retired | None:
+    def retired(self, target: Ref = TARGET) -> RetireOutcome | None:
         """What the last run said of a target's other accounts."""
         return next((item for item in self.watcher.retirements if item.target == target), None)
 

@@ -18,15 +18,15 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from worker.commands.session import Session, World, opened, wired
-from worker.discover.listing import survey
+from worker.commands.session import Session, World, open_ledger, wire_stages
+from worker.discover.listing import discover
 from worker.model.outcomes import Report, RunInfo
 from worker.ports import Watcher
 from worker.report import termination
 from worker.report.log_lines import LogWatcher, logger
 from worker.report.summary import exit_code, run_fields
 from worker.report.terminal import TerminalWatcher
-from worker.rotate.reconcile import SHARE
+from worker.rotate.reconcile import RECONCILE_SHARE
 from worker.runtime.for_each import alongside
 from worker.runtime.stop import Stop
 from worker.settings.options import Options
@@ -48,23 +48,23 @@ async def execute(session: Session) -> int:
 async def run(options: Options, world: World, stop: Stop, watcher: Watcher) -> Report:
     """Do one run. Raises OutOfReach where the cluster or the ledger cannot be used at all."""
     begun = world.clock.monotonic()
-    ledger, clock = await opened(options, world)
+    ledger, clock = await open_ledger(options, world)
     world = replace(world, clock=clock)
     info = RunInfo(world.clock.now(), ledger.uid, options.force, options.dry_run)
 
     entries = await ledger.read_all()
-    discovered = await survey(world.cluster, options)
+    discovered = await discover(world.cluster, options)
     watcher.found(len(discovered.targets) + len(discovered.rejected), discovered.unused)
 
-    stages = wired(options, world, info, ledger, entries, stop, watcher)
-    serving, retiring = stages.serving, stages.retiring
-    refused = await serving.refuse(discovered.rejected)
-    async with alongside(serving.serve(discovered.targets)) as served:
+    stages = wire_stages(options, world, info, ledger, entries, stop, watcher)
+    reconciler, sweep = stages.reconciler, stages.sweep
+    refused = await reconciler.refuse(discovered.rejected)
+    async with alongside(reconciler.reconcile(discovered.targets)) as served:
         # Whoever is slow now is not waited for: the accounts of all others go meanwhile.
-        await asyncio.wait({served}, timeout=stop.remaining * SHARE)
-        retired = await (retiring.preview() if options.dry_run else retiring.retire(discovered, serving.under_way))
+        await asyncio.wait({served}, timeout=stop.remaining * RECONCILE_SHARE)
+        retired = await (sweep.preview() if options.dry_run else sweep.retire(discovered, reconciler.under_way))
     # Last, for however many generators feed nothing, no key waits for them.
-    await serving.remark(discovered.malformed, discovered.idle)
+    await reconciler.remark(discovered.malformed, discovered.idle)
 
     seconds = world.clock.monotonic() - begun
     return Report(

@@ -1,4 +1,4 @@
-"""What every command starts from: settings and cluster, the ledger opened, the stages wired to what they need.
+"""What every command starts from: settings and cluster, ledger, and the stages with what they need.
 
 Guarantee: the deadline ends whatever a command asks of cluster and OpenAI.
 """
@@ -18,12 +18,12 @@ from worker.model.entries import Entry, Unreadable
 from worker.model.outcomes import RunInfo
 from worker.model.values import Ref
 from worker.observe.observer import Observer
-from worker.openai.limiter import Restraint
+from worker.openai.limiter import Limiter
 from worker.openai.projects import Projects
 from worker.ports import Clock, Cluster, OpenAIAdmin, Randomness, Watcher
 from worker.report.announce import Announcer
-from worker.retire.sweep import Retiring
-from worker.rotate.reconcile import Serving
+from worker.retire.sweep import Sweep
+from worker.rotate.reconcile import Reconciler
 from worker.rotate.rotation import Rotation
 from worker.runtime.clocks import TOLERATED, corrected
 from worker.runtime.slots import Slots
@@ -75,7 +75,7 @@ class Session:
             raise OutOfReach("DeadlineExceeded", message) from None
 
 
-async def opened(options: Options, world: World) -> tuple[Ledger, Clock]:
+async def open_ledger(options: Options, world: World) -> tuple[Ledger, Clock]:
     """The ledger, and the clock put right by the API server's, which is asked again where its answer was slow."""
     for _ in range(_LOOKS_AT_THE_TIME):
         asked = world.clock.monotonic()
@@ -90,13 +90,13 @@ async def opened(options: Options, world: World) -> tuple[Ledger, Clock]:
 class Stages:
     """The stages with what they share: the run's places, what is known of projects, and nothing else."""
 
-    serving: Serving
-    retiring: Retiring
+    reconciler: Reconciler
+    sweep: Sweep
     projects: Projects
     observer: Observer
 
 
-def wired(
+def wire_stages(
     options: Options,
     world: World,
     info: RunInfo,
@@ -109,13 +109,13 @@ def wired(
     cluster, openai, clock = world.cluster, world.openai, world.clock
     slots = Slots(options.concurrency)
     known = [entry.throttle for entry in entries.values() if isinstance(entry, Entry) and entry.throttle is not None]
-    restraint = Restraint(clock, slots, stop, [] if options.force else known)
-    projects = Projects(cluster, openai, restraint, slots, clock, options.allowed_hosts, options.fallback_admin_key)
+    limiter = Limiter(clock, slots, stop, [] if options.force else known)
+    projects = Projects(cluster, openai, limiter, slots, clock, options.allowed_hosts, options.fallback_admin_key)
     observer = Observer(cluster, projects, clock)
-    rotation = Rotation(cluster, openai, ledger, projects, restraint, observer, clock, world.random, slots.sleep, info)
+    rotation = Rotation(cluster, openai, ledger, projects, limiter, observer, clock, world.random, slots.sleep, info)
     announcer = Announcer(cluster, clock)
-    serving = Serving(info, entries, ledger, observer, rotation, announcer, watcher, clock, slots, stop)
-    retiring = Retiring(
+    reconciler = Reconciler(info, entries, ledger, observer, rotation, announcer, watcher, clock, slots, stop)
+    sweep = Sweep(
         known=frozenset(entries),
         namespaces=options.namespaces,
         narrowed=bool(options.selector),
@@ -124,7 +124,7 @@ def wired(
         max_hold=options.max_hold,
         ledger=ledger,
         projects=projects,
-        restraint=restraint,
+        limiter=limiter,
         observer=observer,
         announcer=announcer,
         cluster=cluster,
@@ -133,4 +133,4 @@ def wired(
         slots=slots,
         stop=stop,
     )
-    return Stages(serving, retiring, projects, observer)
+    return Stages(reconciler, sweep, projects, observer)

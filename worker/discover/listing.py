@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from worker.discover.targets import Discovered, discover
+from worker.discover.targets import Discovered, resolve_targets
 from worker.errors import ConfigurationError, NotFound, OutOfReach, Refused, RotatorError
 from worker.kubernetes.external_secret import EXTERNAL_SECRETS, raw_external_secret, wanted_secret
 from worker.kubernetes.fields import RawObject
@@ -23,7 +23,7 @@ from worker.settings.options import Options
 T = TypeVar("T")
 
 
-async def survey(cluster: Cluster, options: Options) -> Discovered:
+async def discover(cluster: Cluster, options: Options) -> Discovered:
     """Every target of the shard in these namespaces (none: all), or of the generators with these labels.
 
     Of what is others' no more is kept than the names that matter to the shard's targets. Raises ConfigurationError for
@@ -43,7 +43,7 @@ async def survey(cluster: Cluster, options: Options) -> Discovered:
         raise
     except RotatorError as error:
         raise OutOfReach(error.reason, error.message) from None
-    return discover(
+    return resolve_targets(
         [raw for raw in generators if raw is not None],
         external_secrets,
         resource=resource,

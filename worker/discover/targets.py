@@ -35,7 +35,7 @@ class Discovered:
         return tuple(source.ref for source in self.idle)
 
 
-def discover(
+def resolve_targets(
     generators: Iterable[RawObject],
     external_secrets: Iterable[RawObject],
     *,

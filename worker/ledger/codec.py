@@ -141,7 +141,7 @@ def decode_entry(obj: Mapping[str, Any]) -> Entry:
 
 
 def _hold_object(hold: Hold | None) -> JSON:
-    return {} if hold is None else {"held": hold.why, "heldSince": hold.since, "heldTold": hold.told}
+    return {} if hold is None else {"held": hold.why, "heldSince": hold.since, "heldTold": hold.event_reason}
 
 
 def _hold(stored: Mapping[str, Any], *, since: datetime) -> Hold | None:

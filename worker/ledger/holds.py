@@ -26,7 +26,7 @@ STUCK_FOR_NOW = f"{STUCK} for the moment"
 POSSIBLY = "possibly"
 """How `held` begins where it is not certain that those named carry the key."""
 
-MATTERS = timedelta(days=1)
+EVENT_AFTER = timedelta(days=1)
 """A hold is told by an Event once it lasts this long, and again when the held key ends by itself within this time."""
 
 NOT_IDLE = "until it is idle"
@@ -40,17 +40,17 @@ def is_by_containers(hold: Hold) -> bool:
     return not hold.why.startswith((UNSEEN, STUCK, POSSIBLY, NOT_IDLE))
 
 
-def noted(entry: Entry, whys: Mapping[str, str | None], now: datetime) -> tuple[Entry, tuple[Notice, ...]]:
+def with_reasons(entry: Entry, whys: Mapping[str, str | None], now: datetime) -> tuple[Entry, tuple[Notice, ...]]:
     """The entry with why each account is held, by its name (None: it is not); and what is to be told of it now."""
     history, notices = [], []
     for publication in entry.history:
         why, before = whys.get(publication.account.name), publication.held
         hold = None
         if why is not None:
-            hold = Hold(why, before.since, before.told) if before is not None else Hold(why, now)
+            hold = Hold(why, before.since, before.event_reason) if before is not None else Hold(why, now)
             reason = _what_matters(publication, hold, now)
-            if reason is not None and reason != hold.told:
-                hold = replace(hold, told=reason)
+            if reason is not None and reason != hold.event_reason:
+                hold = replace(hold, event_reason=reason)
                 notices.append(Notice(reason, _told(publication, hold)))
         history.append(replace(publication, held=hold))
     return replace(entry, history=tuple(history)), tuple(notices)
@@ -76,17 +76,17 @@ def in_words(entry: Entry) -> str:
 def soon_dead(entry: Entry, now: datetime) -> str:
     """For the message about a target that gets no new key: when the one in its Secret ends by itself, if soon."""
     at = next((p.account.expires_at for p in entry.history if p.superseded_at is None), None)
-    if at is None or at > now + MATTERS:
+    if at is None or at > now + EVENT_AFTER:
         return ""
     return f"; the key in its Secret {'ends' if at > now else 'has ended'} by itself at {format_time(at)}"
 
 
 def _what_matters(publication: Publication, hold: Hold, now: datetime) -> str | None:
     expires = publication.account.expires_at
-    if expires is not None and expires <= now + MATTERS:
+    if expires is not None and expires <= now + EVENT_AFTER:
         return "KeyExpiring"
     # Somebody unseen loses the key when the hold ends: told while something can be done about it.
-    return "KeyHeld" if hold.since + MATTERS <= now or hold.why.startswith(UNSEEN) else None
+    return "KeyHeld" if hold.since + EVENT_AFTER <= now or hold.why.startswith(UNSEEN) else None
 
 
 def _told(publication: Publication, hold: Hold) -> str:

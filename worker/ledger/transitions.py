@@ -22,7 +22,7 @@ READY = "Rotated"
 CLAIM = timedelta(seconds=210)
 """How long an intent claims its target: rotation's work and last write (165 s), the 15 that the API server is given to
 end a request (its `timeout` parameter), and a margin for clocks. What was asked for at OpenAI has appeared by then."""
-LATE = timedelta(seconds=45)
+UNKNOWN_FATE_PAUSE = timedelta(seconds=45)
 """For so long, at least, a target is left alone after a request of which nobody knows whether it takes effect. A claim
 is longer; it may have ended before the request was sent, by a run that was stopped."""
 VOLUMES_FOLLOW = timedelta(minutes=2)
@@ -33,7 +33,7 @@ LISTS_APART = timedelta(minutes=1)
 _LARGEST_EXPIRY_MARGIN = timedelta(days=1)
 
 
-def reconcile(entry: Entry, secret: SecretView | None, named_at_openai: str | None, now: datetime) -> Entry:
+def catch_up_with_secret(entry: Entry, secret: SecretView | None, named_at_openai: str | None, now: datetime) -> Entry:
     """Correct the entry by what the Secret carries, and where that cannot be told, by what it names.
 
     An annotation that was put back alone moves nothing: the key in the data says whose Secret it is.
@@ -83,7 +83,7 @@ def intended(
     return replace(
         entry,
         ledger=run.ledger,
-        generator=noted(target),
+        generator=generator_note(target),
         unpublished=(
             *(intent for intent in entry.unpublished if intent.account.name != account.name),
             Intent(account, requested_at, claimed_until),
@@ -128,7 +128,7 @@ def scheduled(entry: Entry, target: Target) -> Entry:
     if publication is not None and publication.account.expires_at is not None:
         times.append(renew_by(publication, publication.account.expires_at))
     at = _not_before_attempt(min(times, default=None), entry.failures)
-    return replace(entry, next_rotation_at=at, generator=noted(target))
+    return replace(entry, next_rotation_at=at, generator=generator_note(target))
 
 
 def _not_before_attempt(at: datetime | None, failures: Failures) -> datetime | None:
@@ -142,7 +142,7 @@ def renew_by(publication: Publication, expires_at: datetime) -> datetime:
     return expires_at - min((expires_at - publication.at) / 3, _LARGEST_EXPIRY_MARGIN)
 
 
-def noted(target: Target) -> GeneratorNote:
+def generator_note(target: Target) -> GeneratorNote:
     return GeneratorNote(target.generator.ref.name, target.generator.cleanup)
 
 
@@ -176,14 +176,14 @@ def failed(
 
 def given_up(entry: Entry, intent: Intent, account: Account | None, now: datetime, *, definite: bool = True) -> Entry:
     """An intent that came to nothing, or to an account that was not published. Where that is definite its claim ends
-    now; otherwise it runs on, and for `LATE` at least.
+    now; otherwise it runs on, and for `UNKNOWN_FATE_PAUSE` at least.
 
     `account`: what is known of the account that was made, None where nothing is: then nothing was published either.
     """
     known = replace(
         intent,
         account=account or intent.account,
-        claimed_until=now if definite else max(intent.claimed_until, now + LATE),
+        claimed_until=now if definite else max(intent.claimed_until, now + UNKNOWN_FATE_PAUSE),
         refused=definite or account is None,
     )
     return _with_intent(entry, known)
@@ -210,9 +210,11 @@ def postponed(entry: Entry, reason: str, message: str, now: datetime) -> Entry:
     return entry.with_condition(False, reason, message, now)
 
 
-def told(entry: Entry, error: RotatorError | None) -> Entry:
+def with_throttle(entry: Entry, error: RotatorError | None) -> Entry:
     """With what OpenAI has just asked for, so that the next run honours it too."""
-    return replace(entry, throttle=error.told) if isinstance(error, Deferred) and error.told is not None else entry
+    return (
+        replace(entry, throttle=error.throttle) if isinstance(error, Deferred) and error.throttle is not None else entry
+    )
 
 
 def last_tried(entry: Entry) -> datetime:

@@ -53,12 +53,12 @@ class Account:
 class Hold:
     """Why a superseded account was not deleted although its grace has passed, and since when that is so.
 
-    `told`: the reason of the last Event about it, None where there was none.
+    `event_reason`: the reason of the last Event about it, None where there was none.
     """
 
     why: str
     since: datetime
-    told: str | None = None
+    event_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

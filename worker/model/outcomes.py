@@ -53,7 +53,7 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
-class Retired:
+class RetireOutcome:
     """What became of a target's accounts that are not current.
 
     `result` is KEPT where nothing stood in the way, whether or not something was deleted.
@@ -76,7 +76,7 @@ class Retired:
 class Report:
     run: RunInfo
     outcomes: tuple[Outcome, ...]
-    retired: tuple[Retired, ...]
+    retired: tuple[RetireOutcome, ...]
     unused: tuple[Ref, ...]
     seconds: float
     stopped: str | None = None

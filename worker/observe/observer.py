@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from worker.errors import NotFound, RotatorError
 from worker.kubernetes.secret import SECRETS, secret_view
-from worker.ledger.transitions import reconcile
+from worker.ledger.transitions import catch_up_with_secret
 from worker.model.entries import Entry
 from worker.model.sightings import SecretView
 from worker.model.targets import ProjectAccess, Target
@@ -36,10 +36,10 @@ class Observer:
             await self.projects.listing(access)
             name, asked = await self._named_at_openai(entry, secret, access)
         except RotatorError as trouble:
-            return Observation(secret, reconcile(entry, secret, None, self.clock.now()), None, trouble)
-        return Observation(secret, reconcile(entry, secret, name, self.clock.now()), name, asked=asked)
+            return Observation(secret, catch_up_with_secret(entry, secret, None, self.clock.now()), None, trouble)
+        return Observation(secret, catch_up_with_secret(entry, secret, name, self.clock.now()), name, asked=asked)
 
-    async def reconciled(self, entry: Entry) -> tuple[Entry, SecretView | None]:
+    async def caught_up(self, entry: Entry) -> tuple[Entry, SecretView | None]:
         """The entry as its Secret says that it is now. Raises what either read raised."""
         secret = await self.secret(entry.target)
         name = None
@@ -48,7 +48,7 @@ class Observer:
             if intents:
                 with suppress(RotatorError):  # not confirmed, and whoever wants to delete the account meets it again
                     name = await self.projects.account_name(intents[0].account.access, secret.named.id)
-        return reconcile(entry, secret, name, self.clock.now()), secret
+        return catch_up_with_secret(entry, secret, name, self.clock.now()), secret
 
     async def secret(self, ref: Ref) -> SecretView | None:
         """The Secret as the stages may see it; None where the API server answers 404 (and nothing else)."""

@@ -31,19 +31,19 @@ IN_A_ROW = 3
 """So many bad answers one after the other are no accident."""
 WITHOUT_RETRY_AFTER = 2
 """The same for a 429 that names no pause: a human may have to act (a spent budget)."""
-SHORT = timedelta(seconds=20)
+MAX_PAUSE_ROTATING = timedelta(seconds=20)
 """The longest pause that is waited for while targets are served,"""
-LONGER = timedelta(minutes=2)
+MAX_PAUSE_RETIRING = timedelta(minutes=2)
 """and while accounts are deleted, if `--max-wait` allows it: nobody's new key waits for that."""
 LONGEST = timedelta(days=1)
 """A server that asks for more is asked again after this."""
-BREATH = timedelta(seconds=10)
+PAUSE_AFTER_SILENCE = timedelta(seconds=10)
 """How long a project that does not answer is given before one more request."""
 SHORTEST = timedelta(seconds=1)
 """The pause after a 429 that names none, or next to none."""
 NO_LIMIT = 1_000_000
 """At once, as far as this module is concerned; `--concurrency` is the limit then."""
-PATIENCE = 20
+GOOD_ANSWERS_PER_RAISE = 20
 """Good answers, at least, before one more at once is tried."""
 _EVER = datetime.min.replace(tzinfo=UTC)
 
@@ -84,18 +84,18 @@ class _Gate:
         limit = self.turns.limit
         if limit < self.after_one:
             self.turns.limit, self.good = self.after_one, 0
-        elif limit < NO_LIMIT and self.good >= max(limit, PATIENCE):
+        elif limit < NO_LIMIT and self.good >= max(limit, GOOD_ANSWERS_PER_RAISE):
             self.turns.limit, self.good = limit + 1, 0
 
 
-class Restraint:
+class Limiter:
     """`slots`: who waits lends its place to others. `known`: what earlier runs were told."""
 
     def __init__(self, clock: Clock, slots: Slots, stop: Stop, known: Iterable[Throttle] = ()) -> None:
         self._clock = clock
         self._slots = slots
         self._stop = stop
-        self._patience = SHORT
+        self._patience = MAX_PAUSE_ROTATING
         self._keys: dict[tuple[str, str], _Gate] = {}
         self._projects: dict[tuple[Project, str, Kind], _Gate] = {}
         for throttle in known:
@@ -130,7 +130,7 @@ class Restraint:
         Where creates are refused deletes may not be; and if whoever makes the most of a key made it pause in each run,
         no account of anybody would ever be deleted with it.
         """
-        self._patience = max(SHORT, patience)
+        self._patience = max(MAX_PAUSE_ROTATING, patience)
         for gate in self._keys.values():
             gate.closed, gate.bad = False, 0
 
@@ -153,8 +153,8 @@ class Restraint:
             value = await call()
         except Throttled as error:
             until = self._slow_down(by_key, by_project, sent, error.retry_after)
-            told = Throttle(access.project.host, key.digest(), until, by_key.times)
-            raise Deferred(error.reason, error.message, until=until, told=told) from None
+            throttle = Throttle(access.project.host, key.digest(), until, by_key.times)
+            raise Deferred(error.reason, error.message, until=until, throttle=throttle) from None
         except Unanswered:
             self._unanswered(by_project, sent)
             raise
@@ -186,7 +186,7 @@ class Restraint:
                         await ready()
                     return await self.send(access, key, call, kind=kind)
             except Deferred as error:
-                if error.told is None:
+                if error.throttle is None:
                     raise _noted(answered, error) from None
                 answered = error
 
@@ -240,7 +240,7 @@ class Restraint:
         if by_project.bad >= IN_A_ROW:
             by_project.closed = by_project.careful  # after a breath as well
             by_project.turns.limit = by_project.after_one = 1
-            by_project.not_before = self._clock.now() + BREATH
+            by_project.not_before = self._clock.now() + PAUSE_AFTER_SILENCE
 
 
 def _answered(by_key: _Gate, by_project: _Gate, sent: datetime) -> None:
@@ -253,10 +253,10 @@ def _answered(by_key: _Gate, by_project: _Gate, sent: datetime) -> None:
 
 def _noted(answered: Deferred | None, error: Deferred) -> Deferred:
     """What OpenAI answered is to be noted; the pause is the one that runs now, which others may have lengthened."""
-    if answered is None or answered.told is None or answered.until is None:
+    if answered is None or answered.throttle is None or answered.until is None:
         return error
     until = max(answered.until, error.until or answered.until)
-    return Deferred(answered.reason, answered.message, until=until, told=replace(answered.told, until=until))
+    return Deferred(answered.reason, answered.message, until=until, throttle=replace(answered.throttle, until=until))
 
 
 def _deferred(access: ProjectAccess, by_key: _Gate, by_project: _Gate, now: datetime) -> Deferred:

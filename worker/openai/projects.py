@@ -21,7 +21,7 @@ from worker.model.hidden import Hidden
 from worker.model.hosts import Origin, is_allowed
 from worker.model.sightings import AccountKey, Listing
 from worker.model.targets import AdminKeyRef, ProjectAccess
-from worker.openai.limiter import Restraint
+from worker.openai.limiter import Limiter
 from worker.ports import Clock, Cluster, OpenAIAdmin
 from worker.runtime.slots import Slots, Turns
 
@@ -36,7 +36,7 @@ class Projects:
         self,
         cluster: Cluster,
         openai: OpenAIAdmin,
-        restraint: Restraint,
+        limiter: Limiter,
         slots: Slots,
         clock: Clock,
         allowed_hosts: Collection[Origin],
@@ -44,7 +44,7 @@ class Projects:
     ) -> None:
         self._cluster = cluster
         self._openai = openai
-        self._restraint = restraint
+        self._restraint = limiter
         self._slots = slots
         self._clock = clock
         self._allowed_hosts = allowed_hosts
@@ -204,7 +204,7 @@ async def _cached(key: Key, cache: dict[Key, Value | RotatorError], fetch: Calla
         try:
             cache[key] = await fetch()
         except Deferred:
-            raise  # the restraint knows when there is something to be asked again
+            raise  # the limiter knows when there is something to be asked again
         except RotatorError as error:
             cache[key] = error
     return _found(cache[key])

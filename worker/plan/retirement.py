@@ -74,7 +74,7 @@ def may_yet_publish(entry: Entry, intent: Intent) -> bool:
     return not intent.refused and (publication is None or publication.at <= intent.requested_at)
 
 
-def retirement_of(
+def decide_retirement(
     previous: Publication,
     cleanup: CleanupPolicy,
     last_used: datetime | None,

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 import structlog
 
 from worker.model.hidden import redacted
-from worker.model.outcomes import UNUSED, WOULD_ROTATE, Outcome, Report, Result, Retired
+from worker.model.outcomes import UNUSED, WOULD_ROTATE, Outcome, Report, Result, RetireOutcome
 from worker.model.times import format_time
 from worker.model.values import Ref
 from worker.report.summary import is_news, outcome_fields, retired_fields, run_fields
@@ -102,7 +102,7 @@ class LogWatcher:
     def waiting(self, targets: int, until: datetime) -> None:
         self._log.info("run.waiting", targets=targets, until=format_time(until))
 
-    def retired(self, retired: Retired) -> None:
+    def retired(self, retired: RetireOutcome) -> None:
         if is_news(retired):
             level = {Result.FAILED: self._log.error, Result.BLOCKED: self._log.warning}.get(
                 retired.result, self._log.info

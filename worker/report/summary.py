@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from worker.model.outcomes import WOULD_ROTATE, Outcome, Report, Result, Retired
+from worker.model.outcomes import WOULD_ROTATE, Outcome, Report, Result, RetireOutcome
 from worker.model.times import format_time
 from worker.model.values import JSON
 
@@ -36,7 +36,7 @@ def outcome_fields(outcome: Outcome) -> JSON:
     return fields
 
 
-def retired_fields(retired: Retired) -> JSON:
+def retired_fields(retired: RetireOutcome) -> JSON:
     fields: JSON = {
         "namespace": retired.target.namespace,
         "secret": retired.target.name,
@@ -52,7 +52,7 @@ def retired_fields(retired: Retired) -> JSON:
     return fields
 
 
-def is_news(retired: Retired) -> bool:
+def is_news(retired: RetireOutcome) -> bool:
     """Is there anything to say about it?"""
     return bool(retired.deleted or retired.message or retired.waiting) or retired.result is not Result.KEPT
 
@@ -80,5 +80,5 @@ def run_fields(report: Report) -> JSON:
 
 def _not_ours(report: Report) -> int:
     """How many targets are another ledger's, or have accounts that this one has lost: `adopt` leads back."""
-    items: tuple[Outcome | Retired, ...] = (*report.outcomes, *report.retired)
+    items: tuple[Outcome | RetireOutcome, ...] = (*report.outcomes, *report.retired)
     return len({item.target for item in items if item.reason in ("ForeignLedger", "UnknownAccount")})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from worker.model.outcomes import WOULD_ROTATE, Outcome, Report, Result, Retired
+from worker.model.outcomes import WOULD_ROTATE, Outcome, Report, Result, RetireOutcome
 from worker.report.summary import is_news
 
 HEADERS = ("NAMESPACE", "SECRET", "DONE", "WHY", "OTHER ACCOUNTS", "NEXT")
@@ -19,7 +19,7 @@ def rows(report: Report, now: datetime) -> list[tuple[str, ...]]:
     return shown
 
 
-def _row(outcome: Outcome, retired: Retired | None, now: datetime) -> tuple[str, ...]:
+def _row(outcome: Outcome, retired: RetireOutcome | None, now: datetime) -> tuple[str, ...]:
     why = outcome.message
     if retired is not None and retired.result is not Result.KEPT and retired.message != outcome.message:
         why += f"; deleting older accounts {retired.result.value}: {retired.message}"
@@ -30,14 +30,14 @@ def _row(outcome: Outcome, retired: Retired | None, now: datetime) -> tuple[str,
     return (target.namespace, target.name, done, why, _others(retired), _next(outcome, now))
 
 
-def _retired_row(item: Retired, now: datetime) -> tuple[str, ...]:
+def _retired_row(item: RetireOutcome, now: datetime) -> tuple[str, ...]:
     """A target that nothing asks for any more."""
     done = item.result.value if item.result is not Result.KEPT else "retired"
     following = f"in {age(item.next_at - now)}" if item.next_at is not None and item.next_at > now else "-"
     return (item.target.namespace, item.target.name, done, item.message or item.reason, _others(item), following)
 
 
-def _others(retired: Retired | None) -> str:
+def _others(retired: RetireOutcome | None) -> str:
     if retired is None:
         return ""
     counts = {"deleted": len(retired.deleted), "held": len(retired.held)}

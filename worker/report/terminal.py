@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TextIO
 
 from worker.model.hidden import redacted
-from worker.model.outcomes import UNUSED, Outcome, Report, Result, Retired
+from worker.model.outcomes import UNUSED, Outcome, Report, Result, RetireOutcome
 from worker.model.times import format_time
 from worker.model.values import Ref
 from worker.ports import Clock
@@ -64,7 +64,7 @@ class TerminalWatcher:
     def waiting(self, targets: int, until: datetime) -> None:
         self._show(f"waiting until {format_time(until)} for the grace period of {targets} targets' earlier accounts")
 
-    def retired(self, retired: Retired) -> None:
+    def retired(self, retired: RetireOutcome) -> None:
         pass  # shown in the table
 
     def not_announced(self, target: Ref, problem: str) -> None:

@@ -19,14 +19,14 @@ from worker.observe.observer import Observer
 from worker.openai.projects import Projects
 from worker.ports import Clock
 
-FRESH = 5.0
+SNAPSHOT_FRESH_FOR = 5.0
 """Seconds for which a look at the Secret counts as "right before" a delete."""
 _LOOKS = 3
 """How often it is looked again where the look itself took longer than that."""
 
 
 @dataclass(slots=True)
-class Sight:
+class SecretSnapshot:
     """The Secret as it was seen last, and when, by the monotonic clock."""
 
     target: Ref
@@ -39,22 +39,22 @@ class _InTheSecret(RotatorError):
 
 
 @dataclass(frozen=True, slots=True)
-class Deletion:
+class AccountDeleter:
     projects: Projects
     observer: Observer
     clock: Clock
 
-    async def look(self, entry: Entry) -> tuple[Entry, Sight]:
+    async def look(self, entry: Entry) -> tuple[Entry, SecretSnapshot]:
         """The entry as its Secret says that it is now, and the look that says so. Raises what reading it raised."""
         at = self.clock.monotonic()
-        seen, secret = await self.observer.reconciled(entry)
-        return seen, Sight(entry.target, secret, at)
+        seen, secret = await self.observer.caught_up(entry)
+        return seen, SecretSnapshot(entry.target, secret, at)
 
     async def account(
         self,
         account: Account,
         account_id: str | None,
-        sight: Sight,
+        sight: SecretSnapshot,
         requested_at: datetime | None,
         *,
         by_name: bool = True,
@@ -87,7 +87,7 @@ class Deletion:
         self,
         item: Publication | Intent,
         ids: Collection[str],
-        sight: Sight,
+        sight: SecretSnapshot,
         *,
         spared: bool = True,
         early: bool = False,
@@ -106,15 +106,16 @@ class Deletion:
         listing = await self.projects.listing(account.access, not_before=appeared)
         return sorted({*listing.ids_of(account.name), *([account.id] if account.id is not None else [])})
 
-    async def _look_again(self, sight: Sight) -> None:
+    async def _look_again(self, sight: SecretSnapshot) -> None:
         """See to it that the Secret was looked at right before; again, where the look itself took too long."""
         for _ in range(_LOOKS):
-            if self.clock.monotonic() - sight.at <= FRESH:
+            if self.clock.monotonic() - sight.at <= SNAPSHOT_FRESH_FOR:
                 return
             at = self.clock.monotonic()
             sight.secret = await self.observer.secret(sight.target)
             sight.at = at  # only now: a look that failed is none
-        if self.clock.monotonic() - sight.at > FRESH:
+        if self.clock.monotonic() - sight.at > SNAPSHOT_FRESH_FOR:
             raise Unanswered(
-                "TooSlow", f"nothing is deleted while reading Secret {sight.target} takes over {FRESH:.0f} s"
+                "TooSlow",
+                f"nothing is deleted while reading Secret {sight.target} takes over {SNAPSHOT_FRESH_FOR:.0f} s",
             )

@@ -27,7 +27,7 @@ from worker.ledger import holds, transitions
 from worker.ledger.holds import STUCK, STUCK_FOR_NOW
 from worker.ledger.store import Ledger
 from worker.model.entries import Account, Entry, Intent, Publication, is_empty
-from worker.model.outcomes import Notice, Result, Retired
+from worker.model.outcomes import Notice, Result, RetireOutcome
 from worker.model.sightings import Consumer, SecretView
 from worker.model.times import next_attempt
 from worker.observe.consumers import Pods
@@ -37,15 +37,15 @@ from worker.plan.retirement import (
     Delete,
     Held,
     Wait,
+    decide_retirement,
     ended_claims,
     may_yet_publish,
     next_release,
     reachable,
-    retirement_of,
     ripe_at,
 )
 from worker.ports import Clock
-from worker.retire.deletion import Deletion, Sight
+from worker.retire.deletion import AccountDeleter, SecretSnapshot
 
 _UNKNOWN_KEY = f"{STUCK}: the Secret holds a key that the ledger does not know: it may be this one's"
 
@@ -55,14 +55,14 @@ class Retirement:
     ledger: Ledger
     pods: Pods
     projects: Projects
-    deletion: Deletion
+    deletion: AccountDeleter
     clock: Clock
     unseen_hold: timedelta
     max_hold: timedelta | None
     begun: datetime
     """What is ripe now may go; what ripens meanwhile is the next round's, so pods are listed once."""
 
-    async def retire(self, entry: Entry, *, wanted: bool, served: bool) -> Retired:
+    async def retire(self, entry: Entry, *, wanted: bool, served: bool) -> RetireOutcome:
         """Delete what may go now. Raises nothing expected.
 
         `wanted`: something still asks for this target. `served`: this run has looked at its Secret and all is known;
@@ -72,7 +72,7 @@ class Retirement:
         claim = entry.claimed_until(now)
         if entry.ledger != self.ledger.uid:
             words = f"the entry is another installation's; see `openai-key-rotator adopt {entry.target}`"
-            return Retired(entry.target, Result.BLOCKED, "ForeignLedger", words)
+            return RetireOutcome(entry.target, Result.BLOCKED, "ForeignLedger", words)
         if claim is not None:
             return waiting(entry, now)
         if served and not _ripe(entry, self.begun) and not ended_claims(entry, now) and not self._twins(entry):
@@ -84,7 +84,7 @@ class Retirement:
                 await self._note(entry, wanted, error.reason, _words(error, entry))
             return _troubled(entry, error)
 
-    async def _retire(self, entry: Entry, wanted: bool) -> Retired:
+    async def _retire(self, entry: Entry, wanted: bool) -> RetireOutcome:
         seen, sight = await self.deletion.look(entry)
         trouble: RotatorError | None = None
         held: dict[str, str | None] = {}
@@ -107,18 +107,20 @@ class Retirement:
                 await self.deletion.account(account, twin, sight, None, by_name=False)
         except RotatorError as error:
             trouble = error
-        after, notices = holds.noted(after, held, self.clock.now())
+        after, notices = holds.with_reasons(after, held, self.clock.now())
         if not wanted:
             after = self._disowned(after, sight.secret, trouble)
         elif after.condition is not None and after.condition.reason == transitions.READY:
             after = transitions.healthy(after, self.clock.now())  # which says what is held
-        stored = await self._save(entry, transitions.told(after, trouble), deleted)
+        stored = await self._save(entry, transitions.with_throttle(after, trouble), deleted)
         if trouble is not None:
             return replace(_troubled(stored, trouble), deleted=tuple(deleted), notices=(*hit, *notices))
         summary = await self._summed_up(stored, wanted, deleted, held)
         return replace(summary, notices=(*hit, *notices))
 
-    async def _summed_up(self, stored: Entry, wanted: bool, deleted: list[str], held: dict[str, str | None]) -> Retired:
+    async def _summed_up(
+        self, stored: Entry, wanted: bool, deleted: list[str], held: dict[str, str | None]
+    ) -> RetireOutcome:
         words = [f"deleted {', '.join(deleted)}"] if deleted else []
         staying = tuple(f"{name} stays ({why})" for name, why in held.items() if why is not None)
         if not wanted and is_empty(stored):
@@ -130,7 +132,7 @@ class Retirement:
         return replace(waiting(stored, self.clock.now()), deleted=tuple(deleted), held=staying, message=message)
 
     async def _let_go(
-        self, entry: Entry, item: Publication | Intent, sight: Sight, hit: list[Notice]
+        self, entry: Entry, item: Publication | Intent, sight: SecretSnapshot, hit: list[Notice]
     ) -> tuple[Entry, str | None]:
         """The entry without this account, where it may go and is gone; otherwise, where it is held, why.
 
@@ -157,7 +159,7 @@ class Retirement:
                 return transitions.released(entry, {account.name}), None
             raise
 
-    async def _verdict(self, previous: Publication, entry: Entry, sight: Sight) -> Delete | Wait | Held | None:
+    async def _verdict(self, previous: Publication, entry: Entry, sight: SecretSnapshot) -> Delete | Wait | Held | None:
         """Delete, Wait or Held; pods are listed and OpenAI asked for the last use only once the grace has passed."""
         now, cleanup = self.clock.now(), entry.generator.cleanup
         ripe = ripe_at(previous, cleanup)
@@ -165,7 +167,7 @@ class Retirement:
             return None
         consumers = await self.pods.consumers(entry.target)
         certain, possible = holders(previous, consumers)
-        return retirement_of(
+        return decide_retirement(
             previous,
             cleanup,
             None if certain else await self._last_used(previous.account, possible),  # for those it does not matter
@@ -192,7 +194,7 @@ class Retirement:
             return []
         return [key.id for key in (await self.projects.account_keys(account.access)).get(account.id, ())]
 
-    async def _settle(self, entry: Entry, intent: Intent, sight: Sight) -> Entry:
+    async def _settle(self, entry: Entry, intent: Intent, sight: SecretSnapshot) -> Entry:
         """Delete every account that the intent made: by its id, and by its name in a list begun after its claim.
 
         Where neither is known the intent stays until a second such list confirms it. Where its run died, it may have
@@ -208,7 +210,7 @@ class Retirement:
         return (await self._delete_all(entry, intent, ids, sight))[0]
 
     async def _delete_all(
-        self, entry: Entry, item: Publication | Intent, ids: list[str], sight: Sight
+        self, entry: Entry, item: Publication | Intent, ids: list[str], sight: SecretSnapshot
     ) -> tuple[Entry, bool]:
         """The entry without the item, where all of its accounts are gone now; and whether they are."""
         gone = await self.deletion.all_of(item, ids, sight)
@@ -272,13 +274,13 @@ def leaving(entry: Entry) -> int:
     return len(entry.unpublished) + sum(p.superseded_at is not None for p in entry.history)
 
 
-def _troubled(entry: Entry, error: RotatorError) -> Retired:
+def _troubled(entry: Entry, error: RotatorError) -> RetireOutcome:
     """What is told where something stands in the way: of a human's doing (BLOCKED), or that may pass (FAILED)."""
     if isinstance(error, ConfigurationError | ConsumersUnseen):
-        return Retired(entry.target, Result.BLOCKED, error.reason, _words(error, entry), waiting=leaving(entry))
+        return RetireOutcome(entry.target, Result.BLOCKED, error.reason, _words(error, entry), waiting=leaving(entry))
     later = error.until if isinstance(error, Deferred) else None
     message = error.message + next_attempt(later)
-    return Retired(entry.target, Result.FAILED, error.reason, message, waiting=leaving(entry), next_at=later)
+    return RetireOutcome(entry.target, Result.FAILED, error.reason, message, waiting=leaving(entry), next_at=later)
 
 
 def _words(trouble: RotatorError, entry: Entry) -> str:
@@ -290,6 +292,6 @@ def _words(trouble: RotatorError, entry: Entry) -> str:
     return f"{leaving(entry)} accounts cannot be deleted: {trouble.message}{note}"
 
 
-def waiting(entry: Entry, now: datetime) -> Retired:
+def waiting(entry: Entry, now: datetime) -> RetireOutcome:
     """What stays, and when the next of it may go; what was ripe and stayed is the next run's."""
-    return Retired(entry.target, waiting=leaving(entry), next_at=next_release(entry, now))
+    return RetireOutcome(entry.target, waiting=leaving(entry), next_at=next_release(entry, now))

@@ -18,23 +18,23 @@ from worker.discover.targets import Discovered
 from worker.errors import OutOfReach
 from worker.ledger.store import Ledger
 from worker.model.entries import Entry
-from worker.model.outcomes import Result, Retired
+from worker.model.outcomes import Result, RetireOutcome
 from worker.model.targets import Source
 from worker.model.values import Ref
 from worker.observe.consumers import Pods
 from worker.observe.observer import Observer
-from worker.openai.limiter import LONGER, Restraint
+from worker.openai.limiter import MAX_PAUSE_RETIRING, Limiter
 from worker.openai.projects import Projects
 from worker.plan.retirement import ended_claims, next_release, ripe_at
 from worker.ports import Clock, Cluster, Watcher
 from worker.report.announce import Announcer, secret_source
-from worker.retire.deletion import Deletion
+from worker.retire.deletion import AccountDeleter
 from worker.retire.retirement import Retirement, leaving, waiting
 from worker.runtime.for_each import Crash, Done, alongside, for_each
 from worker.runtime.slots import Slots
 from worker.runtime.stop import Stop
 
-PATIENCE = 1 / 3
+FIRST_ROUND_SHARE = 1 / 3
 """Of the time that is left: for so long all of the first round is waited for."""
 
 
@@ -53,7 +53,7 @@ class _Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Retiring:
+class Sweep:
     """`known`: the targets that the ledger had before discovery. `narrowed`: a selector hides some generators."""
 
     known: Collection[Ref]
@@ -64,7 +64,7 @@ class Retiring:
     max_hold: timedelta | None
     ledger: Ledger
     projects: Projects
-    restraint: Restraint
+    limiter: Limiter
     observer: Observer
     announcer: Announcer
     cluster: Cluster
@@ -73,15 +73,15 @@ class Retiring:
     slots: Slots
     stop: Stop
 
-    async def retire(self, discovered: Discovered, under_way: Collection[Ref] = ()) -> list[Retired]:
+    async def retire(self, discovered: Discovered, under_way: Collection[Ref] = ()) -> list[RetireOutcome]:
         """Retire for every target but those `under_way`, wait once for what may go soon, and retire that."""
         if self.stop.reason is not None:
             return []
-        self.restraint.once_more(min(LONGER, self.max_wait))
+        self.limiter.once_more(min(MAX_PAUSE_RETIRING, self.max_wait))
         busy = frozenset(under_way)
         asked = _Asked.of(discovered)
         suspended = {target.ref for target in discovered.targets if target.suspended}
-        done: dict[Ref, Retired] = {}
+        done: dict[Ref, RetireOutcome] = {}
         try:
             entries = {
                 ref: entry
@@ -96,7 +96,7 @@ class Retiring:
             with self.slots.room_for({ref.namespace for ref, entry in entries.items() if leaving(entry)}):
                 async with alongside(self._retire_all(at_once, asked, done)) as first:
                     # What may go soon is not kept by whoever is slow now.
-                    await asyncio.wait({first}, timeout=self.stop.remaining * PATIENCE)
+                    await asyncio.wait({first}, timeout=self.stop.remaining * FIRST_ROUND_SHARE)
                     soon |= self._soon({ref: item.next_at for ref, item in done.items()})
                     later = {ref for ref in entries if ref.namespace in places} | soon.keys()
                     waited = await self._retire_later(soon, later, asked)
@@ -106,12 +106,12 @@ class Retiring:
         except OutOfReach as error:
             # What was rotated is done and told; deleting is the next run's.
             ledger = Ref(self.ledger.namespace, "keyrotations")
-            done = {ledger: Retired(ledger, Result.FAILED, error.reason, error.message)}
+            done = {ledger: RetireOutcome(ledger, Result.FAILED, error.reason, error.message)}
         for item in done.values():
             self.watcher.retired(item)
         return list(done.values())
 
-    async def preview(self) -> list[Retired]:
+    async def preview(self) -> list[RetireOutcome]:
         """What a run would look at for deletion, said and not done."""
         now, found = self.clock.now(), []
         for ref, entry in (await self._entries()).items():
@@ -123,7 +123,7 @@ class Retiring:
             names += [intent.account.name for intent in ended_claims(entry, now)]
             if names:
                 words = f"would delete, unless somebody holds it: {', '.join(names)}"
-                found.append(Retired(ref, message=words, waiting=len(names)))
+                found.append(RetireOutcome(ref, message=words, waiting=len(names)))
         for item in found:
             self.watcher.retired(item)
         return found
@@ -135,7 +135,7 @@ class Retiring:
 
     async def _retire_later(
         self, soon: Mapping[Ref, datetime], later: Collection[Ref], asked: _Asked
-    ) -> dict[Ref, Retired]:
+    ) -> dict[Ref, RetireOutcome]:
         """Wait, once, for all that may go soon, and retire it and what else there is in its namespaces."""
         if not soon:
             return {}
@@ -145,7 +145,7 @@ class Retiring:
         entries = {ref: entry for ref, entry in (await self._entries()).items() if ref in later}
         if self.stop.reason is not None:
             return {ref: waiting(entry, self.clock.now()) for ref, entry in entries.items()}
-        done: dict[Ref, Retired] = {}
+        done: dict[Ref, RetireOutcome] = {}
         await self._retire_all(entries.values(), asked, done)
         return done
 
@@ -161,7 +161,7 @@ class Retiring:
             self.ledger,
             Pods(self.cluster, self.clock, {namespace: frozenset(names) for namespace, names in secrets.items()}),
             self.projects,
-            Deletion(self.projects, self.observer, self.clock),
+            AccountDeleter(self.projects, self.observer, self.clock),
             self.clock,
             self.unseen_hold,
             self.max_hold,
@@ -173,27 +173,27 @@ class Retiring:
         in_scope = not self.namespaces or ref.namespace in self.namespaces
         return ref in self.known and in_scope and not self.narrowed
 
-    async def _retire_all(self, entries: Collection[Entry], asked: _Asked, done: dict[Ref, Retired]) -> None:
+    async def _retire_all(self, entries: Collection[Entry], asked: _Asked, done: dict[Ref, RetireOutcome]) -> None:
         """Retire for each entry; `done` gets each result at once."""
         retirement = self._retirement(entries)
 
-        async def one(entry: Entry) -> Retired:
+        async def one(entry: Entry) -> RetireOutcome:
             ref = entry.target
             retired = await retirement.retire(entry, wanted=ref in asked.sources, served=ref in asked.served)
             await self._announce(asked.sources.get(ref), entry, retired)
             return retired
 
-        def ended(item: Done[Entry, Retired]) -> None:
+        def ended(item: Done[Entry, RetireOutcome]) -> None:
             ref, value = item.item.target, item.value
             if isinstance(value, Crash):
-                value = Retired(ref, Result.FAILED, value.reason, value.message)
+                value = RetireOutcome(ref, Result.FAILED, value.reason, value.message)
             done[ref] = value
 
         await for_each(
             entries, one, slots=self.slots, stop=self.stop, tenant=lambda entry: entry.target.namespace, ended=ended
         )
 
-    async def _announce(self, source: Source | None, entry: Entry, retired: Retired) -> None:
+    async def _announce(self, source: Source | None, entry: Entry, retired: RetireOutcome) -> None:
         """Warn those who asked for the target; where nobody does any more, whoever has its Secret."""
         if not retired.notices:
             return

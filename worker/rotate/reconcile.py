@@ -31,14 +31,14 @@ from worker.runtime.for_each import Crash, Done, for_each
 from worker.runtime.slots import Slots
 from worker.runtime.stop import Stop
 
-SHARE = 2 / 3
+RECONCILE_SHARE = 2 / 3
 """Of the run's time, for serving: a slow tenant must not keep the others' accounts from going."""
 
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
+class Reconciler:
     """`entries`: the ledger as it was before discovery; each is let go when its target is served."""
 
     run: RunInfo
@@ -92,7 +92,7 @@ class Serving:
             for problem in [done.value.message] if isinstance(done.value, Crash) else done.value:
                 self.watcher.not_announced(done.item[0].ref, problem)
 
-    async def serve(self, targets: Collection[Target]) -> list[Outcome]:
+    async def reconcile(self, targets: Collection[Target]) -> list[Outcome]:
         """Observe, plan and rotate each target. A tenant's projects take turns; of each project that target goes first
         whose last attempt is longest ago.
         """
@@ -101,7 +101,7 @@ class Serving:
             entry = self._entry(target.ref)
             return transitions.last_tried(entry) if isinstance(entry, Entry) else self.run.started_at
 
-        return await self._for_each(_in_turn(sorted(targets, key=waited)), self._serve, lambda target: target.ref)
+        return await self._for_each(_in_turn(sorted(targets, key=waited)), self._reconcile, lambda target: target.ref)
 
     async def _for_each(
         self, items: Collection[Item], work: Callable[[Item], Awaitable[Outcome]], subject: Callable[[Item], Ref]
@@ -117,21 +117,21 @@ class Serving:
             items,
             work,
             slots=self.slots,
-            stop=self.stop.for_stage(SHARE),
+            stop=self.stop.for_stage(RECONCILE_SHARE),
             tenant=lambda item: subject(item).namespace,
             ended=lambda done: self.watcher.served(outcome(done)),
         )
         return [outcome(done) for done in finished]
 
-    async def _serve(self, target: Target) -> Outcome:
+    async def _reconcile(self, target: Target) -> Outcome:
         """What a target comes to, told to the cluster whatever it is."""
         self.under_way.add(target.ref)
         try:
-            return await self._told(target)
+            return await self._announced(target)
         finally:
             self.under_way.discard(target.ref)
 
-    async def _told(self, target: Target) -> Outcome:
+    async def _announced(self, target: Target) -> Outcome:
         entry, created = self._entry(target.ref), False
         self.entries.pop(target.ref, None)
         try:
@@ -161,7 +161,7 @@ class Serving:
             outcome = await self.rotation.rotate(target, seen, decision)
         else:
             outcome = _outcome(target, decision)
-            await self._note(entry, _noted(target, seen, decision, self.clock.now()))
+            await self._note(entry, _with_decision(target, seen, decision, self.clock.now()))
         return outcome, seen.secret is None
 
     async def _observe(self, target: Target, entry: Entry) -> tuple[Entry, Observation]:
@@ -218,11 +218,11 @@ def _outcome(target: Target, decision: Decision) -> Outcome:
     return Outcome(target.ref, results[type(decision)], reason, decision.message, next_at, source=target.source)
 
 
-def _noted(target: Target, seen: Observation, decision: Decision, now: datetime) -> Entry:
+def _with_decision(target: Target, seen: Observation, decision: Decision, now: datetime) -> Entry:
     """The entry with what a decision other than to rotate says about the target."""
-    entry = transitions.scheduled(transitions.told(seen.entry, seen.trouble), target)
+    entry = transitions.scheduled(transitions.with_throttle(seen.entry, seen.trouble), target)
     if isinstance(seen.trouble, Deferred) and isinstance(decision, Unable):
-        asked = seen.trouble.told is not None
+        asked = seen.trouble.throttle is not None
         return transitions.postponed(entry, decision.reason, decision.message, now) if asked else seen.entry
     if isinstance(decision, Unable) and decision.until is not None:
         return entry  # a pause: the condition is still that of the failure

@@ -26,12 +26,12 @@ from worker.model.times import next_attempt
 from worker.model.values import Ref
 from worker.observe.observation import Observation
 from worker.observe.observer import Observer
-from worker.openai.limiter import Restraint
+from worker.openai.limiter import Limiter
 from worker.openai.projects import Projects
 from worker.plan.rotation import Rotate, decide
 from worker.ports import Clock, Cluster, OpenAIAdmin, Randomness
 
-FRESH = 5.0
+INTENT_FRESH_FOR = 5.0
 """Seconds for which an intent that was just written may be relied upon without asking again."""
 WORK = 135.0
 """Seconds after the intent within which the key must be on its way into the Secret: create (30), verify (60), and
@@ -70,7 +70,7 @@ class Rotation:
     openai: OpenAIAdmin
     ledger: Ledger
     projects: Projects
-    restraint: Restraint
+    limiter: Limiter
     observer: Observer
     clock: Clock
     random: Randomness
@@ -121,7 +121,7 @@ class Rotation:
     async def _ask(self, target: Target, entry: Entry, admin_key: Hidden) -> _Asked:
         """Intent and request in one turn: all waiting comes first (I1). Raises Deferred where there is no turn."""
         account = Account(self._name(target), target.generator.access, data_key=target.data_key)
-        async with self.restraint.turn(account.access, admin_key, kind="create"):
+        async with self.limiter.turn(account.access, admin_key, kind="create"):
             entry, written_at = await self._intend(target, entry, account)
             try:
                 return _Asked(entry, account, written_at, await self._mint(target, account, admin_key))
@@ -135,14 +135,16 @@ class Rotation:
             now = self.clock.now()
             intended = transitions.intended(entry, target, account, self.run, now, now + transitions.CLAIM)
             entry = await self.ledger.save(intended)
-            if self.clock.monotonic() - begun <= FRESH:
+            if self.clock.monotonic() - begun <= INTENT_FRESH_FOR:
                 return entry, begun
-        raise Unanswered("TooSlow", f"nothing is asked for while writing the ledger takes over {FRESH:.0f} s")
+        raise Unanswered(
+            "TooSlow", f"nothing is asked for while writing the ledger takes over {INTENT_FRESH_FOR:.0f} s"
+        )
 
     async def _mint(self, target: Target, account: Account, admin_key: Hidden) -> MintedKey:
         access, lifetime = account.access, target.key_lifetime
         asked_at = self.clock.now()
-        made = await self.restraint.send(
+        made = await self.limiter.send(
             access,
             admin_key,
             lambda: self.openai.create_account(access.project, admin_key, account.name, lifetime),
@@ -233,7 +235,7 @@ class Rotation:
                 raise Abandoned(
                     "TooSlow", "the claim ended before the key could be published: the next run tries again"
                 )
-            if now - known_at <= FRESH:
+            if now - known_at <= INTENT_FRESH_FOR:
                 return
             known_at = now
             entry = await self.ledger.read(target.ref)
@@ -305,7 +307,7 @@ class Rotation:
 
         def noted(entry: Entry) -> Entry:
             now = self.clock.now()
-            entry = transitions.told(entry, error)
+            entry = transitions.with_throttle(entry, error)
             return transitions.failed(entry, intent, known, error.reason, message, now, definite=definite)
 
         try:

@@ -20,7 +20,7 @@ from worker.model.targets import AdminKeyRef
 from worker.model.times import parse_duration
 from worker.model.values import Ref
 from worker.settings.central_keys import CentralKeys, central_keys
-from worker.settings.options import Options, Settings, Wanted
+from worker.settings.options import AdoptRequest, Options, Settings
 from worker.settings.proxies import proxies
 
 DEFAULT_LEDGER_NAMESPACE = "openai-key-rotator"
@@ -305,7 +305,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], pod_namespace: str | 
             force=values["force"],
             dry_run=values["dry-run"],
         ),
-        wanted=Wanted(targets, tuple(dict.fromkeys(values["account"])), values["yes"]),
+        wanted=AdoptRequest(targets, tuple(dict.fromkeys(values["account"])), values["yes"]),
         without_successor=values["without-successor"],
         output=values["output"],
         deadline=values["deadline"],

@@ -39,7 +39,7 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class AdoptRequest:
     """What a human asked `adopt` for. `targets`: these alone, none: all. `accounts`: ids, for the one target."""
 
     targets: tuple[Ref, ...] = ()
@@ -51,7 +51,7 @@ class Wanted:
 class Settings:
     command: Literal["run", "status", "adopt", "revoke"]
     options: Options
-    wanted: Wanted
+    wanted: AdoptRequest
     """What `adopt` is asked for; the one target that `revoke` is asked for, and whether it needs no confirmation."""
     without_successor: bool
     output: Literal["json", "table"] | None

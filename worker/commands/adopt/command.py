@@ -15,8 +15,8 @@ from worker.commands.adopt.evidence import Case, Census, Facts, annotated, claim
 from worker.commands.adopt.generator_state import GENERATOR_STATES, GeneratorState, generator_state
 from worker.commands.adopt.judge import Adopted, Adoption, Verdict, judge, unrecorded
 from worker.commands.adopt.words import as_json, as_text
-from worker.commands.session import Session, World, opened
-from worker.discover.listing import list_in, survey
+from worker.commands.session import Session, World, open_ledger
+from worker.discover.listing import discover, list_in
 from worker.discover.targets import Discovered
 from worker.errors import Conflict, Forbidden, NotFound, RotatorError
 from worker.ledger.store import Ledger
@@ -25,12 +25,12 @@ from worker.model.hidden import redacted
 from worker.model.targets import Target
 from worker.model.values import Ref
 from worker.observe.observer import Observer
-from worker.openai.limiter import Restraint
+from worker.openai.limiter import Limiter
 from worker.openai.projects import Projects
 from worker.runtime.for_each import Crash, for_each
 from worker.runtime.slots import Slots
 from worker.runtime.stop import Stop
-from worker.settings.options import Options, Wanted
+from worker.settings.options import AdoptRequest, Options
 
 
 async def execute(session: Session) -> int:
@@ -42,13 +42,13 @@ async def execute(session: Session) -> int:
     return 1 if adopted.refused else 0
 
 
-async def adopt(options: Options, wanted: Wanted, world: World, stop: Stop) -> Adopted:
+async def adopt(options: Options, wanted: AdoptRequest, world: World, stop: Stop) -> Adopted:
     """Show, or with `wanted.yes` record. Raises OutOfReach where the cluster or the ledger cannot be used at all."""
-    ledger, clock = await opened(options, world)
+    ledger, clock = await open_ledger(options, world)
     slots = Slots(options.concurrency)
-    restraint = Restraint(clock, slots, stop)  # a human does not wait for what a run was told
+    limiter = Limiter(clock, slots, stop)  # a human does not wait for what a run was told
     projects = Projects(
-        world.cluster, world.openai, restraint, slots, clock, options.allowed_hosts, options.fallback_admin_key
+        world.cluster, world.openai, limiter, slots, clock, options.allowed_hosts, options.fallback_admin_key
     )
     observer = Observer(world.cluster, projects, clock)
     gathering = _Gathering(options, wanted, replace(world, clock=clock), ledger, projects, observer, slots, stop)
@@ -58,7 +58,7 @@ async def adopt(options: Options, wanted: Wanted, world: World, stop: Stop) -> A
 @dataclass(frozen=True, slots=True)
 class _Gathering:
     options: Options
-    wanted: Wanted
+    wanted: AdoptRequest
     world: World
     ledger: Ledger
     projects: Projects
@@ -68,7 +68,7 @@ class _Gathering:
 
     async def adopt(self) -> Adopted:
         before = await self.ledger.read_all()
-        discovered = await survey(self.world.cluster, self.options)
+        discovered = await discover(self.world.cluster, self.options)
         states, notes = await self._states()
         cases = await self._each(self._bare(before, discovered), lambda case: self._evidence(case, states))
         cases = await self._each(cases, self._confirmed)

@@ -13,16 +13,16 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from worker.commands.revoke.plan import Doomed, Plan, Revoked, doomed_account, notice_of
+from worker.commands.revoke.plan import DoomedAccount, Plan, Revoked, doomed_account, notice_of
 from worker.commands.revoke.words import as_json, plan_text, result_text
-from worker.commands.session import Session, Stages, World, opened, wired
-from worker.discover.listing import survey
+from worker.commands.session import Session, Stages, World, open_ledger, wire_stages
+from worker.discover.listing import discover
 from worker.errors import ConfigurationError, ConsumersUnseen, Refused, RotatorError, Unanswered
 from worker.ledger import transitions
 from worker.ledger.store import Ledger
 from worker.model.entries import Entry, Intent, Publication, current
 from worker.model.hidden import redacted
-from worker.model.outcomes import Outcome, Retired, RunInfo
+from worker.model.outcomes import Outcome, RetireOutcome, RunInfo
 from worker.model.sightings import Consumer
 from worker.model.targets import Rejected, Source, Target
 from worker.model.times import format_time
@@ -31,7 +31,7 @@ from worker.observe.consumers import Pods
 from worker.plan.retirement import reachable
 from worker.report.announce import Announcer, secret_source
 from worker.report.terminal import agreed, can_ask
-from worker.retire.deletion import Deletion, Sight
+from worker.retire.deletion import AccountDeleter, SecretSnapshot
 from worker.runtime.stop import Stop
 from worker.settings.options import Options
 
@@ -93,7 +93,7 @@ async def revoke(
 async def _revocation(
     options: Options, target: Ref, world: World, stop: Stop, without_successor: bool, say: Callable[[str], None]
 ) -> _Revocation:
-    ledger, clock = await opened(options, world)
+    ledger, clock = await open_ledger(options, world)
     options = replace(options, force=True, dry_run=False, namespaces=(target.namespace,))
     return _Revocation(options, target, without_successor, replace(world, clock=clock), ledger, stop, say)
 
@@ -110,7 +110,7 @@ class _Untold:
 
     def waiting(self, targets: int, until: datetime) -> None: ...
 
-    def retired(self, retired: Retired) -> None: ...
+    def retired(self, retired: RetireOutcome) -> None: ...
 
     def not_announced(self, target: Ref, problem: str) -> None:
         self.problems.append(problem)
@@ -157,7 +157,7 @@ class _Revocation:
     async def target_of(self) -> tuple[Target | None, Source | None, str | None]:
         """Who asks for the Secret; where no key can be made for it, why. That it is suspended is no reason not to."""
         ref = self.target
-        found = await survey(self.world.cluster, self.options)
+        found = await discover(self.world.cluster, self.options)
         target = next((target for target in found.targets if target.ref == ref), None)
         if target is not None:
             return replace(target, suspended=False), target.source, None
@@ -169,7 +169,7 @@ class _Revocation:
     async def plan(self, entry: Entry, obstacle: str | None, *, spared: str | None = None) -> Plan:
         """What goes, and who has it. `spared`: the new account, which stays."""
         ref, now = self.target, self.world.clock.now()
-        entry, secret = await self._stages(entry).observer.reconciled(entry)
+        entry, secret = await self._stages(entry).observer.caught_up(entry)
         consumers: tuple[Consumer, ...] = ()
         blind = False
         try:
@@ -180,7 +180,7 @@ class _Revocation:
         stays = secret is not None and obstacle is None
         history = [publication for publication in entry.history if publication.account.name != spared]
         doomed = [doomed_account(publication, consumers, now, stays=stays) for publication in history]
-        doomed += [Doomed(i.account.name, i.account.id, False, (), ()) for i in entry.unpublished]
+        doomed += [DoomedAccount(i.account.name, i.account.id, False, (), ()) for i in entry.unpublished]
         following = sorted({consumer.name for consumer in consumers if consumer.follows})
         return Plan(ref, tuple(doomed), tuple(following), blind, obstacle, self.without_successor)
 
@@ -191,13 +191,13 @@ class _Revocation:
         for _ in range(_ATTEMPTS):
             before = await self._unclaimed()
             stages = self._stages(before)
-            (outcome,) = await stages.serving.serve([target])
+            (outcome,) = await stages.reconciler.reconcile([target])
             if outcome.reason != "InProgress":
                 break
         if outcome.reason == "LedgerNotWritten":
             await self._unclaimed()  # the key is in the Secret; what notes it there respects the claim
         names = {p.account.name for p in before.history} | {i.account.name for i in before.unpublished}
-        after, _ = await stages.observer.reconciled(await self.entry())
+        after, _ = await stages.observer.caught_up(await self.entry())
         publication = current(after)
         if publication is not None and publication.account.name not in names:
             return publication.account.name, None
@@ -227,7 +227,7 @@ class _Revocation:
     async def _delete(self, stored: Entry, plan: Plan, successor: str | None, why_none: str | None) -> Revoked:
         """Delete all accounts but the new one, and say so in the ledger: those that are gone, those that are not."""
         stages = self._stages(stored)
-        deletion = Deletion(stages.projects, stages.observer, self.world.clock)
+        deletion = AccountDeleter(stages.projects, stages.observer, self.world.clock)
         entry, sight = await deletion.look(stored)
         deleted: list[Publication | Intent] = []
         left: list[tuple[str, str]] = []
@@ -257,7 +257,13 @@ class _Revocation:
         return Revoked(plan, kept=kept if successor is None else None, deleted=tuple(names), left=tuple(left))
 
     async def _gone(
-        self, item: Publication | Intent, stages: Stages, deletion: Deletion, sight: Sight, *, spared: bool
+        self,
+        item: Publication | Intent,
+        stages: Stages,
+        deletion: AccountDeleter,
+        sight: SecretSnapshot,
+        *,
+        spared: bool,
     ) -> bool | None:
         """Delete what an item's request made: is all of it gone? None: it made nothing that OpenAI knows of."""
         try:
@@ -285,4 +291,4 @@ class _Revocation:
     def _stages(self, entry: Entry) -> Stages:
         world = self.world
         info = RunInfo(world.clock.now(), self.ledger.uid, force=True)
-        return wired(self.options, world, info, self.ledger, {entry.target: entry}, self.stop, self.untold)
+        return wire_stages(self.options, world, info, self.ledger, {entry.target: entry}, self.stop, self.untold)

@@ -13,7 +13,7 @@ from worker.plan.holders import CLOCKS_APART, holders
 
 
 @dataclass(frozen=True, slots=True)
-class Doomed:
+class DoomedAccount:
     """An account that is to be deleted, and which containers carry its key, for certain or perhaps."""
 
     name: str
@@ -30,7 +30,7 @@ class Plan:
     """
 
     target: Ref
-    doomed: tuple[Doomed, ...]
+    doomed: tuple[DoomedAccount, ...]
     following: tuple[str, ...]
     blind: bool
     obstacle: str | None
@@ -64,12 +64,14 @@ class Revoked:
         return tuple(sorted({name for doomed in gone for name in (*doomed.certain, *doomed.possible)}))
 
 
-def doomed_account(publication: Publication, consumers: tuple[Consumer, ...], now: datetime, *, stays: bool) -> Doomed:
+def doomed_account(
+    publication: Publication, consumers: tuple[Consumer, ...], now: datetime, *, stays: bool
+) -> DoomedAccount:
     ended = publication
     if publication.superseded_at is None:
         ended = replace(publication, superseded_at=now + CLOCKS_APART, secret_gone=not stays)
     certain, possible = holders(ended, consumers)
-    return Doomed(
+    return DoomedAccount(
         publication.account.name,
         publication.account.id,
         publication.superseded_at is None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from worker.commands.revoke.plan import Doomed, Plan, Revoked
+from worker.commands.revoke.plan import DoomedAccount, Plan, Revoked
 from worker.model.values import JSON
 
 
@@ -86,7 +86,7 @@ def as_json(revoked: Revoked) -> JSON:
     }
 
 
-def _broken(doomed: Doomed) -> list[str]:
+def _broken(doomed: DoomedAccount) -> list[str]:
     what = f"has the key of {doomed.name} from its start: it fails until it is restarted"
     perhaps = f"may have the key of {doomed.name}: it is about to start, or started about when that was superseded"
     return [f"{name}: {what}" for name in doomed.certain] + [f"{name}: {perhaps}" for name in doomed.possible]
