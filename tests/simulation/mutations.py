@@ -74,7 +74,7 @@ MUTATIONS = (
         "an intent that took long to write is relied upon",
         "rotate/rotation",
         """
--            if self.clock.monotonic() - begun <= INTENT_FRESH_FOR:
+-            if self.context.clock.monotonic() - begun <= INTENT_FRESH_FOR:
 +            if True:
 """,
     ),
@@ -102,7 +102,7 @@ MUTATIONS = (
         "rotate/rotation",
         """
 -                secret = await self._plan_again(target, entry, name)
-+                secret = await self.observer.secret(target.ref)
++                secret = await self.context.observer.secret(target.ref)
 """,
     ),
     Mutation(

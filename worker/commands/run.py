@@ -4,12 +4,10 @@
     observe    per target: entry, Secret, the project's accounts
     plan       rotate, keep, or say why not (pure)
     rotate     intent, mint, verify, publish, record; told to the cluster at once
-    retire     from the ledger, read again: what is not current any more and may go
-    report     what was done, why, and what happens next
+    retire     from the ledger, read again: previous and unpublished accounts that may go
+    report     what the run did, why, and what happens next
 
-Serving has its share of the run's time; whoever is still at it then does not keep the others' accounts from going.
-
-Guarantees: one target's failure stays its own; nothing but the ledger passes from rotate to retire; a run that is
+Guarantees: one target's failure stays its own. Nothing but the ledger passes from rotate to retire. A run that is
 stopped starts no new step.
 """
 
@@ -50,23 +48,29 @@ async def run(options: Options, world: World, stop: Stop, watcher: Watcher) -> R
     begun = world.clock.monotonic()
     ledger, clock = await open_ledger(options, world)
     world = replace(world, clock=clock)
-    info = RunInfo(world.clock.now(), ledger.uid, options.force, options.dry_run)
+    info = RunInfo(clock.now(), ledger.uid, options.force, options.dry_run)
 
+    # The ledger comes first: an entry counts as abandoned only if discovery could have found its source.
     entries = await ledger.read_all()
     discovered = await discover(world.cluster, options)
     watcher.found(len(discovered.targets) + len(discovered.rejected), discovered.unused)
 
-    stages = wire_stages(options, world, info, ledger, entries, stop, watcher)
+    stages = wire_stages(options, world, run=info, ledger=ledger, entries=entries, stop=stop, watcher=watcher)
     reconciler, sweep = stages.reconciler, stages.sweep
     refused = await reconciler.refuse(discovered.rejected)
-    async with alongside(reconciler.reconcile(discovered.targets)) as served:
-        # Whoever is slow now is not waited for: the accounts of all others go meanwhile.
-        await asyncio.wait({served}, timeout=stop.remaining * RECONCILE_SHARE)
+    async with alongside(reconciler.reconcile(discovered.targets)) as reconciling:
+        # Slow targets are not waited for: the accounts of all others go meanwhile.
+        await asyncio.wait({reconciling}, timeout=stop.remaining * RECONCILE_SHARE)
         retired = await (sweep.preview() if options.dry_run else sweep.retire(discovered, reconciler.under_way))
-    # Last, for however many generators feed nothing, no key waits for them.
+    # Remarks come last: however many generators feed nothing, no key waits for them.
     await reconciler.remark(discovered.malformed, discovered.idle)
 
-    seconds = world.clock.monotonic() - begun
     return Report(
-        info, (*refused, *served.result()), tuple(retired), discovered.unused, seconds, stop.reason, options.shard
+        info,
+        outcomes=(*refused, *reconciling.result()),
+        retired=tuple(retired),
+        unused=discovered.unused,
+        seconds=world.clock.monotonic() - begun,
+        stopped=stop.reason,
+        shard=options.shard,
     )

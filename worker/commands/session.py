@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
+from worker.context import RunContext
 from worker.errors import OutOfReach
 from worker.ledger.store import Ledger
 from worker.model.entries import Entry, Unreadable
@@ -88,49 +89,51 @@ async def open_ledger(options: Options, world: World) -> tuple[Ledger, Clock]:
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """The stages with what they share: the run's places, what is known of projects, and nothing else."""
+    """The two stages that act, with the context that they share."""
 
+    context: RunContext
     reconciler: Reconciler
     sweep: Sweep
-    projects: Projects
-    observer: Observer
 
 
 def wire_stages(
     options: Options,
     world: World,
-    info: RunInfo,
+    *,
+    run: RunInfo,
     ledger: Ledger,
     entries: dict[Ref, Entry | Unreadable],
     stop: Stop,
     watcher: Watcher,
 ) -> Stages:
-    """The stages of one run with what they need."""
+    """The stages of one run with what they need. `world`: with the corrected clock."""
     cluster, openai, clock = world.cluster, world.openai, world.clock
     slots = Slots(options.concurrency)
     known = [entry.throttle for entry in entries.values() if isinstance(entry, Entry) and entry.throttle is not None]
+    # Who forces a rotation asks OpenAI now, whatever it asked of earlier runs.
     limiter = Limiter(clock, slots, stop, [] if options.force else known)
     projects = Projects(cluster, openai, limiter, slots, clock, options.allowed_hosts, options.fallback_admin_key)
-    observer = Observer(cluster, projects, clock)
-    rotation = Rotation(cluster, openai, ledger, projects, limiter, observer, clock, world.random, slots.sleep, info)
-    announcer = Announcer(cluster, clock)
-    reconciler = Reconciler(info, entries, ledger, observer, rotation, announcer, watcher, clock, slots, stop)
+    context = RunContext(
+        run=run,
+        cluster=cluster,
+        ledger=ledger,
+        projects=projects,
+        limiter=limiter,
+        observer=Observer(cluster, projects, clock),
+        announcer=Announcer(cluster, clock),
+        watcher=watcher,
+        clock=clock,
+        slots=slots,
+        stop=stop,
+    )
+    reconciler = Reconciler(context, entries, Rotation(context, openai, world.random))
     sweep = Sweep(
+        context,
         known=frozenset(entries),
         namespaces=options.namespaces,
         narrowed=bool(options.selector),
         max_wait=options.max_wait,
         unseen_hold=options.unseen_hold,
         max_hold=options.max_hold,
-        ledger=ledger,
-        projects=projects,
-        limiter=limiter,
-        observer=observer,
-        announcer=announcer,
-        cluster=cluster,
-        watcher=watcher,
-        clock=clock,
-        slots=slots,
-        stop=stop,
     )
-    return Stages(reconciler, sweep, projects, observer)
+    return Stages(context, reconciler, sweep)

@@ -11,28 +11,23 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+from worker.context import RunContext
 from worker.discover.targets import Discovered
 from worker.errors import OutOfReach
-from worker.ledger.store import Ledger
 from worker.model.entries import Entry
 from worker.model.outcomes import Result, RetireOutcome
 from worker.model.targets import Source
 from worker.model.values import Ref
 from worker.observe.consumers import Pods
-from worker.observe.observer import Observer
-from worker.openai.limiter import MAX_PAUSE_RETIRING, Limiter
-from worker.openai.projects import Projects
+from worker.openai.limiter import MAX_PAUSE_RETIRING
 from worker.plan.retirement import ended_claims, next_release, ripe_at
-from worker.ports import Clock, Cluster, Watcher
-from worker.report.announce import Announcer, secret_source
+from worker.report.announce import secret_source
 from worker.retire.deletion import AccountDeleter
 from worker.retire.retirement import Retirement, leaving, waiting
 from worker.runtime.for_each import Crash, Done, alongside, for_each
-from worker.runtime.slots import Slots
-from worker.runtime.stop import Stop
 
 FIRST_ROUND_SHARE = 1 / 3
 """Of the time that is left: for so long all of the first round is waited for."""
@@ -56,64 +51,53 @@ class _Asked:
 class Sweep:
     """`known`: the targets that the ledger had before discovery. `narrowed`: a selector hides some generators."""
 
+    context: RunContext
     known: Collection[Ref]
     namespaces: tuple[str, ...]
     narrowed: bool
     max_wait: timedelta
     unseen_hold: timedelta
     max_hold: timedelta | None
-    ledger: Ledger
-    projects: Projects
-    limiter: Limiter
-    observer: Observer
-    announcer: Announcer
-    cluster: Cluster
-    watcher: Watcher
-    clock: Clock
-    slots: Slots
-    stop: Stop
 
     async def retire(self, discovered: Discovered, under_way: Collection[Ref] = ()) -> list[RetireOutcome]:
         """Retire for every target but those `under_way`, wait once for what may go soon, and retire that."""
-        if self.stop.reason is not None:
+        if self.context.stop.reason is not None:
             return []
-        self.limiter.once_more(min(MAX_PAUSE_RETIRING, self.max_wait))
+        self.context.limiter.once_more(min(MAX_PAUSE_RETIRING, self.max_wait))
         busy = frozenset(under_way)
         asked = _Asked.of(discovered)
         suspended = {target.ref for target in discovered.targets if target.suspended}
-        done: dict[Ref, RetireOutcome] = {}
         try:
             entries = {
                 ref: entry
                 for ref, entry in (await self._entries()).items()
                 if ref not in suspended and ref not in busy and (ref in asked.sources or self._abandoned(ref))
             }
-            now = self.clock.now()
-            ours = [entry for entry in entries.values() if entry.ledger == self.ledger.uid]
+            now = self.context.now()
+            ours = [entry for entry in entries.values() if entry.ledger == self.context.ledger.uid]
             soon = self._soon({entry.target: next_release(entry, now) for entry in ours})
             places = {ref.namespace for ref in soon}
             at_once = [entry for ref, entry in entries.items() if ref.namespace not in places]
-            with self.slots.room_for({ref.namespace for ref, entry in entries.items() if leaving(entry)}):
-                async with alongside(self._retire_all(at_once, asked, done)) as first:
-                    # What may go soon is not kept by whoever is slow now.
-                    await asyncio.wait({first}, timeout=self.stop.remaining * FIRST_ROUND_SHARE)
-                    soon |= self._soon({ref: item.next_at for ref, item in done.items()})
+            with self.context.slots.room_for({ref.namespace for ref, entry in entries.items() if leaving(entry)}):
+                first = self._round(asked)
+                async with alongside(first.retire(at_once)) as ending:
+                    # The accounts that may go soon do not wait for targets that are slow now.
+                    await asyncio.wait({ending}, timeout=self.context.stop.remaining * FIRST_ROUND_SHARE)
+                    soon |= self._soon({ref: item.next_at for ref, item in first.outcomes.items()})
                     later = {ref for ref in entries if ref.namespace in places} | soon.keys()
                     waited = await self._retire_later(soon, later, asked)
-            for ref, item in waited.items():
-                before = done[ref].deleted if ref in done else ()
-                done[ref] = replace(item, deleted=before + item.deleted)
+            done = _joined(first.outcomes, waited)
         except OutOfReach as error:
             # What was rotated is done and told; deleting is the next run's.
-            ledger = Ref(self.ledger.namespace, "keyrotations")
+            ledger = Ref(self.context.ledger.namespace, "keyrotations")
             done = {ledger: RetireOutcome(ledger, Result.FAILED, error.reason, error.message)}
         for item in done.values():
-            self.watcher.retired(item)
+            self.context.watcher.retired(item)
         return list(done.values())
 
     async def preview(self) -> list[RetireOutcome]:
         """What a run would look at for deletion, said and not done."""
-        now, found = self.clock.now(), []
+        now, found = self.context.now(), []
         for ref, entry in (await self._entries()).items():
             ripe = [
                 (publication.account.name, ripe_at(publication, entry.generator.cleanup))
@@ -125,12 +109,12 @@ class Sweep:
                 words = f"would delete, unless somebody holds it: {', '.join(names)}"
                 found.append(RetireOutcome(ref, message=words, waiting=len(names)))
         for item in found:
-            self.watcher.retired(item)
+            self.context.watcher.retired(item)
         return found
 
     def _soon(self, times: Mapping[Ref, datetime | None]) -> dict[Ref, datetime]:
         """Those of the times at which something may go that are within the longest wait."""
-        horizon = self.clock.now() + min(self.max_wait, timedelta(seconds=self.stop.remaining))
+        horizon = self.context.now() + min(self.max_wait, timedelta(seconds=self.context.stop.remaining))
         return {ref: at for ref, at in times.items() if at is not None and at <= horizon}
 
     async def _retire_later(
@@ -140,63 +124,92 @@ class Sweep:
         if not soon:
             return {}
         until = max(soon.values())
-        self.watcher.waiting(len(soon), until)
-        await self.stop.sleep((until - self.clock.now()).total_seconds() + 1)
+        self.context.watcher.waiting(len(soon), until)
+        await self.context.stop.sleep((until - self.context.now()).total_seconds() + 1)
         entries = {ref: entry for ref, entry in (await self._entries()).items() if ref in later}
-        if self.stop.reason is not None:
-            return {ref: waiting(entry, self.clock.now()) for ref, entry in entries.items()}
-        done: dict[Ref, RetireOutcome] = {}
-        await self._retire_all(entries.values(), asked, done)
-        return done
+        if self.context.stop.reason is not None:
+            return {ref: waiting(entry, self.context.now()) for ref, entry in entries.items()}
+        second = self._round(asked)
+        await second.retire(entries.values())
+        return second.outcomes
+
+    def _round(self, asked: _Asked) -> _Round:
+        return _Round(self.context, asked, self.unseen_hold, self.max_hold)
 
     async def _entries(self) -> dict[Ref, Entry]:
-        return {ref: entry for ref, entry in (await self.ledger.read_all()).items() if isinstance(entry, Entry)}
-
-    def _retirement(self, entries: Collection[Entry]) -> Retirement:
-        """For one round: what it sees of pods is as of now."""
-        secrets: defaultdict[str, set[str]] = defaultdict(set)
-        for entry in entries:
-            secrets[entry.target.namespace].add(entry.target.name)
-        return Retirement(
-            self.ledger,
-            Pods(self.cluster, self.clock, {namespace: frozenset(names) for namespace, names in secrets.items()}),
-            self.projects,
-            AccountDeleter(self.projects, self.observer, self.clock),
-            self.clock,
-            self.unseen_hold,
-            self.max_hold,
-            self.clock.now(),
-        )
+        return {ref: entry for ref, entry in (await self.context.ledger.read_all()).items() if isinstance(entry, Entry)}
 
     def _abandoned(self, ref: Ref) -> bool:
         """Was this target known before discovery, and would discovery have found it if something asked for it?"""
         in_scope = not self.namespaces or ref.namespace in self.namespaces
         return ref in self.known and in_scope and not self.narrowed
 
-    async def _retire_all(self, entries: Collection[Entry], asked: _Asked, done: dict[Ref, RetireOutcome]) -> None:
-        """Retire for each entry; `done` gets each result at once."""
-        retirement = self._retirement(entries)
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """One round over entries. It sees pods as they are after it has begun. `outcomes` grows while it works."""
+
+    context: RunContext
+    asked: _Asked
+    unseen_hold: timedelta
+    max_hold: timedelta | None
+    outcomes: dict[Ref, RetireOutcome] = field(default_factory=dict)
+
+    async def retire(self, entries: Collection[Entry]) -> None:
+        """Retire for each entry."""
+        context, retirement = self.context, self._retirement(entries)
 
         async def one(entry: Entry) -> RetireOutcome:
             ref = entry.target
-            retired = await retirement.retire(entry, wanted=ref in asked.sources, served=ref in asked.served)
-            await self._announce(asked.sources.get(ref), entry, retired)
-            return retired
+            outcome = await retirement.retire(entry, wanted=ref in self.asked.sources, served=ref in self.asked.served)
+            await self._announce(self.asked.sources.get(ref), entry, outcome)
+            return outcome
 
-        def ended(item: Done[Entry, RetireOutcome]) -> None:
-            ref, value = item.item.target, item.value
+        def ended(done: Done[Entry, RetireOutcome]) -> None:
+            ref, value = done.item.target, done.value
             if isinstance(value, Crash):
                 value = RetireOutcome(ref, Result.FAILED, value.reason, value.message)
-            done[ref] = value
+            self.outcomes[ref] = value
 
         await for_each(
-            entries, one, slots=self.slots, stop=self.stop, tenant=lambda entry: entry.target.namespace, ended=ended
+            entries,
+            one,
+            slots=context.slots,
+            stop=context.stop,
+            tenant=lambda entry: entry.target.namespace,
+            ended=ended,
         )
 
-    async def _announce(self, source: Source | None, entry: Entry, retired: RetireOutcome) -> None:
-        """Warn those who asked for the target; where nobody does any more, whoever has its Secret."""
-        if not retired.notices:
+    def _retirement(self, entries: Collection[Entry]) -> Retirement:
+        context = self.context
+        secrets: defaultdict[str, set[str]] = defaultdict(set)
+        for entry in entries:
+            secrets[entry.target.namespace].add(entry.target.name)
+        wanted = {namespace: frozenset(names) for namespace, names in secrets.items()}
+        return Retirement(
+            context.ledger,
+            Pods(context.cluster, context.clock, wanted),
+            context.projects,
+            AccountDeleter(context.projects, context.observer, context.clock),
+            context.clock,
+            self.unseen_hold,
+            self.max_hold,
+            context.now(),
+        )
+
+    async def _announce(self, source: Source | None, entry: Entry, outcome: RetireOutcome) -> None:
+        """Warn the object that asked for the target; where none does any more, whoever has its Secret."""
+        if not outcome.notices:
             return
         subject = source or secret_source(entry.target)
-        for problem in await self.announcer.warn(subject, retired.notices):
-            self.watcher.not_announced(entry.target, problem)
+        for problem in await self.context.announcer.warn(subject, outcome.notices):
+            self.context.watcher.not_announced(entry.target, problem)
+
+
+def _joined(first: Mapping[Ref, RetireOutcome], second: Mapping[Ref, RetireOutcome]) -> dict[Ref, RetireOutcome]:
+    """The later outcome of each target, with what both rounds deleted."""
+    joined = dict(first)
+    for ref, outcome in second.items():
+        before = first[ref].deleted if ref in first else ()
+        joined[ref] = replace(outcome, deleted=before + outcome.deleted)
+    return joined

@@ -1,4 +1,4 @@
-"""Serve every target: observe, plan, rotate, and tell the cluster what came of it.
+"""Reconcile every target: observe, plan, rotate, and tell the cluster what came of it.
 
 Guarantees: one target's failure stays its own; what was decided stands in the ledger, whatever it is; another
 installation's entry is never written; a dry run writes nothing.
@@ -13,49 +13,38 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeVar
 
+from worker.context import RunContext
 from worker.errors import Conflict, Deferred, RotatorError
 from worker.ledger import holds, transitions
-from worker.ledger.store import Ledger
 from worker.model.entries import Entry, Unreadable, current
-from worker.model.outcomes import UNUSED, WOULD_ROTATE, Notice, Outcome, Result, RunInfo
+from worker.model.outcomes import UNUSED, WOULD_ROTATE, Notice, Outcome, Result
 from worker.model.targets import ProjectAccess, Rejected, Source, Target
 from worker.model.times import next_attempt
 from worker.model.values import Ref
 from worker.observe.observation import Observation
-from worker.observe.observer import Observer
 from worker.plan.rotation import Blocked, Decision, Keep, Rotate, Unable, decide
-from worker.ports import Clock, Watcher
-from worker.report.announce import FAILED, Announcer, EventKind
+from worker.report.announce import FAILED, EventKind
 from worker.rotate.rotation import Rotation
 from worker.runtime.for_each import Crash, Done, for_each
-from worker.runtime.slots import Slots
-from worker.runtime.stop import Stop
 
 RECONCILE_SHARE = 2 / 3
-"""Of the run's time, for serving: a slow tenant must not keep the others' accounts from going."""
+"""Of the run's time, for reconciling: a slow tenant must not keep the others' accounts from going."""
 
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
 class Reconciler:
-    """`entries`: the ledger as it was before discovery; each is let go when its target is served."""
+    """`entries`: the ledger as it was before discovery; each is dropped once reconciled, to free memory."""
 
-    run: RunInfo
+    context: RunContext
     entries: dict[Ref, Entry | Unreadable]
-    ledger: Ledger
-    observer: Observer
     rotation: Rotation
-    announcer: Announcer
-    watcher: Watcher
-    clock: Clock
-    slots: Slots
-    stop: Stop
     under_way: set[Ref] = field(default_factory=set)
-    """Targets that are being served at the moment."""
+    """Targets that are being reconciled at the moment."""
 
     async def refuse(self, rejected: Collection[Rejected]) -> list[Outcome]:
-        """Say of every source that cannot be served why."""
+        """Say why each of these sources has no target."""
         noted = {item.secret: item for item in reversed(tuple(rejected)) if item.secret is not None}
 
         async def one(item: Rejected) -> Outcome:
@@ -63,7 +52,7 @@ class Reconciler:
             if item.secret is not None and noted[item.secret] is item:
                 entry = self._entry(item.secret)
                 if isinstance(entry, Entry):
-                    await self._note(entry, entry.with_condition(False, item.reason, item.message, self.clock.now()))
+                    await self._note(entry, entry.with_condition(False, item.reason, item.message, self.context.now()))
             await self._announce(item.secret, outcome)
             return outcome
 
@@ -80,17 +69,17 @@ class Reconciler:
 
         async def one(remark: tuple[Source, EventKind, Notice]) -> list[str]:
             source, kind, notice = remark
-            return await self.announcer.warn(source, [notice], kind=kind)
+            return await self.context.announcer.warn(source, [notice], kind=kind)
 
         for done in await for_each(
-            [] if self.run.dry_run else remarks,
+            [] if self.context.run.dry_run else remarks,
             one,
-            slots=self.slots,
-            stop=self.stop,
+            slots=self.context.slots,
+            stop=self.context.stop,
             tenant=lambda remark: remark[0].ref.namespace,
         ):
             for problem in [done.value.message] if isinstance(done.value, Crash) else done.value:
-                self.watcher.not_announced(done.item[0].ref, problem)
+                self.context.watcher.not_announced(done.item[0].ref, problem)
 
     async def reconcile(self, targets: Collection[Target]) -> list[Outcome]:
         """Observe, plan and rotate each target. A tenant's projects take turns; of each project that target goes first
@@ -99,7 +88,7 @@ class Reconciler:
 
         def waited(target: Target) -> datetime:
             entry = self._entry(target.ref)
-            return transitions.last_tried(entry) if isinstance(entry, Entry) else self.run.started_at
+            return transitions.last_tried(entry) if isinstance(entry, Entry) else self.context.run.started_at
 
         return await self._for_each(_in_turn(sorted(targets, key=waited)), self._reconcile, lambda target: target.ref)
 
@@ -116,10 +105,10 @@ class Reconciler:
         finished = await for_each(
             items,
             work,
-            slots=self.slots,
-            stop=self.stop.for_stage(RECONCILE_SHARE),
+            slots=self.context.slots,
+            stop=self.context.stop.for_stage(RECONCILE_SHARE),
             tenant=lambda item: subject(item).namespace,
-            ended=lambda done: self.watcher.served(outcome(done)),
+            ended=lambda done: self.context.watcher.served(outcome(done)),
         )
         return [outcome(done) for done in finished]
 
@@ -147,54 +136,56 @@ class Reconciler:
             outcome = Outcome(target.ref, Result.FAILED, error.reason, error.message, source=target.source)
             if isinstance(entry, Entry):
                 with suppress(RotatorError):
-                    await self._note(entry, entry.with_condition(False, error.reason, error.message, self.clock.now()))
+                    await self._note(
+                        entry, entry.with_condition(False, error.reason, error.message, self.context.now())
+                    )
         if isinstance(entry, Entry) and outcome.result in (Result.FAILED, Result.BLOCKED):
-            outcome = replace(outcome, message=outcome.message + holds.soon_dead(entry, self.clock.now()))
+            outcome = replace(outcome, message=outcome.message + holds.soon_dead(entry, self.context.now()))
         await self._announce(target.ref, outcome, created=created)
         return outcome
 
     async def _rotate(self, target: Target, entry: Entry) -> tuple[Outcome, bool]:
         """Rotate a target, or note why not; the outcome, and whether there was no Secret before."""
         entry, seen = await self._observe(target, entry)
-        decision = decide(target, seen, self.run, self.clock.now())
-        if isinstance(decision, Rotate) and not self.run.dry_run:
+        decision = decide(target, seen, self.context.run, self.context.now())
+        if isinstance(decision, Rotate) and not self.context.run.dry_run:
             outcome = await self.rotation.rotate(target, seen, decision)
         else:
             outcome = _outcome(target, decision)
-            await self._note(entry, _with_decision(target, seen, decision, self.clock.now()))
+            await self._note(entry, _with_decision(target, seen, decision, self.context.now()))
         return outcome, seen.secret is None
 
     async def _observe(self, target: Target, entry: Entry) -> tuple[Entry, Observation]:
         """Observe a target. A Secret that names an account which its entry lacks is newer than the entry, which is
         as old as this run: another run may have rotated meanwhile, so the entry is read again.
         """
-        seen = await self.observer.observe(target, entry)
+        seen = await self.context.observer.observe(target, entry)
         named = seen.secret.named if seen.secret is not None else None
         accounts = [publication.account.name for publication in seen.entry.history]
         if named is None or named.name in accounts or transitions.holds_intent(entry, named.name):
             return entry, seen
-        newer = await self.ledger.read(target.ref)
+        newer = await self.context.ledger.read(target.ref)
         if newer is None or newer.version == entry.version:
             return entry, seen
-        return newer, await self.observer.observe(target, newer)
+        return newer, await self.context.observer.observe(target, newer)
 
     def _entry(self, ref: Ref) -> Entry | Unreadable:
-        return self.entries.get(ref) or Entry(ref, self.ledger.uid)
+        return self.entries.get(ref) or Entry(ref, self.context.ledger.uid)
 
     async def _note(self, before: Entry, after: Entry) -> None:
         """Store what was seen and decided. Another installation's entry is never written; a conflict is another run."""
-        if self.run.dry_run or before.ledger != self.ledger.uid:
+        if self.context.run.dry_run or before.ledger != self.context.ledger.uid:
             return
         try:
-            await self.ledger.save(after)
+            await self.context.ledger.save(after)
         except Conflict:
             return
 
     async def _announce(self, secret: Ref | None, outcome: Outcome, *, created: bool = False) -> None:
-        if self.run.dry_run or outcome.source is None:
+        if self.context.run.dry_run or outcome.source is None:
             return
-        for problem in await self.announcer.announce(outcome.source, secret, outcome, created=created):
-            self.watcher.not_announced(outcome.target, problem)
+        for problem in await self.context.announcer.announce(outcome.source, secret, outcome, created=created):
+            self.context.watcher.not_announced(outcome.target, problem)
 
 
 def _in_turn(targets: Iterable[Target]) -> list[Target]:

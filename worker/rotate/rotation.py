@@ -9,27 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import string
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from worker.context import RunContext
 from worker.errors import Conflict, Deferred, NotFound, NotSent, Refused, RotatorError, Throttled, Unanswered, about
 from worker.kubernetes.secret import MANAGED, SECRETS, key_patch
 from worker.ledger import transitions
-from worker.ledger.store import Ledger
 from worker.model.entries import Account, Entry, Failures, Intent, current
 from worker.model.hidden import Hidden
-from worker.model.outcomes import Outcome, Result, RunInfo
+from worker.model.outcomes import Outcome, Result
 from worker.model.sightings import MintedKey, SecretView
 from worker.model.targets import Target
 from worker.model.times import next_attempt
 from worker.model.values import Ref
 from worker.observe.observation import Observation
-from worker.observe.observer import Observer
-from worker.openai.limiter import Limiter
-from worker.openai.projects import Projects
 from worker.plan.rotation import Rotate, decide
-from worker.ports import Clock, Cluster, OpenAIAdmin, Randomness
+from worker.ports import OpenAIAdmin, Randomness
 
 INTENT_FRESH_FOR = 5.0
 """Seconds for which an intent that was just written may be relied upon without asking again."""
@@ -64,26 +60,19 @@ class _Asked:
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """`sleep` lends the place of a tenant's work among the concurrent ones to others."""
+    """Rotates one target at a time; whoever waits lends its place among the concurrent ones to others."""
 
-    cluster: Cluster
+    context: RunContext
     openai: OpenAIAdmin
-    ledger: Ledger
-    projects: Projects
-    limiter: Limiter
-    observer: Observer
-    clock: Clock
     random: Randomness
-    sleep: Callable[[float], Awaitable[None]]
-    run: RunInfo
 
     async def rotate(self, target: Target, seen: Observation, why: Rotate) -> Outcome:
         """Rotate a target. Raises what writing the intent raised, and Deferred where OpenAI is left alone."""
         if seen.entry.failures.count or not _labelled(seen.secret):
             refused = await self._rehearse(target, seen)
             if refused is not None:
-                entry = transitions.postponed(seen.entry, refused.reason, refused.message, self.clock.now())
-                return self._failure(target, refused, await self.ledger.save(entry))
+                entry = transitions.postponed(seen.entry, refused.reason, refused.message, self.context.now())
+                return self._failure(target, refused, await self.context.ledger.save(entry))
         try:
             asked = await self._begin(target, seen.entry)
         except Conflict:
@@ -106,12 +95,14 @@ class Rotation:
 
         Where OpenAI asks to slow down nothing was made: after the pause there is another intent, with another name.
         """
-        admin_key = await self.projects.admin_key(target.generator.access.admin_key)
+        admin_key = await self.context.projects.admin_key(target.generator.access.admin_key)
         asked = await self._ask(target, entry, admin_key)
         for _ in range(_REFUSALS):
             if not isinstance(asked.answer, Deferred):
                 break
-            entry = transitions.given_up(asked.entry, _intent(asked.entry, asked.account.name), None, self.clock.now())
+            entry = transitions.given_up(
+                asked.entry, _intent(asked.entry, asked.account.name), None, self.context.now()
+            )
             try:
                 asked = await self._ask(target, entry, admin_key)
             except Deferred:
@@ -121,7 +112,7 @@ class Rotation:
     async def _ask(self, target: Target, entry: Entry, admin_key: Hidden) -> _Asked:
         """Intent and request in one turn: all waiting comes first (I1). Raises Deferred where there is no turn."""
         account = Account(self._name(target), target.generator.access, data_key=target.data_key)
-        async with self.limiter.turn(account.access, admin_key, kind="create"):
+        async with self.context.limiter.turn(account.access, admin_key, kind="create"):
             entry, written_at = await self._intend(target, entry, account)
             try:
                 return _Asked(entry, account, written_at, await self._mint(target, account, admin_key))
@@ -131,11 +122,11 @@ class Rotation:
     async def _intend(self, target: Target, entry: Entry, account: Account) -> tuple[Entry, float]:
         """Write the intent; when that was, by the monotonic clock. Written again while it takes too long (I1)."""
         for _ in range(_ATTEMPTS):
-            begun = self.clock.monotonic()
-            now = self.clock.now()
-            intended = transitions.intended(entry, target, account, self.run, now, now + transitions.CLAIM)
-            entry = await self.ledger.save(intended)
-            if self.clock.monotonic() - begun <= INTENT_FRESH_FOR:
+            begun = self.context.clock.monotonic()
+            now = self.context.now()
+            intended = transitions.intended(entry, target, account, self.context.run, now, now + transitions.CLAIM)
+            entry = await self.context.ledger.save(intended)
+            if self.context.clock.monotonic() - begun <= INTENT_FRESH_FOR:
                 return entry, begun
         raise Unanswered(
             "TooSlow", f"nothing is asked for while writing the ledger takes over {INTENT_FRESH_FOR:.0f} s"
@@ -143,8 +134,8 @@ class Rotation:
 
     async def _mint(self, target: Target, account: Account, admin_key: Hidden) -> MintedKey:
         access, lifetime = account.access, target.key_lifetime
-        asked_at = self.clock.now()
-        made = await self.limiter.send(
+        asked_at = self.context.now()
+        made = await self.context.limiter.send(
             access,
             admin_key,
             lambda: self.openai.create_account(access.project, admin_key, account.name, lifetime),
@@ -158,7 +149,7 @@ class Rotation:
     async def _verify(self, target: Target, minted: MintedKey, written_at: float) -> None:
         """Wait until OpenAI accepts the key; a place among the concurrent targets is not kept for it."""
         host, pause = minted.account.access.project.host, _FIRST_PAUSE
-        give_up = self.clock.monotonic() + VERIFYING
+        give_up = self.context.clock.monotonic() + VERIFYING
         last = "answered 401"
         while True:
             try:
@@ -168,9 +159,9 @@ class Rotation:
                 last = error.message
                 if isinstance(error, Throttled):
                     pause = max(pause, error.retry_after or 0.0)
-            if self.clock.monotonic() + pause > min(give_up, written_at + WORK):
+            if self.context.clock.monotonic() + pause > min(give_up, written_at + WORK):
                 raise Refused("KeyNotAccepted", f"OpenAI did not accept the new key within {VERIFYING:.0f} s: {last}")
-            await self.sleep(pause)
+            await self.context.slots.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     async def _publish(
@@ -190,7 +181,7 @@ class Rotation:
                 raise
             except Unanswered:
                 if await self._is_in_place(target, minted.account):
-                    return self.clock.now()
+                    return self.context.now()
                 raise
         raise Abandoned("Conflict", f"Secret {target.ref} is being changed by others: the next run tries again")
 
@@ -198,11 +189,11 @@ class Rotation:
         """Note in the ledger what is in the Secret now. Where that fails the next run reads it from the Secret."""
 
         def recorded(entry: Entry) -> Entry:
-            published = transitions.published(entry, account, self.run.started_at, at)
+            published = transitions.published(entry, account, self.context.run.started_at, at)
             return transitions.healthy(transitions.scheduled(published, target), at)
 
         try:
-            entry = await self.ledger.update(entry, recorded)
+            entry = await self.context.ledger.update(entry, recorded)
         except RotatorError as error:
             message = f"the key was published, but not yet noted in the ledger ({error.message}): the next run does"
             return Outcome(target.ref, Result.FAILED, "LedgerNotWritten", message, source=target.source)
@@ -230,7 +221,7 @@ class Rotation:
         """
         known_at = written_at
         while True:
-            now = self.clock.monotonic()
+            now = self.context.clock.monotonic()
             if now - written_at > WORK:
                 raise Abandoned(
                     "TooSlow", "the claim ended before the key could be published: the next run tries again"
@@ -238,32 +229,32 @@ class Rotation:
             if now - known_at <= INTENT_FRESH_FOR:
                 return
             known_at = now
-            entry = await self.ledger.read(target.ref)
+            entry = await self.context.ledger.read(target.ref)
             if entry is None or not transitions.holds_intent(entry, name):
                 raise Abandoned("LostClaim", "the ledger does not hold this run's claim any more")
 
     async def _write(
         self, target: Target, secret: SecretView | None, entry: Entry, minted: MintedKey, *, dry_run: bool = False
     ) -> datetime:
-        body = key_patch(target, secret, entry, minted.account, minted.value, self.clock.now())
+        body = key_patch(target, secret, entry, minted.account, minted.value, self.context.now())
         try:
             async with asyncio.timeout(WRITING):
                 if secret is None:
-                    answer = await self.cluster.create(SECRETS, target.ref.namespace, body, dry_run=dry_run)
+                    answer = await self.context.cluster.create(SECRETS, target.ref.namespace, body, dry_run=dry_run)
                 else:
-                    answer = await self.cluster.patch(SECRETS, target.ref, body, dry_run=dry_run)
+                    answer = await self.context.cluster.patch(SECRETS, target.ref, body, dry_run=dry_run)
         except TimeoutError:
             raise Unanswered("SecretNotWritten", f"writing Secret {target.ref} took over {WRITING:.0f} s") from None
         except Refused as error:
             if error.status != 422 or _labelled(secret):
                 raise
             raise Refused(error.reason, error.message + _label_it(target.ref), status=error.status) from None
-        return answer.at or self.clock.now()
+        return answer.at or self.context.now()
 
     async def _is_in_place(self, target: Target, account: Account) -> bool:
         """Did a PATCH that nobody answered take effect? Where that cannot be read either, nobody knows: False."""
         try:
-            secret = await self.observer.secret(target.ref)
+            secret = await self.context.observer.secret(target.ref)
         except RotatorError:
             return False
         return secret is not None and secret.named is not None and secret.named.id == account.id
@@ -272,9 +263,9 @@ class Rotation:
         """Decide anew, as if this run's own claim were not there; the Secret to write under, if still wanted."""
         others = tuple(intent for intent in entry.unpublished if intent.account.name != name)
         unclaimed = replace(entry, unpublished=others, failures=Failures())
-        seen = await self.observer.observe(target, unclaimed)
+        seen = await self.context.observer.observe(target, unclaimed)
         # The requests were honoured with the intent; that they are not open any more must not end this rotation.
-        decision = decide(target, seen, replace(self.run, force=True), self.clock.now())
+        decision = decide(target, seen, replace(self.context.run, force=True), self.context.now())
         taken = seen.secret is not None and current(seen.entry) != current(unclaimed)
         if taken or not isinstance(decision, Rotate):
             raise Abandoned(
@@ -306,12 +297,12 @@ class Rotation:
         definite = isinstance(error, Refused | Abandoned | NotSent | Deferred)
 
         def noted(entry: Entry) -> Entry:
-            now = self.clock.now()
+            now = self.context.now()
             entry = transitions.with_throttle(entry, error)
             return transitions.failed(entry, intent, known, error.reason, message, now, definite=definite)
 
         try:
-            entry = await self.ledger.update(entry, noted)
+            entry = await self.context.ledger.update(entry, noted)
         except RotatorError as second:
             message += f"; and the ledger could not be written ({second.message})"
             return Outcome(target.ref, Result.FAILED, error.reason, message, source=target.source)

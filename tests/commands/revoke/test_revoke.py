@@ -99,7 +99,7 @@ def test_who_came_while_it_was_asked_is_hit_and_named(held: Scene) -> None:
     held.advance(minutes=10)
     revoked = held.revoke()
     assert "second/app" not in plan_text(shown)
-    assert revoked.hit == ("my-app/app", "second/app")
+    assert revoked.affected == ("my-app/app", "second/app")
     assert "restart now: my-app/app, second/app" in result_text(revoked)
     (event,) = [e for e in held.kubernetes.objects("events", "default") if e["reason"] == "Revoked"]
     assert "second/app" in event["message"]
@@ -112,7 +112,7 @@ def test_a_possible_holder_is_to_be_restarted_as_well(held: Scene) -> None:
     held.advance(minutes=1)
     start_pod(held, "perhaps")
     held.advance(minutes=10)
-    assert "perhaps/app" in held.revoke().hit
+    assert "perhaps/app" in held.revoke().affected
 
 
 def test_a_second_revocation_at_once_is_complete_too(held: Scene) -> None:
@@ -295,7 +295,7 @@ def test_an_event_says_who_must_be_restarted(held: Scene) -> None:
     held.revoke()
     (event,) = [e for e in held.kubernetes.objects("events", "default") if e["reason"] == "Revoked"]
     assert (event["type"], event["involvedObject"]["kind"]) == ("Warning", "ExternalSecret")
-    assert "a dead key have, or may have: my-app/app" in event["message"]
+    assert "containers whose key is now dead, or may be: my-app/app" in event["message"]
 
 
 def test_an_event_that_is_refused_is_said(held: Scene) -> None:

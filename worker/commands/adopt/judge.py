@@ -153,7 +153,7 @@ def _problem(case: Case, claim: Claim, name: str, entry: Entry, census: Census, 
     if set(facts.listing.ids_of(name)) - {claim.id}:
         return "NamedTwice", "OpenAI has several accounts of this name"
     if case.target is None or not looks_like_ours(case.target.generator, name):
-        words = "its name has not the form that the generator gives: see serviceAccountNamePrefix and -Size"
+        words = "its name does not match the generator's serviceAccountNamePrefix and serviceAccountNameSize"
         return "AnotherName", words
     if len(facts.keys.get(claim.id or "", ())) > 1:
         return "SeveralKeys", "it has several keys, and ours have one: somebody else uses it"

@@ -169,7 +169,7 @@ class _Revocation:
     async def plan(self, entry: Entry, obstacle: str | None, *, spared: str | None = None) -> Plan:
         """What goes, and who has it. `spared`: the new account, which stays."""
         ref, now = self.target, self.world.clock.now()
-        entry, secret = await self._stages(entry).observer.caught_up(entry)
+        entry, secret = await self._stages(entry).context.observer.caught_up(entry)
         consumers: tuple[Consumer, ...] = ()
         blind = False
         try:
@@ -197,7 +197,7 @@ class _Revocation:
         if outcome.reason == "LedgerNotWritten":
             await self._unclaimed()  # the key is in the Secret; what notes it there respects the claim
         names = {p.account.name for p in before.history} | {i.account.name for i in before.unpublished}
-        after, _ = await stages.observer.caught_up(await self.entry())
+        after, _ = await stages.context.observer.caught_up(await self.entry())
         publication = current(after)
         if publication is not None and publication.account.name not in names:
             return publication.account.name, None
@@ -227,7 +227,7 @@ class _Revocation:
     async def _delete(self, stored: Entry, plan: Plan, successor: str | None, why_none: str | None) -> Revoked:
         """Delete all accounts but the new one, and say so in the ledger: those that are gone, those that are not."""
         stages = self._stages(stored)
-        deletion = AccountDeleter(stages.projects, stages.observer, self.world.clock)
+        deletion = AccountDeleter(stages.context.projects, stages.context.observer, self.world.clock)
         entry, sight = await deletion.look(stored)
         deleted: list[Publication | Intent] = []
         left: list[tuple[str, str]] = []
@@ -270,7 +270,7 @@ class _Revocation:
             ids = await deletion.ids(item)
             return await deletion.all_of(item, ids, sight, spared=spared, early=True) if ids else None
         except Refused as error:
-            if await stages.projects.archived(item.account.access, error):
+            if await stages.context.projects.archived(item.account.access, error):
                 return True
             raise
 
@@ -291,4 +291,12 @@ class _Revocation:
     def _stages(self, entry: Entry) -> Stages:
         world = self.world
         info = RunInfo(world.clock.now(), self.ledger.uid, force=True)
-        return wire_stages(self.options, world, info, self.ledger, {entry.target: entry}, self.stop, self.untold)
+        return wire_stages(
+            self.options,
+            world,
+            run=info,
+            ledger=self.ledger,
+            entries={entry.target: entry},
+            stop=self.stop,
+            watcher=self.untold,
+        )

@@ -39,7 +39,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Revoked:
-    """What came of it. `plan`: as it was right before the deletes, which is what they hit. `successor`: the new
+    """What came of it. `plan`: as it was right before the deletes, so it names what they affect. `successor`: the new
     account; None: there is none, and `why_none`. `kept`: the account that is still current, where there is no new one.
     """
 
@@ -58,7 +58,7 @@ class Revoked:
         return not self.left and (self.successor is not None or self.plan.without_successor)
 
     @property
-    def hit(self) -> tuple[str, ...]:
+    def affected(self) -> tuple[str, ...]:
         """Containers that have, or may have, a key that is dead now."""
         gone = [doomed for doomed in self.plan.doomed if doomed.name in self.deleted]
         return tuple(sorted({name for doomed in gone for name in (*doomed.certain, *doomed.possible)}))
@@ -83,5 +83,5 @@ def doomed_account(
 def notice_of(revoked: Revoked) -> Notice:
     words = f"revoked by hand: {', '.join(revoked.deleted)}; "
     words += f"{revoked.successor} is current" if revoked.successor is not None else "there is no new key"
-    hit = ", ".join(revoked.hit)
-    return Notice("Revoked", f"{words}; a dead key have, or may have: {hit}" if hit else words)
+    affected = ", ".join(revoked.affected)
+    return Notice("Revoked", f"{words}; containers whose key is now dead, or may be: {affected}" if affected else words)

@@ -47,10 +47,10 @@ def result_text(revoked: Revoked) -> str:
         lines.append(f"{plan.target} has no working key now, for no new one could be made: {revoked.why_none}")
     if revoked.deleted:
         lines.append(f"deleted: {', '.join(revoked.deleted)}")
-    if revoked.hit and revoked.successor is not None:
-        lines.append(f"restart now: {', '.join(revoked.hit)}")
-    elif revoked.hit or (revoked.deleted and plan.following and revoked.kept is None):
-        names = ", ".join(sorted({*revoked.hit, *plan.following}))
+    if revoked.affected and revoked.successor is not None:
+        lines.append(f"restart now: {', '.join(revoked.affected)}")
+    elif revoked.affected or (revoked.deleted and plan.following and revoked.kept is None):
+        names = ", ".join(sorted({*revoked.affected, *plan.following}))
         lines.append(f"without a working key until there is a new one, and then to be restarted: {names}")
     lines += [f"not deleted: {name}: {why}" for name, why in revoked.left]
     lines += [f"could not be told to the cluster: {problem}" for problem in revoked.notes]
@@ -68,7 +68,7 @@ def as_json(revoked: Revoked) -> JSON:
         "whyNone": revoked.why_none,
         "kept": revoked.kept,
         "deleted": list(revoked.deleted),
-        "hit": list(revoked.hit),
+        "hit": list(revoked.affected),
         "left": [{"name": name, "why": why} for name, why in revoked.left],
         "accounts": [
             {
