@@ -46,6 +46,7 @@ from worker.model.entries import Condition, Entry, Failures, Hold, Publication
 from worker.model.sightings import SecretView
 from worker.model.targets import CleanupKind, CleanupPolicy, CreationPolicy, Project, ProjectAccess, Target
 from worker.observe.observation import Observation
+from worker.plan.decisions import Blocked, Decision, Rotate, Unable
 from worker.plan.retirement import (
     PROPAGATION,
     Delete,
@@ -56,7 +57,7 @@ from worker.plan.retirement import (
     may_yet_publish,
     ripe_at,
 )
-from worker.plan.rotation import Blocked, Decision, Rotate, Unable, decide
+from worker.plan.rotation import decide
 
 
 def seen(entry_: Entry | None = None, secret: SecretView | str | None = "", **changes: Any) -> Observation:
@@ -276,9 +277,7 @@ def test_attempts_back_off() -> None:
     decision = decided(what=seen(state))
     assert isinstance(decision, Unable)
     assert (decision.reason, decision.until) == ("Broken", later)
-    assert decision.message.startswith(
-        "words; that was the last attempt, the next is not made before 2026-11-24T10:04:00Z"
-    )
+    assert decision.message.startswith("words; last attempt failed; next attempt at 2026-11-24T10:04:00Z")
     assert says(decided(what=seen(replace(state, condition=None)))) == ("Unable", "BackingOff")
 
 

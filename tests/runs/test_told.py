@@ -69,7 +69,7 @@ def test_a_pause_says_when_the_next_attempt_is_made() -> None:
     scene.run(max_wait=timedelta(0))
     outcome = scene.outcome()
     assert outcome.result is Result.FAILED
-    assert "the next is not made before 2026-11-24T10:01:00Z or by --force" in outcome.message
+    assert "next attempt at 2026-11-24T10:01:00Z, or now with --force" in outcome.message
     condition = scene.stored_entry().condition
     assert condition is not None
     assert condition.message in told

@@ -25,8 +25,8 @@ from worker.model.names import entry_name
 from worker.model.targets import CleanupKind
 from worker.model.times import parse_time
 from worker.model.values import Ref
+from worker.plan.reasons import LARGEST_SLACK
 from worker.plan.retirement import PROPAGATION
-from worker.plan.rotation import LARGEST_SLACK
 
 CLOCKS = 10.0
 """Seconds that a run's idea of the time may be off: the API server's `Date`, and what is tolerated."""

@@ -22,7 +22,8 @@ from worker.model.targets import ProjectAccess, Rejected, Source, Target
 from worker.model.times import next_attempt
 from worker.model.values import Ref
 from worker.observe.observation import Observation
-from worker.plan.rotation import Blocked, Decision, Keep, Rotate, Unable, decide
+from worker.plan.decisions import Blocked, Decision, Keep, Rotate, Unable
+from worker.plan.rotation import decide
 from worker.report.announce import FAILED, EventKind
 from worker.rotate.rotation import Rotation
 from worker.runtime.for_each import Crash, Done, for_each

@@ -24,7 +24,8 @@ from worker.model.targets import Target
 from worker.model.times import next_attempt
 from worker.model.values import Ref
 from worker.observe.observation import Observation
-from worker.plan.rotation import Rotate, decide
+from worker.plan.decisions import Rotate
+from worker.plan.rotation import decide
 from worker.ports import OpenAIAdmin, Randomness
 
 INTENT_FRESH_FOR = 5.0
@@ -33,7 +34,7 @@ WORK = 135.0
 """Seconds after the intent within which the key must be on its way into the Secret: create (30), verify (60), and
 conflicts on the way."""
 WRITING = 30.0
-"""Seconds for one write of the Secret with its retries. Work and writing end well within `bookkeeping.CLAIM`."""
+"""Seconds for one write of the Secret with its retries. Work and writing end well within `transitions.CLAIM`."""
 VERIFYING = 60.0
 """Seconds until a key that OpenAI does not accept is given up."""
 

@@ -1,0 +1,43 @@
+"""What can be decided for a target. Immutable values; `reason` is fit for a condition, `message` for people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Rotate:
+    """The target gets a new key now."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """The target keeps its key. `next_at`: when this is decided anew, None: on request only."""
+
+    reason: str
+    message: str
+    next_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """Somebody has to change an object before this target can be served."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unable:
+    """Something outside stands in the way. `until`: when the next attempt may be made, None: with the next run."""
+
+    reason: str
+    message: str
+    until: datetime | None = None
+
+
+Decision = Rotate | Keep | Blocked | Unable

@@ -1,0 +1,170 @@
+"""Why a target gets a new key now: one function per reason, in order of precedence. Pure; no clock of its own.
+
+Guarantees: the first reason that applies is the one that is told.
+A target is due once per interval, measured from run start to run start (I5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from worker.ledger.transitions import renew_by
+from worker.model.entries import Entry, Publication, current
+from worker.model.outcomes import RunInfo
+from worker.model.sightings import NamedAccount, SecretView
+from worker.model.targets import Target
+from worker.model.times import format_duration, format_time
+from worker.observe.observation import Observation
+from worker.plan.decisions import Rotate
+
+LARGEST_SLACK = timedelta(minutes=5)
+"""A run may start this much early against the one that rotated: schedules jitter."""
+
+_ANNOTATIONS = {"forceSync": "force-sync", "generatorRotate": "rotate on the generator"}
+"""The ledger's names of requests, as users write them."""
+
+
+def reason_to_rotate(target: Target, seen: Observation, run: RunInfo) -> Rotate | None:
+    """Why this target needs a new key now, None where it does not."""
+    publication = current(seen.entry)
+    if seen.secret is None or publication is None:
+        return _without_key(seen.entry, seen.secret)
+    keyed = _Keyed(target, seen, run, seen.secret, publication)
+    return next((found for reason in REASONS if (found := reason(keyed)) is not None), None)
+
+
+def open_requests(target: Target, entry: Entry, run: RunInfo) -> list[str]:
+    """The requests for a rotation that no run has served yet."""
+    if _overtaken(entry, run):
+        # A run that began later has seen newer requests, and has rotated.
+        return []
+    return [name for name, value in target.requests.items() if entry.honoured.get(name) != value]
+
+
+def _overtaken(entry: Entry, run: RunInfo) -> bool:
+    """Has a run that began later rotated the target?"""
+    return entry.last_rotated_at is not None and entry.last_rotated_at > run.started_at
+
+
+def _without_key(entry: Entry, secret: SecretView | None) -> Rotate:
+    """No Secret, or none that holds a key of the ledger: there is always a reason."""
+    if secret is None and entry.history:
+        return Rotate("SecretMissing", "the Secret was deleted")
+    if secret is None:
+        return Rotate("First", "there is no Secret yet")
+    if secret.named is not None:
+        return Rotate("AccountGone", "the account that the Secret names does not exist at OpenAI")
+    return Rotate("First", "the Secret holds no key of ours yet")
+
+
+@dataclass(frozen=True, slots=True)
+class _Keyed:
+    """A target whose Secret is there, and whose ledger entry says which account is current."""
+
+    target: Target
+    seen: Observation
+    run: RunInfo
+    secret: SecretView
+    publication: Publication
+
+    @property
+    def named(self) -> NamedAccount | None:
+        return self.secret.named
+
+
+# --- the key in the Secret is not as it should be ----------------------------------------------------------------
+
+
+def _key_missing(keyed: _Keyed) -> Rotate | None:
+    data_key = keyed.target.data_key
+    if keyed.named is not None and data_key in keyed.secret.filled:
+        return None
+    return Rotate("KeyMissing", f"the Secret has lost its {data_key!r} or the annotation that names its account")
+
+
+def _project_changed(keyed: _Keyed) -> Rotate | None:
+    project = keyed.target.generator.access.project
+    if keyed.publication.account.access.project == project:
+        return None
+    if _overtaken(keyed.seen.entry, keyed.run):
+        # The later run has seen a newer generator: its project is not put back.
+        return None
+    return Rotate("ProjectChanged", f"the generator's project is {project} now")
+
+
+def _account_gone(keyed: _Keyed) -> Rotate | None:
+    seen, named = keyed.seen, keyed.named
+    if named is None or seen.trouble is not None or not seen.asked or seen.named_at_openai is not None:
+        return None
+    return Rotate("AccountGone", f"account {named.name[:64]!r} does not exist at OpenAI any more")
+
+
+def _key_replaced(keyed: _Keyed) -> Rotate | None:
+    account, data_key = keyed.publication.account, keyed.target.data_key
+    if account.key_digest is None or keyed.secret.digests.get(data_key) == account.key_digest:
+        return None
+    return Rotate("KeyMissing", f"the Secret's {data_key!r} is not the key of account {account.name}")
+
+
+def _annotation_replaced(keyed: _Keyed) -> Rotate | None:
+    account, named = keyed.publication.account, keyed.named
+    if account.key_digest is None or named is None or (named.name, named.id) == (account.name, account.id):
+        return None
+    return Rotate("KeyMissing", f"the annotation names another account than {account.name}, whose key is there")
+
+
+# --- the Secret is as it should be, and gets a new key all the same ----------------------------------------------
+
+
+def _forced(keyed: _Keyed) -> Rotate | None:
+    return Rotate("Forced", "forced by --force") if keyed.run.force else None
+
+
+def _requested(keyed: _Keyed) -> Rotate | None:
+    names = open_requests(keyed.target, keyed.seen.entry, keyed.run)
+    if not names:
+        return None
+    annotations = ", ".join(_ANNOTATIONS.get(name, name) for name in names)
+    return Rotate("Requested", f"requested by a new value of {annotations}")
+
+
+def _expiring(keyed: _Keyed) -> Rotate | None:
+    expires_at = keyed.publication.account.expires_at
+    if expires_at is None or keyed.run.started_at < renew_by(keyed.publication, expires_at):
+        return None
+    return Rotate("Expiring", f"the key expires at {format_time(expires_at)}")
+
+
+def _retry(keyed: _Keyed) -> Rotate | None:
+    entry = keyed.seen.entry
+    unfinished = any(intent.requested_at > keyed.publication.at for intent in entry.unpublished)
+    if not entry.failures.count and not unfinished:
+        return None
+    return Rotate("Retry", "the last attempt to rotate did not publish a key")
+
+
+def _due(keyed: _Keyed) -> Rotate | None:
+    interval, last = keyed.target.interval, keyed.seen.entry.last_rotated_at
+    if interval is None:
+        return None
+    slack = min(interval / 10, LARGEST_SLACK)
+    if last is not None and keyed.run.started_at < last + interval - slack:
+        return None
+    return Rotate("Due", f"the interval of {format_duration(interval)} has passed")
+
+
+REASONS: tuple[Callable[[_Keyed], Rotate | None], ...] = (
+    _key_missing,
+    _project_changed,
+    _account_gone,
+    _key_replaced,
+    _annotation_replaced,
+    _forced,
+    _requested,
+    _expiring,
+    _retry,
+    _due,
+)
+"""In order of precedence: what heals a Secret comes before what users and time ask for."""
