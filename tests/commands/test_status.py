@@ -8,10 +8,10 @@ from datetime import timedelta
 
 from tests.support.builders import LEDGER, NOW, SECRET, account, empty_entry, entry, intent, minutes, publication
 from worker.commands.status import as_json, as_text
-from worker.model.entries import Condition, Entry, Failures, Hold, Unreadable
+from worker.model.entries import Condition, Entry, Failures, Hold, HoldKind, HoldReason, Unreadable
 from worker.model.values import Ref
 
-HOLD = Hold("pod x has it", NOW - timedelta(1))
+HOLD = Hold(HoldReason(HoldKind.CONTAINERS, "pod x has it"), NOW - timedelta(1))
 BROKEN = Unreadable("default.broken", "since is missing")
 WELL = Condition(True, "Rotated", "well", NOW)
 

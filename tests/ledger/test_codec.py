@@ -34,6 +34,7 @@ from worker.kubernetes.generator import GENERATORS
 from worker.kubernetes.reading import Malformed
 from worker.kubernetes.secret import CURRENT, MANAGED, PREVIOUS, key_patch
 from worker.ledger.codec import decode_entry, entry_object, merge_patch
+from worker.ledger.holds import hold_reason
 from worker.model.entries import Account, Condition, Entry, Failures, GeneratorNote, Hold, Intent, Publication, Throttle
 from worker.model.hidden import Hidden
 from worker.model.names import entry_name
@@ -48,7 +49,7 @@ TIMES = st.datetimes(min_value=datetime(2020, 1, 1), max_value=datetime(2100, 1,
     lambda time: time.replace(microsecond=0)
 )
 MAYBE_TIME = st.none() | TIMES
-HOLDS = st.builds(Hold, TEXTS, TIMES, st.none() | TEXTS)
+HOLDS = st.builds(Hold, st.builds(hold_reason, TEXTS), TIMES, st.none() | TEXTS)
 DURATIONS = st.integers(0, 10**7).map(lambda seconds: timedelta(seconds=seconds))
 
 

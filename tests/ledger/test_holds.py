@@ -14,6 +14,7 @@ from tests.support.builders import NOW, entry, publication
 from tests.support.scene import TARGET, Scene, checked_scene
 from worker.commands.status import as_text
 from worker.ledger import holds
+from worker.ledger.holds import hold_reason
 from worker.ledger.transitions import healthy
 from worker.model.entries import Entry, Hold
 from worker.model.outcomes import Result
@@ -124,7 +125,7 @@ def test_what_cannot_be_deleted_for_a_day_is_told_too(held: Scene) -> None:
 def test_a_trouble_that_passes_is_not_called_a_hold_in_the_condition(held: Scene) -> None:
     """It would come and go with every run."""
     account = publication(
-        "old", NOW - DAY, superseded_at=NOW - HOUR, held=Hold("cannot be deleted for the moment: X", NOW)
+        "old", NOW - DAY, superseded_at=NOW - HOUR, held=Hold(hold_reason("cannot be deleted for the moment: X"), NOW)
     )
     condition = healthy(entry(account, publication("now", NOW - HOUR)), NOW).condition
     assert condition is not None
@@ -221,7 +222,7 @@ def test_pods_are_listed_once_per_namespace_and_run(held: Scene) -> None:
 
 
 def state(*, since: datetime = NOW, told: str | None = None, expires: datetime | None = None) -> Entry:
-    old = publication("old", NOW - DAY, superseded_at=NOW - HOUR, held=Hold("1: a/b", since, told))
+    old = publication("old", NOW - DAY, superseded_at=NOW - HOUR, held=Hold(hold_reason("1: a/b"), since, told))
     old = replace(old, account=replace(old.account, expires_at=expires))
     return entry(old, publication("now", NOW - HOUR))
 
@@ -240,23 +241,26 @@ def state(*, since: datetime = NOW, told: str | None = None, expires: datetime |
 )
 def test_each_thing_that_matters_is_told_once(before: Entry, expected: str | None) -> None:
     """Held for a day; about to end."""
-    after, told = holds.with_reasons(before, {"old": "1: a/b"}, NOW)
+    after, told = holds.with_reasons(before, {"old": hold_reason("1: a/b")}, NOW)
     assert [notice.reason for notice in told] == ([expected] if expected else [])
-    assert holds.with_reasons(after, {"old": "2: a/b, c/d"}, NOW)[1] == ()
+    assert holds.with_reasons(after, {"old": hold_reason("2: a/b, c/d")}, NOW)[1] == ()
 
 
 def test_a_hold_that_ended_is_forgotten() -> None:
     """One that comes later begins anew."""
     ended, _ = holds.with_reasons(state(since=NOW - DAY), {"old": None}, NOW)
     assert ended.history[0].held is None
-    again, told = holds.with_reasons(ended, {"old": "1: a/b"}, NOW)
-    assert again.history[0].held == Hold("1: a/b", NOW)
+    again, told = holds.with_reasons(ended, {"old": hold_reason("1: a/b")}, NOW)
+    assert again.history[0].held == Hold(hold_reason("1: a/b"), NOW)
     assert told == ()
 
 
 def test_many_holds_are_summed_up() -> None:
     """A condition is read by people."""
-    held = [publication(f"p{i}", NOW - DAY, superseded_at=NOW - HOUR, held=Hold("1: a/b", NOW)) for i in range(5)]
+    held = [
+        publication(f"p{i}", NOW - DAY, superseded_at=NOW - HOUR, held=Hold(hold_reason("1: a/b"), NOW))
+        for i in range(5)
+    ]
     words = holds.in_words(entry(*held))
     assert words.startswith("; 5 earlier held: p0 since ")
     assert words.endswith(", and 2 more")

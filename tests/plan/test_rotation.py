@@ -41,6 +41,7 @@ from worker.errors import (
 )
 from worker.kubernetes.generator import GENERATORS
 from worker.kubernetes.secret import MANAGED
+from worker.ledger.holds import hold_reason
 from worker.ledger.transitions import catch_up_with_secret, intended, published
 from worker.model.entries import Condition, Entry, Failures, Hold, Publication
 from worker.model.sightings import SecretView
@@ -51,6 +52,8 @@ from worker.plan.retirement import (
     PROPAGATION,
     Delete,
     Held,
+    RetirePolicy,
+    Usage,
     Wait,
     decide_retirement,
     ended_claims,
@@ -453,7 +456,7 @@ def test_a_previous_account_goes_by_its_policy_and_its_last_use(
     policy: CleanupPolicy, superseded: datetime, used: datetime | None, verdict: object
 ) -> None:
     """Never used is no use at all; an unseen user holds it for a day at most, an idle policy as long as it is used."""
-    found = decide_retirement(publication(superseded_at=superseded), policy, used, 24 * HOUR, NOW)
+    found = decide_retirement(publication(superseded_at=superseded), Usage(used), RetirePolicy(policy, 24 * HOUR), NOW)
     assert found == verdict if isinstance(verdict, Wait) else isinstance(found, verdict)  # type: ignore[arg-type]
 
 
@@ -461,34 +464,40 @@ def test_a_key_that_was_in_use_just_now_is_looked_at_once_more() -> None:
     """At the default grace nobody could tell yet whether a use was the last of a volume or one of many to come."""
     policy = CleanupPolicy(CleanupKind.RETAIN_LATEST, timedelta(minutes=2))
     just = NOW - timedelta(minutes=2)
-    found = decide_retirement(publication(superseded_at=just), policy, just + timedelta(minutes=1), 24 * HOUR, NOW)
+    found = decide_retirement(
+        publication(superseded_at=just), Usage(just + timedelta(minutes=1)), RetirePolicy(policy, 24 * HOUR), NOW
+    )
     assert found == Wait(just + 2 * PROPAGATION)
-    found = decide_retirement(publication(superseded_at=just), policy, just - timedelta(minutes=1), 24 * HOUR, NOW)
+    found = decide_retirement(
+        publication(superseded_at=just), Usage(just - timedelta(minutes=1)), RetirePolicy(policy, 24 * HOUR), NOW
+    )
     assert isinstance(found, Delete)
 
 
 def test_a_use_by_holders_that_were_seen_is_explained() -> None:
     """Once the containers that held it have gone, their last use does not hold it."""
-    seen_before = replace(publication(superseded_at=SUPERSEDED), held=Hold("1: my-app/app", SUPERSEDED))
+    seen_before = replace(publication(superseded_at=SUPERSEDED), held=Hold(hold_reason("1: my-app/app"), SUPERSEDED))
     before = NOW - timedelta(seconds=1)
-    assert isinstance(decide_retirement(seen_before, GRACE, before, 24 * HOUR, NOW, looked_at=NOW), Delete)
-    later = decide_retirement(seen_before, GRACE, NOW, 24 * HOUR, NOW, looked_at=NOW)
+    assert isinstance(
+        decide_retirement(seen_before, Usage(before, looked_at=NOW), RetirePolicy(GRACE, 24 * HOUR), NOW), Delete
+    )
+    later = decide_retirement(seen_before, Usage(NOW, looked_at=NOW), RetirePolicy(GRACE, 24 * HOUR), NOW)
     assert isinstance(later, Held), "somebody has used it when they were gone"
 
 
 def test_a_held_account_says_why_and_until_when() -> None:
     """In words that fit into a condition."""
-    found = decide_retirement(publication(superseded_at=SUPERSEDED), GRACE, NOW, 24 * HOUR, NOW)
+    found = decide_retirement(publication(superseded_at=SUPERSEDED), Usage(NOW), RetirePolicy(GRACE, 24 * HOUR), NOW)
     words = "by somebody unseen: its key was used at 2026-11-24T10:00:00Z, after it was superseded"
     words += "; it goes at 2026-11-25T09:00:00Z"
-    assert found == Held(words, SUPERSEDED + 24 * HOUR)
+    assert found == Held(hold_reason(words), SUPERSEDED + 24 * HOUR)
 
 
 def test_a_current_account_is_never_retired() -> None:
     """It has no time at which it may go."""
     assert ripe_at(publication(), GRACE) is None
     with pytest.raises(ValueError, match="current"):
-        decide_retirement(publication(), GRACE, None, HOUR, NOW)
+        decide_retirement(publication(), Usage(), RetirePolicy(GRACE, HOUR), NOW)
 
 
 @given(st.sampled_from([GRACE, IDLE]), TIMES, st.none() | TIMES)
@@ -496,7 +505,7 @@ def test_no_account_goes_before_its_grace(policy: CleanupPolicy, superseded: dat
     """Whatever was used when; and a wait is never for the past."""
     previous = publication(superseded_at=superseded)
     ripe = ripe_at(previous, policy)
-    found = decide_retirement(previous, policy, used, HOUR, NOW)
+    found = decide_retirement(previous, Usage(used), RetirePolicy(policy, HOUR), NOW)
     assert ripe is not None
     assert not (isinstance(found, Delete) and ripe > NOW)
     assert not (isinstance(found, Wait) and found.until <= NOW)

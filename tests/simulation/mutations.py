@@ -173,8 +173,8 @@ MUTATIONS = (
         "OpenAI is not asked when a key was last used",
         "retire/retirement",
         """
--            None if certain else await self._last_used(previous.account, possible),  # for those it does not matter
-+            None,
+-        last_used = None if certain else await self._last_used(previous.account, possible)
++        last_used = None
 """,
     ),
     Mutation(

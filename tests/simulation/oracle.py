@@ -20,7 +20,8 @@ from tests.simulation.stage import INTERVALS, PROJECTS, TARGETS, Stage, named
 from tests.support.canary import leaks
 from tests.support.scene import LEDGER
 from worker.kubernetes.secret import CURRENT
-from worker.ledger.holds import NOT_IDLE, POSSIBLY, STUCK, UNSEEN
+from worker.ledger.holds import hold_reason
+from worker.model.entries import HoldKind
 from worker.model.names import entry_name
 from worker.model.targets import CleanupKind
 from worker.model.times import parse_time
@@ -297,7 +298,7 @@ class Oracle:
         recorded = self._entries[made.target].get(made.name, {})
         noticed = recorded.get("supersededAt")
         superseded = max(superseded, self._moment(noticed) if noticed is not None else 0.0)
-        if not recorded.get("held", UNSEEN).startswith((UNSEEN, STUCK, POSSIBLY, NOT_IDLE)):
+        if "held" in recorded and hold_reason(recorded["held"]).kind is HoldKind.CONTAINERS:
             self._seen_held.add(account)  # a container that started in between may have been taken for a holder
         self._check_unused(account, made, run.uses.get(made.key_id), superseded)
 

@@ -16,10 +16,19 @@ from tests.support.holders_model import OTHER, SECRET, Pod, Secret, at
 from worker.kubernetes.pod import consumers_of
 from worker.ledger.holds import with_reasons
 from worker.ledger.transitions import CLAIM, catch_up_with_secret, intended, presumed, published
-from worker.model.entries import Account, Entry, Publication
+from worker.model.entries import Account, Entry, HoldReason, Publication
 from worker.model.sightings import Consumer, SecretView
 from worker.model.targets import CleanupKind, CleanupPolicy
-from worker.plan.retirement import Delete, Held, Wait, decide_retirement, ended_claims, may_yet_publish
+from worker.plan.retirement import (
+    Delete,
+    Held,
+    RetirePolicy,
+    Usage,
+    Wait,
+    decide_retirement,
+    ended_claims,
+    may_yet_publish,
+)
 
 IDLE = 3600
 RETAIN = CleanupPolicy(CleanupKind.RETAIN_LATEST, timedelta(minutes=2), timedelta(seconds=IDLE))
@@ -121,12 +130,12 @@ class Story:
                 self.entry = presumed(self.entry, intent, account, at(self.now), secret_gone=gone)
         consumers = self.consumers()
         used = dict(sorted(use for pod in self.pods for use in pod.uses(self.secret, self.now - self.late)))
-        held: dict[str, str | None] = {}
+        held: dict[str, HoldReason | None] = {}
         for publication in self.entry.history:
             if publication.superseded_at is not None:
                 last_used = used.get(publication.account.name)
                 decision = self.decide(publication, consumers, last_used)
-                held[publication.account.name] = decision.why if isinstance(decision, Held) else None
+                held[publication.account.name] = decision.reason if isinstance(decision, Held) else None
                 yield Verdict(self.now, publication, self.entry, last_used, decision)
         self.entry, _ = with_reasons(self.entry, held, at(self.now))
 
@@ -134,7 +143,7 @@ class Story:
         self, publication: Publication, consumers: list[Consumer], last_used: int | None
     ) -> Delete | Wait | Held:
         used = at(last_used) if last_used is not None else None
-        return decide_retirement(publication, self.cleanup, used, DAY, at(self.now), consumers=consumers)
+        return decide_retirement(publication, Usage(used, consumers), RetirePolicy(self.cleanup, DAY), at(self.now))
 
     def consumers(self) -> list[Consumer]:
         shown = [pod.shown(self.secret, self.now) for pod in self.pods]

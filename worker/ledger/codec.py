@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from worker.kubernetes.reading import Malformed, mapping, present, text, time, version_of
+from worker.ledger.holds import hold_reason
 from worker.model.entries import Account, Condition, Entry, Failures, GeneratorNote, Hold, Intent, Publication, Throttle
 from worker.model.names import ID
 from worker.model.targets import AdminKeyRef, CleanupKind, CleanupPolicy, Project, ProjectAccess
@@ -148,7 +149,7 @@ def _hold(stored: Mapping[str, Any], *, since: datetime) -> Hold | None:
     """`since`: where the object does not say since when, as those of the first version do not."""
     begun = time(stored, "heldSince") or since
     told = text(stored, "heldTold") if stored.get("heldTold") is not None else None
-    return Hold(text(stored, "held"), begun, told) if stored.get("held") is not None else None
+    return Hold(hold_reason(text(stored, "held")), begun, told) if stored.get("held") is not None else None
 
 
 def _throttle_object(throttle: Throttle) -> JSON:

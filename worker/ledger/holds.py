@@ -10,67 +10,59 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from worker.model.entries import Entry, Hold, Publication
+from worker.model.entries import Entry, Hold, HoldKind, HoldReason, Publication
 from worker.model.outcomes import Notice
 from worker.model.times import format_time
-
-UNSEEN = "by somebody unseen"
-"""How `held` begins in the ledger where no pod is seen to use a key that is in use."""
-
-STUCK = "cannot be deleted"
-"""How `held` begins where something else stands in the way."""
-
-STUCK_FOR_NOW = f"{STUCK} for the moment"
-"""How it begins where what stands in the way passes by itself."""
-
-POSSIBLY = "possibly"
-"""How `held` begins where it is not certain that those named carry the key."""
 
 EVENT_AFTER = timedelta(days=1)
 """A hold is told by an Event once it lasts this long, and again when the held key ends by itself within this time."""
 
-NOT_IDLE = "until it is idle"
-"""How `held` begins where the generator's policy asks for a key that was not used for a while."""
-
 _SHOWN = 3
 
 
-def is_by_containers(hold: Hold) -> bool:
-    """Is it certain that containers hold the key, or did when they were last looked for?"""
-    return not hold.why.startswith((UNSEEN, STUCK, POSSIBLY, NOT_IDLE))
+def hold_reason(text: str) -> HoldReason:
+    """A reason as its text in the ledger says it. A text that begins like no other kind names containers."""
+    for kind in HoldKind:
+        if kind is not HoldKind.CONTAINERS and text.startswith(kind.value):
+            return HoldReason(kind, text.removeprefix(kind.value))
+    return HoldReason(HoldKind.CONTAINERS, text)
 
 
-def with_reasons(entry: Entry, whys: Mapping[str, str | None], now: datetime) -> tuple[Entry, tuple[Notice, ...]]:
+def with_reasons(
+    entry: Entry, reasons: Mapping[str, HoldReason | None], now: datetime
+) -> tuple[Entry, tuple[Notice, ...]]:
     """The entry with why each account is held, by its name (None: it is not); and what is to be told of it now."""
     history, notices = [], []
     for publication in entry.history:
-        why, before = whys.get(publication.account.name), publication.held
+        reason, before = reasons.get(publication.account.name), publication.held
         hold = None
-        if why is not None:
-            hold = Hold(why, before.since, before.event_reason) if before is not None else Hold(why, now)
-            reason = _what_matters(publication, hold, now)
-            if reason is not None and reason != hold.event_reason:
-                hold = replace(hold, event_reason=reason)
-                notices.append(Notice(reason, _told(publication, hold)))
+        if reason is not None:
+            hold = replace(before, reason=reason) if before is not None else Hold(reason, now)
+            event = _event_reason(publication, hold, now)
+            if event is not None and event != hold.event_reason:
+                hold = replace(hold, event_reason=event)
+                notices.append(Notice(event, _event_message(publication, hold)))
         history.append(replace(publication, held=hold))
     return replace(entry, history=tuple(history)), tuple(notices)
 
 
-def ended(publication: Publication, hit: str, why: str) -> Notice:
+def ended(publication: Publication, affected: HoldReason, why: str) -> Notice:
     """What is told of an account that was deleted although somebody held it."""
-    words = f"account {publication.account.name} was deleted, {why}, and was still held: {hit}; whoever has its key"
-    return Notice("HoldEnded", f"{words} has a dead one now, until it reads the Secret anew")
+    message = (
+        f"account {publication.account.name} was deleted, {why}, and was still held: {affected}; whoever has its key"
+    )
+    return Notice("HoldEnded", f"{message} has a dead one now, until it reads the Secret anew")
 
 
 def in_words(entry: Entry) -> str:
     """For the condition: what is held, since when and why; nothing where nothing is, or not for long."""
     known = [(p.account.name, p.held) for p in entry.history if p.held is not None]
-    held = [(name, hold) for name, hold in known if not hold.why.startswith(STUCK_FOR_NOW)]
+    held = [(name, hold) for name, hold in known if hold.kind is not HoldKind.PASSING]
     if not held:
         return ""
-    words = [f"{name} since {format_time(hold.since)} ({hold.why})" for name, hold in held[:_SHOWN]]
+    shown = [f"{name} since {format_time(hold.since)} ({hold.why})" for name, hold in held[:_SHOWN]]
     more = f", and {len(held) - _SHOWN} more" if len(held) > _SHOWN else ""
-    return f"; {len(held)} earlier held: {', '.join(words)}{more}"
+    return f"; {len(held)} earlier held: {', '.join(shown)}{more}"
 
 
 def soon_dead(entry: Entry, now: datetime) -> str:
@@ -81,22 +73,22 @@ def soon_dead(entry: Entry, now: datetime) -> str:
     return f"; the key in its Secret {'ends' if at > now else 'has ended'} by itself at {format_time(at)}"
 
 
-def _what_matters(publication: Publication, hold: Hold, now: datetime) -> str | None:
+def _event_reason(publication: Publication, hold: Hold, now: datetime) -> str | None:
     expires = publication.account.expires_at
     if expires is not None and expires <= now + EVENT_AFTER:
         return "KeyExpiring"
     # Somebody unseen loses the key when the hold ends: told while something can be done about it.
-    return "KeyHeld" if hold.since + EVENT_AFTER <= now or hold.why.startswith(UNSEEN) else None
+    return "KeyHeld" if hold.since + EVENT_AFTER <= now or hold.kind is HoldKind.UNSEEN else None
 
 
-def _told(publication: Publication, hold: Hold) -> str:
+def _event_message(publication: Publication, hold: Hold) -> str:
     account = publication.account
     superseded = f", superseded at {format_time(publication.superseded_at)}," if publication.superseded_at else ""
     message = f"account {account.name}{superseded} is held since {format_time(hold.since)}: {hold.why}"
     if account.expires_at is not None:
         message += f"; its key ends by itself at {format_time(account.expires_at)}"
-    if hold.why.startswith(UNSEEN):
+    if hold.kind is HoldKind.UNSEEN:
         return f"{message}; have whoever uses it read the Secret anew"
-    if hold.why.startswith(STUCK):
+    if hold.kind in (HoldKind.STUCK, HoldKind.PASSING):
         return message
     return f"{message}; restart what uses it (kubectl rollout restart): it goes with the run after that"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from enum import Enum
 
 from worker.model.targets import CleanupPolicy, ProjectAccess
 from worker.model.values import Ref, Version
@@ -49,16 +50,53 @@ class Account:
     """Under which of the Secret's data keys its key is written."""
 
 
+class HoldKind(Enum):
+    """What holds a superseded account. The value is how its text begins, in the ledger and in messages."""
+
+    CONTAINERS = ""
+    """Containers carry the key for certain, or did when they were last looked for."""
+    POSSIBLE = "possibly "
+    """Containers may carry it."""
+    UNSEEN = "by somebody unseen: "
+    """The key is in use, and no pod is seen to use it."""
+    NOT_IDLE = "until it is idle "
+    """The generator's policy asks for a key that was not used for a while."""
+    PASSING = "cannot be deleted for the moment: "
+    """Something stands in the way that passes by itself."""
+    STUCK = "cannot be deleted: "
+    """Something stands in the way until a human acts."""
+
+
+@dataclass(frozen=True, slots=True)
+class HoldReason:
+    """Why a superseded account is not deleted although its grace has passed."""
+
+    kind: HoldKind
+    detail: str
+
+    def __str__(self) -> str:
+        return self.kind.value + self.detail
+
+
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Why a superseded account was not deleted although its grace has passed, and since when that is so.
+    """A superseded account that is held, and since when.
 
     `event_reason`: the reason of the last Event about it, None where there was none.
     """
 
-    why: str
+    reason: HoldReason
     since: datetime
     event_reason: str | None = None
+
+    @property
+    def kind(self) -> HoldKind:
+        return self.reason.kind
+
+    @property
+    def why(self) -> str:
+        """In words."""
+        return str(self.reason)
 
 
 @dataclass(frozen=True, slots=True)

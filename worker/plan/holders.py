@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime, timedelta
+from enum import Enum
 
 from worker.model.entries import Publication
 from worker.model.sightings import Consumer
@@ -22,27 +23,47 @@ def holders(previous: Publication, consumers: Collection[Consumer]) -> tuple[lis
     Where the Secret was deleted, its volumes keep what they have until it is there again, also for containers that
     start in between: those then keep it from a `subPath`.
     """
-    superseded = previous.superseded_at
-    if superseded is None:
+    if previous.superseded_at is None:
         raise ValueError("a current account is held by its Secret")
-    # Nodes' clocks and the API server's differ a little.
-    earliest = (previous.requested_at or previous.at) - CLOCKS_APART
     certain, possible = [], []
     for consumer in consumers:
-        started = consumer.started_at
-        if consumer.follows:
-            if previous.frozen and (started is None or started <= superseded + STALE):
-                certain.append(consumer)
-        elif started is None:
-            possible.append(consumer)
-        elif started < superseded:
-            if earliest <= (consumer.read_until or started):
-                certain.append(consumer)
-        elif consumer.mounted and _while_gone(previous, started):
+        carries = _carries(previous, consumer)
+        if carries is _Carries.CERTAINLY:
             certain.append(consumer)
-        elif started <= (secret_back_at(previous) if consumer.mounted else superseded) + STALE:
+        elif carries is _Carries.POSSIBLY:
             possible.append(consumer)
     return certain, possible
+
+
+class _Carries(Enum):
+    CERTAINLY = "certainly"
+    POSSIBLY = "possibly"
+    NO = "no"
+
+
+def _carries(previous: Publication, consumer: Consumer) -> _Carries:
+    """Does this consumer carry the superseded account's key?"""
+    started, superseded = consumer.started_at, previous.superseded_at
+    if superseded is None:
+        raise ValueError("a current account is held by its Secret")
+    if consumer.follows:
+        # Its volume follows the Secret to the next key, except while the Secret is gone: then it keeps the old one.
+        left_behind = previous.frozen and (started is None or started <= superseded + STALE)
+        return _Carries.CERTAINLY if left_behind else _Carries.NO
+    if started is None:
+        # It has not started, so nobody knows which key the kubelet has read for it.
+        return _Carries.POSSIBLY
+    if started < superseded:
+        # It read the Secret while this key could be there, unless its last read was before the key was asked for.
+        # Nodes' clocks and the API server's differ a little.
+        earliest = (previous.requested_at or previous.at) - CLOCKS_APART
+        return _Carries.CERTAINLY if earliest <= (consumer.read_until or started) else _Carries.NO
+    if consumer.mounted and _while_gone(previous, started):
+        # The node's volume kept the old key while the Secret was gone, and the container took it from there.
+        return _Carries.CERTAINLY
+    left = secret_back_at(previous) if consumer.mounted else superseded
+    # It started after the key had left the Secret; soon after that, the kubelet may still have read a cached copy.
+    return _Carries.POSSIBLY if started <= left + STALE else _Carries.NO
 
 
 def _while_gone(previous: Publication, moment: datetime) -> bool:

@@ -6,9 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from worker.ledger.holds import NOT_IDLE, POSSIBLY, UNSEEN, is_by_containers
 from worker.ledger.transitions import CLAIM, VOLUMES_FOLLOW
-from worker.model.entries import Account, Entry, Intent, Publication, current
+from worker.model.entries import Account, Entry, HoldKind, HoldReason, Intent, Publication, current
 from worker.model.sightings import Consumer
 from worker.model.targets import CleanupKind, CleanupPolicy
 from worker.model.times import format_duration, format_time
@@ -18,15 +17,12 @@ PROPAGATION = timedelta(minutes=2)
 """A use of a key this soon after it was superseded says nothing: volumes and caches follow with a delay."""
 
 
-# --- retirement --------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """May be deleted now. `hit`: who holds it all the same, where the longest hold has passed."""
+    """May be deleted now. `affected`: what holds it all the same, where the longest hold has passed."""
 
     why: str
-    hit: str | None = None
+    affected: HoldReason | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +36,7 @@ class Wait:
 class Held:
     """Somebody uses the key, or may; asked again in the next run. `until`: held no longer than this, None: no limit."""
 
-    why: str
+    reason: HoldReason
     until: datetime | None
 
 
@@ -74,76 +70,90 @@ def may_yet_publish(entry: Entry, intent: Intent) -> bool:
     return not intent.refused and (publication is None or publication.at <= intent.requested_at)
 
 
-def decide_retirement(
-    previous: Publication,
-    cleanup: CleanupPolicy,
-    last_used: datetime | None,
-    unseen_hold: timedelta,
-    now: datetime,
-    *,
-    consumers: Collection[Consumer] = (),
-    looked_at: datetime | None = None,
-    max_hold: timedelta | None = None,
-) -> Delete | Wait | Held:
-    """May a superseded account go, given who consumes its Secret and when its key was last used (None: never)?
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """How a superseded account's key is used, as far as it can be seen.
 
-    `looked_at`: when the consumers were looked for, None: now. `max_hold`: since it was superseded; whoever holds it
-    for longer loses it.
+    `last_used`: None where OpenAI knows of no use. `looked_at`: when the consumers were looked for, None: now.
     """
-    looked_at = looked_at or now
-    verdict = _retirement(previous, cleanup, last_used, unseen_hold, now, consumers=consumers, looked_at=looked_at)
-    if not isinstance(verdict, Held) or max_hold is None or previous.superseded_at is None:
+
+    last_used: datetime | None = None
+    consumers: Collection[Consumer] = ()
+    looked_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RetirePolicy:
+    """How long a superseded account stays. `max_hold`, since it was superseded, ends every hold; None: no limit."""
+
+    cleanup: CleanupPolicy
+    unseen_hold: timedelta
+    max_hold: timedelta | None = None
+
+
+def decide_retirement(previous: Publication, usage: Usage, policy: RetirePolicy, now: datetime) -> Delete | Wait | Held:
+    """May a superseded account be deleted? Raises ValueError for a current one."""
+    verdict = _without_limit(previous, usage, policy, now)
+    if not isinstance(verdict, Held) or policy.max_hold is None or previous.superseded_at is None:
         return verdict
-    limit = previous.superseded_at + max_hold
+    limit = previous.superseded_at + policy.max_hold
     if limit <= now:
-        return Delete(f"after --max-hold {format_duration(max_hold)}", verdict.why)
-    return Held(verdict.why, min(limit, verdict.until or limit))
+        return Delete(f"after --max-hold {format_duration(policy.max_hold)}", verdict.reason)
+    return Held(verdict.reason, min(limit, verdict.until or limit))
 
 
-def _retirement(
-    previous: Publication,
-    cleanup: CleanupPolicy,
-    last_used: datetime | None,
-    unseen_hold: timedelta,
-    now: datetime,
-    *,
-    consumers: Collection[Consumer],
-    looked_at: datetime,
-) -> Delete | Wait | Held:
+def _without_limit(previous: Publication, usage: Usage, policy: RetirePolicy, now: datetime) -> Delete | Wait | Held:
+    cleanup = policy.cleanup
     ripe, superseded = ripe_at(previous, cleanup), previous.superseded_at
     if ripe is None or superseded is None:
         raise ValueError("a current account is not retired")
     if ripe > now:
         return Wait(ripe)
-    certain, possible = holders(previous, consumers)
+    certain, possible = holders(previous, usage.consumers)
     if certain:
-        return Held(_named(certain), None)
+        return Held(HoldReason(HoldKind.CONTAINERS, _named(certain)), None)
     followed = secret_back_at(previous) + VOLUMES_FOLLOW
-    if now < followed and any(consumer.follows for consumer in consumers):
+    if now < followed and any(consumer.follows for consumer in usage.consumers):
+        # Volumes have not followed yet: their containers may still read the old key.
         return Wait(followed)
-    used = max(superseded, last_used or superseded)
+    used = max(superseded, usage.last_used or superseded)
     idle = used + cleanup.idle
     if possible and idle > now:
-        return Held(f"{POSSIBLY} {_named(possible)}", idle)
+        return Held(HoldReason(HoldKind.POSSIBLE, _named(possible)), idle)
     if cleanup.kind is CleanupKind.IDLE:
-        if idle > now:
-            return Held(
-                f"{NOT_IDLE} for {format_duration(cleanup.idle)}: its key was used at {format_time(used)}", idle
-            )
+        return _by_idle_policy(cleanup, used, now)
+    return _by_unseen_use(previous, usage, policy, now, superseded=superseded)
+
+
+def _by_idle_policy(cleanup: CleanupPolicy, used: datetime, now: datetime) -> Delete | Held:
+    idle = used + cleanup.idle
+    if idle <= now:
         return Delete(f"its key was idle for {format_duration(cleanup.idle)}")
-    limit = superseded + unseen_hold
-    # A use is explained by holders that an earlier run has seen for certain, and that were gone when looked for now.
-    explained = previous.held is not None and is_by_containers(previous.held) and used < looked_at
-    if used > superseded and not explained:
-        settled = superseded + 2 * PROPAGATION
-        if settled > now:
-            return Wait(settled)  # it was in use just now: is it still, once all who follow the Secret have followed?
-    if used > superseded + PROPAGATION and not explained:
-        unseen = f"{UNSEEN}: its key was used at {format_time(used)}, after it was superseded"
-        if limit > now:
-            return Held(f"{unseen}; it goes at {format_time(limit)}", limit)
-        return Delete(f"after --unseen-hold {format_duration(unseen_hold)}", unseen)
-    return Delete(f"superseded at {format_time(superseded)}")
+    detail = f"for {format_duration(cleanup.idle)}: its key was used at {format_time(used)}"
+    return Held(HoldReason(HoldKind.NOT_IDLE, detail), idle)
+
+
+def _by_unseen_use(
+    previous: Publication, usage: Usage, policy: RetirePolicy, now: datetime, *, superseded: datetime
+) -> Delete | Wait | Held:
+    """A use after the account was superseded, with no holder in sight, means a consumer that nobody sees."""
+    used = max(superseded, usage.last_used or superseded)
+    looked_at = usage.looked_at or now
+    by_containers = previous.held is not None and previous.held.kind is HoldKind.CONTAINERS
+    if used == superseded or (by_containers and used < looked_at):
+        # Unused, or used by holders that an earlier run saw and that were gone when this one looked.
+        return Delete(f"superseded at {format_time(superseded)}")
+    settled = superseded + 2 * PROPAGATION
+    if settled > now:
+        # It was in use just now: is it still, once all that follow the Secret have followed?
+        return Wait(settled)
+    if used <= superseded + PROPAGATION:
+        return Delete(f"superseded at {format_time(superseded)}")
+    limit = superseded + policy.unseen_hold
+    detail = f"its key was used at {format_time(used)}, after it was superseded"
+    if limit > now:
+        return Held(HoldReason(HoldKind.UNSEEN, f"{detail}; it goes at {format_time(limit)}"), limit)
+    return Delete(f"after --unseen-hold {format_duration(policy.unseen_hold)}", HoldReason(HoldKind.UNSEEN, detail))
 
 
 def _named(consumers: Collection[Consumer]) -> str:

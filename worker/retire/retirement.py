@@ -8,7 +8,7 @@ handed on.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -24,9 +24,8 @@ from worker.errors import (
     RotatorError,
 )
 from worker.ledger import holds, transitions
-from worker.ledger.holds import STUCK, STUCK_FOR_NOW
 from worker.ledger.store import Ledger
-from worker.model.entries import Account, Entry, Intent, Publication, is_empty
+from worker.model.entries import Account, Entry, HoldKind, HoldReason, Intent, Publication, is_empty
 from worker.model.outcomes import Notice, Result, RetireOutcome
 from worker.model.sightings import Consumer, SecretView
 from worker.model.times import next_attempt
@@ -36,6 +35,8 @@ from worker.plan.holders import holders
 from worker.plan.retirement import (
     Delete,
     Held,
+    RetirePolicy,
+    Usage,
     Wait,
     decide_retirement,
     ended_claims,
@@ -47,11 +48,22 @@ from worker.plan.retirement import (
 from worker.ports import Clock
 from worker.retire.deletion import AccountDeleter, SecretSnapshot
 
-_UNKNOWN_KEY = f"{STUCK}: the Secret holds a key that the ledger does not know: it may be this one's"
+_UNKNOWN_KEY = HoldReason(HoldKind.STUCK, "the Secret holds a key that the ledger does not know: it may be this one's")
+
+
+@dataclass(frozen=True, slots=True)
+class _LetGo:
+    """What came of one account: the entry after it, what holds it, and what its holders are told."""
+
+    entry: Entry
+    held: HoldReason | None = None
+    notice: Notice | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Retirement:
+    """Retires the accounts of one target at a time, all in one round."""
+
     ledger: Ledger
     pods: Pods
     projects: Projects
@@ -62,41 +74,43 @@ class Retirement:
     begun: datetime
     """What is ripe now may go; what ripens meanwhile is the next round's, so pods are listed once."""
 
-    async def retire(self, entry: Entry, *, wanted: bool, served: bool) -> RetireOutcome:
+    async def retire(self, entry: Entry, *, has_source: bool, served: bool) -> RetireOutcome:
         """Delete what may go now. Raises nothing expected.
 
-        `wanted`: something still asks for this target. `served`: this run has looked at its Secret and all is known;
-        otherwise it is looked at here, for it may be gone.
+        `has_source`: something still asks for this target. `served`: this run has looked at its Secret already;
+        otherwise this looks at it, for it may be gone.
         """
         now = self.clock.now()
         claim = entry.claimed_until(now)
         if entry.ledger != self.ledger.uid:
-            words = f"the entry is another installation's; see `openai-key-rotator adopt {entry.target}`"
-            return RetireOutcome(entry.target, Result.BLOCKED, "ForeignLedger", words)
+            message = f"the entry is another installation's; see `openai-key-rotator adopt {entry.target}`"
+            return RetireOutcome(entry.target, Result.BLOCKED, "ForeignLedger", message)
         if claim is not None:
             return waiting(entry, now)
         if served and not _ripe(entry, self.begun) and not ended_claims(entry, now) and not self._twins(entry):
             return waiting(entry, now)
         try:
-            return await self._retire(entry, wanted)
+            return await self._retire(entry, has_source=has_source)
         except RotatorError as error:
             if isinstance(error, ConfigurationError):
-                await self._note(entry, wanted, error.reason, _words(error, entry))
+                await self._note(entry, error, has_source=has_source)
             return _troubled(entry, error)
 
-    async def _retire(self, entry: Entry, wanted: bool) -> RetireOutcome:
-        seen, sight = await self.deletion.look(entry)
+    async def _retire(self, entry: Entry, *, has_source: bool) -> RetireOutcome:
+        seen, snapshot = await self.deletion.look(entry)
         trouble: RotatorError | None = None
-        held: dict[str, str | None] = {}
-        hit: list[Notice] = []
+        held: dict[str, HoldReason | None] = {}
+        notices: list[Notice] = []
         after = seen
         # Where the Secret is going to get another key: until then a run that was only stopped may still write its own.
         claims = ended_claims(seen, self.clock.now())
-        intents = [intent for intent in claims if not (wanted and may_yet_publish(seen, intent))]
+        intents = [intent for intent in claims if not (has_source and may_yet_publish(seen, intent))]
         items: tuple[Publication | Intent, ...] = (*seen.history, *intents)
         for item in items:
             try:
-                after, held[item.account.name] = await self._let_go(after, item, sight, hit)
+                let_go = await self._let_go(after, item, snapshot)
+                after, held[item.account.name] = let_go.entry, let_go.held
+                notices += [let_go.notice] if let_go.notice is not None else []
             except RotatorError as error:
                 trouble = error
                 held[item.account.name] = stuck(error)
@@ -104,62 +118,59 @@ class Retirement:
         deleted = [item.account.name for item in items if item.account.name not in left]
         try:
             for account, twin in self._twins(seen):
-                await self.deletion.account(account, twin, sight, None, by_name=False)
+                await self.deletion.account(account, twin, snapshot, None, by_name=False)
         except RotatorError as error:
             trouble = error
-        after, notices = holds.with_reasons(after, held, self.clock.now())
-        if not wanted:
-            after = self._disowned(after, sight.secret, trouble)
+        after, of_holds = holds.with_reasons(after, held, self.clock.now())
+        if not has_source:
+            after = self._disowned(after, snapshot.secret, trouble)
         elif after.condition is not None and after.condition.reason == transitions.READY:
             after = transitions.healthy(after, self.clock.now())  # which says what is held
         stored = await self._save(entry, transitions.with_throttle(after, trouble), deleted)
         if trouble is not None:
-            return replace(_troubled(stored, trouble), deleted=tuple(deleted), notices=(*hit, *notices))
-        summary = await self._summed_up(stored, wanted, deleted, held)
-        return replace(summary, notices=(*hit, *notices))
+            return replace(_troubled(stored, trouble), deleted=tuple(deleted), notices=(*notices, *of_holds))
+        summary = await self._summed_up(stored, deleted, held, has_source=has_source)
+        return replace(summary, notices=(*notices, *of_holds))
 
     async def _summed_up(
-        self, stored: Entry, wanted: bool, deleted: list[str], held: dict[str, str | None]
+        self, stored: Entry, deleted: list[str], held: Mapping[str, HoldReason | None], *, has_source: bool
     ) -> RetireOutcome:
-        words = [f"deleted {', '.join(deleted)}"] if deleted else []
-        staying = tuple(f"{name} stays ({why})" for name, why in held.items() if why is not None)
-        if not wanted and is_empty(stored):
+        parts = [f"deleted {', '.join(deleted)}"] if deleted else []
+        staying = tuple(f"{name} stays ({reason})" for name, reason in held.items() if reason is not None)
+        if not has_source and is_empty(stored):
             with suppress(Conflict, NotFound):  # another run is at it
                 await self.ledger.delete(stored)
-        elif not wanted and stored.condition is not None:
-            words.append(stored.condition.message)
-        message = "; ".join((*words, *staying))
+        elif not has_source and stored.condition is not None:
+            parts.append(stored.condition.message)
+        message = "; ".join((*parts, *staying))
         return replace(waiting(stored, self.clock.now()), deleted=tuple(deleted), held=staying, message=message)
 
-    async def _let_go(
-        self, entry: Entry, item: Publication | Intent, sight: SecretSnapshot, hit: list[Notice]
-    ) -> tuple[Entry, str | None]:
-        """The entry without this account, where it may go and is gone; otherwise, where it is held, why.
-
-        `hit` gets what is to be told of holders who lose it.
-        """
+    async def _let_go(self, entry: Entry, item: Publication | Intent, snapshot: SecretSnapshot) -> _LetGo:
+        """Delete an account that may go. The entry lacks it only where OpenAI confirms that it is gone."""
         item = replace(item, account=reachable(entry, item.account))
         account = item.account
         try:
             if isinstance(item, Intent):
-                if not item.refused and transitions.unaccounted(entry, item, sight.secret):
-                    return entry, _UNKNOWN_KEY
-                return await self._settle(entry, item, sight), None
-            if item.superseded_at is not None and transitions.unaccounted(entry, item, sight.secret):
-                return entry, _UNKNOWN_KEY
-            verdict = await self._verdict(item, entry, sight)
+                if not item.refused and transitions.unaccounted(entry, item, snapshot.secret):
+                    return _LetGo(entry, _UNKNOWN_KEY)
+                return _LetGo(await self._settle(entry, item, snapshot))
+            if item.superseded_at is not None and transitions.unaccounted(entry, item, snapshot.secret):
+                return _LetGo(entry, _UNKNOWN_KEY)
+            verdict = await self._verdict(item, entry, snapshot)
             if isinstance(verdict, Delete):
-                entry, gone = await self._delete_all(entry, item, await self.deletion.ids(item), sight)
-                if gone and verdict.hit is not None:
-                    hit.append(holds.ended(item, verdict.hit, verdict.why))
-                return entry, None
-            return entry, verdict.why if isinstance(verdict, Held) else None
+                entry, gone = await self._delete_all(entry, item, await self.deletion.ids(item), snapshot)
+                if gone and verdict.affected is not None:
+                    return _LetGo(entry, notice=holds.ended(item, verdict.affected, verdict.why))
+                return _LetGo(entry)
+            return _LetGo(entry, verdict.reason if isinstance(verdict, Held) else None)
         except Refused as error:
             if await self.projects.archived(account.access, error):
-                return transitions.released(entry, {account.name}), None
+                return _LetGo(transitions.released(entry, {account.name}))
             raise
 
-    async def _verdict(self, previous: Publication, entry: Entry, sight: SecretSnapshot) -> Delete | Wait | Held | None:
+    async def _verdict(
+        self, previous: Publication, entry: Entry, snapshot: SecretSnapshot
+    ) -> Delete | Wait | Held | None:
         """Delete, Wait or Held; pods are listed and OpenAI asked for the last use only once the grace has passed."""
         now, cleanup = self.clock.now(), entry.generator.cleanup
         ripe = ripe_at(previous, cleanup)
@@ -167,16 +178,10 @@ class Retirement:
             return None
         consumers = await self.pods.consumers(entry.target)
         certain, possible = holders(previous, consumers)
-        return decide_retirement(
-            previous,
-            cleanup,
-            None if certain else await self._last_used(previous.account, possible),  # for those it does not matter
-            self.unseen_hold,
-            now,
-            consumers=consumers,
-            looked_at=self.pods.looked_at(entry.target.namespace),
-            max_hold=self.max_hold,
-        )
+        # Certain holders hold it whatever its last use was: OpenAI is not asked.
+        last_used = None if certain else await self._last_used(previous.account, possible)
+        usage = Usage(last_used, consumers, self.pods.looked_at(entry.target.namespace))
+        return decide_retirement(previous, usage, RetirePolicy(cleanup, self.unseen_hold, self.max_hold), now)
 
     async def _last_used(self, account: Account, possible: Collection[Consumer]) -> datetime | None:
         """When its key was last used, as far as OpenAI knows; None: never.
@@ -194,7 +199,7 @@ class Retirement:
             return []
         return [key.id for key in (await self.projects.account_keys(account.access)).get(account.id, ())]
 
-    async def _settle(self, entry: Entry, intent: Intent, sight: SecretSnapshot) -> Entry:
+    async def _settle(self, entry: Entry, intent: Intent, snapshot: SecretSnapshot) -> Entry:
         """Delete every account that the intent made: by its id, and by its name in a list begun after its claim.
 
         Where neither is known the intent stays until a second such list confirms it. Where its run died, it may have
@@ -206,14 +211,14 @@ class Retirement:
             listing = await self.projects.listing(account.access, not_before=intent.claimed_until)
             return transitions.missed(entry, account.name, listing.begun_at)
         if not intent.refused:
-            return transitions.presumed(entry, intent, ids[0], self.clock.now(), secret_gone=sight.secret is None)
-        return (await self._delete_all(entry, intent, ids, sight))[0]
+            return transitions.presumed(entry, intent, ids[0], self.clock.now(), secret_gone=snapshot.secret is None)
+        return (await self._delete_all(entry, intent, ids, snapshot))[0]
 
     async def _delete_all(
-        self, entry: Entry, item: Publication | Intent, ids: list[str], sight: SecretSnapshot
+        self, entry: Entry, item: Publication | Intent, ids: list[str], snapshot: SecretSnapshot
     ) -> tuple[Entry, bool]:
         """The entry without the item, where all of its accounts are gone now; and whether they are."""
-        gone = await self.deletion.all_of(item, ids, sight)
+        gone = await self.deletion.all_of(item, ids, snapshot)
         return (transitions.released(entry, {item.account.name}), True) if gone else (entry, False)
 
     def _twins(self, entry: Entry) -> list[tuple[Account, str]]:
@@ -232,7 +237,7 @@ class Retirement:
     def _disowned(self, entry: Entry, secret: SecretView | None, trouble: RotatorError | None) -> Entry:
         """The condition of a target that nothing asks for any more."""
         if trouble is not None:
-            reason, message = trouble.reason, _words(trouble, entry)
+            reason, message = trouble.reason, _explained(trouble, entry)
         elif secret is None:
             reason, message = "TargetGone", "its Secret is gone: its accounts go when their grace has passed"
         else:
@@ -249,19 +254,25 @@ class Retirement:
                 await self.ledger.read(before.target) or before, lambda entry: transitions.released(entry, deleted)
             )
 
-    async def _note(self, entry: Entry, wanted: bool, reason: str, message: str) -> None:
-        """Say in the ledger of an unwanted target why it is still there; a wanted one's condition is its rotation's."""
-        if not wanted:
-            try:
-                await self.ledger.save(entry.with_condition(False, reason, message, self.clock.now()))
-            except Conflict:
-                return  # another run is at it and says the same
+    async def _note(self, entry: Entry, error: ConfigurationError, *, has_source: bool) -> None:
+        """Say in the ledger why a target without a source is still there."""
+        if has_source:
+            # Its condition is that of its rotation.
+            return
+        noted = entry.with_condition(False, error.reason, _explained(error, entry), self.clock.now())
+        try:
+            await self.ledger.save(noted)
+        except Conflict:
+            # Another run works on it and says the same.
+            return
 
 
-def stuck(error: RotatorError) -> str:
-    """For the ledger, so the same in every run: what only waiting can mend is told by its reason alone."""
-    lasting = isinstance(error, ConfigurationError | ConsumersUnseen)
-    return f"{STUCK}: {error.reason}: {error.message}" if lasting else f"{STUCK_FOR_NOW}: {error.reason}"
+def stuck(error: RotatorError) -> HoldReason:
+    """Why an account stays after an error: the same text in every run, for it goes into the ledger."""
+    if isinstance(error, ConfigurationError | ConsumersUnseen):
+        return HoldReason(HoldKind.STUCK, f"{error.reason}: {error.message}")
+    # Messages of errors that pass differ from run to run.
+    return HoldReason(HoldKind.PASSING, error.reason)
 
 
 def _ripe(entry: Entry, now: datetime) -> list[Publication]:
@@ -277,13 +288,15 @@ def leaving(entry: Entry) -> int:
 def _troubled(entry: Entry, error: RotatorError) -> RetireOutcome:
     """What is told where something stands in the way: of a human's doing (BLOCKED), or that may pass (FAILED)."""
     if isinstance(error, ConfigurationError | ConsumersUnseen):
-        return RetireOutcome(entry.target, Result.BLOCKED, error.reason, _words(error, entry), waiting=leaving(entry))
+        return RetireOutcome(
+            entry.target, Result.BLOCKED, error.reason, _explained(error, entry), waiting=leaving(entry)
+        )
     later = error.until if isinstance(error, Deferred) else None
     message = error.message + next_attempt(later)
     return RetireOutcome(entry.target, Result.FAILED, error.reason, message, waiting=leaving(entry), next_at=later)
 
 
-def _words(trouble: RotatorError, entry: Entry) -> str:
+def _explained(trouble: RotatorError, entry: Entry) -> str:
     """Why accounts of a target stay that should go, and what can be done about it."""
     if not isinstance(trouble, ConfigurationError):
         return trouble.message

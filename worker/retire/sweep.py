@@ -161,7 +161,9 @@ class _Round:
 
         async def one(entry: Entry) -> RetireOutcome:
             ref = entry.target
-            outcome = await retirement.retire(entry, wanted=ref in self.asked.sources, served=ref in self.asked.served)
+            outcome = await retirement.retire(
+                entry, has_source=ref in self.asked.sources, served=ref in self.asked.served
+            )
             await self._announce(self.asked.sources.get(ref), entry, outcome)
             return outcome
 
