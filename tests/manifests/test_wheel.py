@@ -1,0 +1,119 @@
+"""The wheel: it holds the whole worker and nothing else, and runs where it is installed alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support.canary import leaks
+from tests.support.scene import ROOT
+
+pytestmark = pytest.mark.xdist_group("image")
+
+DOCUMENTED = ROOT / "manifests" / "examples" / "documented.yaml"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from a copy, for a build leaves folders behind. Nothing is fetched: the lock has what builds it."""
+    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for name in ("setup.cfg", "pyproject.toml", "run.py"):
+        shutil.copy(ROOT / name, source)
+    for name in ("worker", "sandbox", "tests"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--no-build-isolation", "--no-index"]
+    command = [sys.executable, "-m", "pip", "wheel", *options, "--wheel-dir", str(target), str(source)]
+    subprocess.run(command, cwd=target, check=True, capture_output=True, text=True)
+    (built,) = target.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The command, in an environment of its own that shares no more than the locked libraries with this one."""
+    environment = tmp_path_factory.mktemp("environment")
+    venv.create(environment, with_pip=False, symlinks=True)
+    python = environment / "bin" / "python"
+    options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--no-index"]
+    command = [sys.executable, "-m", "pip", "--python", str(python), "install", *options, str(wheel)]
+    subprocess.run(command, cwd=environment, check=True, capture_output=True, text=True)
+    paths = sysconfig.get_paths(vars={"base": str(environment), "platbase": str(environment)})
+    (Path(paths["purelib"]) / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return environment / "bin" / "openai-key-rotator"
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """Both APIs over HTTP, with the documented objects; where they are."""
+    documented = list(yaml.safe_load_all(DOCUMENTED.read_text()))
+    for item in documented:
+        if item["kind"] == "Secret":
+            item["stringData"] = {"api-key": "${OPENAI_ADMIN_KEY}"}
+        if item["kind"] == "OpenAI":
+            item["spec"]["host"] = "${OPENAI_URL}"
+    objects = [item for item in documented if item["kind"] in ("Secret", "OpenAI", "ExternalSecret")]
+    seed = tmp_path / "seed.yaml"
+    seed.write_text(yaml.safe_dump_all(objects))
+    command = [sys.executable, "-m", "sandbox", "--apply", str(seed), "--directory", str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield dict(process.stdout.readline().strip().split("=", 1) for _ in range(4))
+        process.terminate()
+
+
+def run(command: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """The installed command, from a folder without the checkout."""
+    environment = {key: value for key, value in os.environ.items() if key in ("PATH", "LANG")} | variables
+    return subprocess.run(
+        [str(command), *arguments],
+        cwd=command.parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_it_holds_every_module_of_the_worker_and_no_other(wheel: Path) -> None:
+    """Subpackages are found by setuptools only if setup.cfg says so."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+    assert names == {str(path.relative_to(ROOT)) for path in (ROOT / "worker").rglob("*.py")}
+
+
+def test_the_command_is_the_installed_one(installed: Path) -> None:
+    """A wheel that is tried in its checkout may import what it lacks."""
+    where = "import worker.commands.revoke.plan as plan; print(plan.__file__)"
+    python = installed.with_name("python")
+    done = subprocess.run([python, "-c", where], cwd=installed.parent, capture_output=True, text=True, check=True)
+    assert Path(done.stdout.strip()).is_relative_to(installed.parent.parent)
+    helped = run(installed, "--help")
+    assert (helped.returncode, helped.stderr) == (0, "")
+    assert "revoke" in helped.stdout
+
+
+def test_it_rotates_from_where_it_is_installed(installed: Path, sandbox: dict[str, str]) -> None:
+    """Run, then each of the other commands: all of their modules are there."""
+    hosts, variables = ("--allow-host", sandbox["OPENAI_URL"]), {"KUBECONFIG": sandbox["KUBECONFIG"], "HOME": "/"}
+    done = run(installed, "run", "--max-wait", "0s", *hosts, **variables)
+    assert done.returncode == 0, done.stdout + done.stderr
+    events = [json.loads(line)["event"] for line in done.stdout.splitlines()]
+    assert "target.rotated" in events
+    for arguments in (("status",), ("adopt", *hosts), ("revoke", "default/openai-credentials", "--yes", *hosts)):
+        other = run(installed, *arguments, "--output", "json", **variables)
+        assert other.returncode == 0, other.stdout + other.stderr
+        assert not leaks(other.stdout + other.stderr)
+        json.loads(other.stdout)
+    assert not leaks(done.stdout + done.stderr)
