@@ -25,7 +25,7 @@ from sandbox.openai.state import KeyStatus
 from sandbox.transport.wire import Request, Response
 from tests.cluster.endpoint import Endpoint, call, service_account_token
 from tests.cluster.rig import PREFIX, Rig, Run, install_crds
-from tests.cluster.test_worker_on_real_api_server import grant
+from tests.cluster.rights import grant
 from tests.support.scene import PROJECT
 from worker.model.times import format_time
 

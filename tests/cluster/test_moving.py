@@ -18,9 +18,9 @@ from sandbox.kubernetes.server import Kubernetes
 from sandbox.openai.server import OpenAI
 from tests.cluster.control_plane import control_plane, find_binaries
 from tests.cluster.endpoint import kubectl
-from tests.commands.adopt.test_generator_state import GUIDE, OPERATOR
 from tests.support import operator
 from tests.support.guide import follow
+from tests.support.operator import GUIDE, OPERATOR
 from tests.support.scene import PROJECT, ROOT, documented
 
 pytestmark = pytest.mark.cluster

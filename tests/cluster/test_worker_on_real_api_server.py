@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from sandbox.http_server import SandboxServer
 from sandbox.kubernetes.server import Kubernetes
 from sandbox.openai.server import OpenAI
 from sandbox.openai.state import KeyStatus
 from tests.cluster.control_plane import control_plane, find_binaries
-from tests.cluster.endpoint import Endpoint, call, kubeconfig_for, service_account_token, write_private
+from tests.cluster.endpoint import Endpoint, call, kubeconfig_for, write_private
 from tests.cluster.rig import CRDS, PREFIX, Rig, install_crds
-from tests.support.scene import ROOT, documented
+from tests.cluster.rights import grant
+from tests.support.scene import documented
 from worker.kubernetes.secret import CURRENT, MANAGED
 
 
@@ -222,34 +222,6 @@ def test_malformed_objects_are_refused_by_the_api_server_or_blocked(rig: Rig) ->
     assert all(line["message"] for line in blocked)
     assert len(rig.accounts()) == 1
     assert rig.run("--strict").code == 1
-
-
-# --- permissions
-
-
-def grant(rig: Rig, without: tuple[str, str] | None = None) -> Path:
-    """A kubeconfig of a ServiceAccount that may do what our manifests allow, less one verb on one resource."""
-    name, namespace = "rotator", rig.ledger
-    objects: list[dict[str, Any]] = [
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": namespace}}
-    ]
-    for obj in yaml.safe_load_all((ROOT / "manifests" / "base" / "rbac.yaml").read_text()):
-        text = json.dumps(obj).replace('["openai-key-rotator"]', json.dumps([rig.ledger]))
-        item = json.loads(text)
-        item["metadata"]["name"] = f"{item['metadata']['name']}-{rig.ledger}"
-        if item["kind"] in ("Role", "RoleBinding"):
-            item["metadata"]["namespace"] = namespace
-        if "roleRef" in item:
-            item["roleRef"]["name"] = f"{item['roleRef']['name']}-{rig.ledger}"
-            item["subjects"] = [{"kind": "ServiceAccount", "name": name, "namespace": namespace}]
-        for rule in item.get("rules", ()):
-            if without is not None and without[1] in rule["resources"]:
-                rule["verbs"] = [verb for verb in rule["verbs"] if verb != without[0]]
-        item["rules"] = [rule for rule in item["rules"] if rule["verbs"]] if "rules" in item else None
-        objects.append({key: value for key, value in item.items() if value is not None})
-    rig.apply(*objects)
-    token = service_account_token(rig.endpoint, namespace, name)
-    return kubeconfig_for(rig.endpoint, rig.directory / "restricted", token)
 
 
 @pytest.fixture

@@ -10,16 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.pods import BY_ENV, BY_MOUNT, PLAIN, RUNNING, STARTED
 from worker.kubernetes.pod import consumers_of
 from worker.model.sightings import Consumer
 
-STARTED = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
-RUNNING = {"running": {"startedAt": "2026-11-24T10:00:00Z"}}
-BY_ENV = {"env": [{"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "s", "key": "api_key"}}}]}
 BY_ENV_FROM = {"envFrom": [{"prefix": "X_", "secretRef": {"name": "s"}}]}
-BY_MOUNT = {"volumeMounts": [{"name": "v", "mountPath": "/s"}]}
 BY_SUB_PATH = {"volumeMounts": [{"name": "v", "mountPath": "/s", "subPath": "api_key"}]}
-PLAIN = {"name": "v", "secret": {"secretName": "s"}}
 PROJECTED = {"name": "v", "projected": {"sources": [{"configMap": {"name": "c"}}, {"secret": {"name": "s"}}]}}
 
 

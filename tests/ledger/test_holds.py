@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.runs.test_holders import hold_the_first_key, start_pod, stop_pod
-from tests.runs.test_targets import EXTERNAL_SECRET
 from tests.support.builders import NOW, entry, publication
+from tests.support.paths import EXTERNAL_SECRET
+from tests.support.pods import hold_the_first_key, start_pod, stop_pod
 from tests.support.scene import TARGET, Scene, checked_scene
 from worker.commands.status import as_text
 from worker.ledger import holds

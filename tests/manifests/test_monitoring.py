@@ -23,7 +23,8 @@ from pydantic import ValidationError
 from sandbox.transport.faults import Rule, Rules, answered
 from sandbox.transport.wire import Response
 from tests.cluster.control_plane import find_promtool
-from tests.runs.test_holders import start_pod
+from tests.support.paths import ENTRY, EXTERNAL_SECRET, GENERATOR, SECRET
+from tests.support.pods import start_pod
 from tests.support.scene import LEDGER, ROOT, TARGET, Scene
 from tests.support.state_metrics import Config, Resource, paths, series
 from worker.kubernetes.secret import CURRENT
@@ -36,10 +37,6 @@ ALERTS = ROOT / "docs" / "alerts.md"
 PREFIX = "openai_key_rotator_"
 CRON_JOB = {"kube_cronjob_status_last_successful_time", "kube_cronjob_created", "kube_cronjob_spec_suspend"}
 """What kube-state-metrics tells by itself, and is used here."""
-EXTERNAL_SECRET = "/apis/external-secrets.io/v1/namespaces/default/externalsecrets/openai-credentials"
-GENERATOR = "/apis/generators.external-secrets.io/v1alpha1/namespaces/default/openais/openai-generator"
-SECRET = "/api/v1/namespaces/default/secrets/openai-credentials"
-ENTRY = f"/apis/openai-key-rotator.io/v1alpha1/namespaces/{LEDGER}/keyrotations/default.openai-credentials"
 REFUSED = answered(Response.of_json(400, {"error": {"message": "no", "code": None}}))
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 
 import pytest
 
-from tests.kubernetes.test_pod import BY_ENV, BY_MOUNT, PLAIN, RUNNING, STARTED
+from tests.support.pods import BY_ENV, BY_MOUNT, PLAIN, RUNNING, STARTED
 from worker.model.values import JSON, Ref, Resource
 from worker.observe.consumers import Pods
 from worker.ports import Cluster

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 
+from tests.support.paths import GENERATOR, SECRET
 from tests.support.scene import PROJECT, Scene
 from worker.model.outcomes import Result
-
-GENERATOR = "/apis/generators.external-secrets.io/v1alpha1/namespaces/default/openais/openai-generator"
-SECRET = "/api/v1/namespaces/default/secrets/openai-credentials"
 
 
 def test_a_project_left_behind_may_be_out_of_reach() -> None:

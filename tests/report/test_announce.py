@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.runtime.test_clocks import StoppedClock
 from tests.support.builders import NOW, SECRET, source
+from tests.support.clocks import StoppedClock
 from tests.support.virtual_time import run_virtually
 from worker.errors import Conflict, Forbidden, NotFound, RotatorError, Unanswered
 from worker.kubernetes.generator import GENERATORS

@@ -11,8 +11,8 @@ import threading
 
 import pytest
 
-from tests.runtime.test_clocks import StoppedClock
 from tests.support.builders import KEY, NOW, RUN, SECRET
+from tests.support.clocks import StoppedClock
 from worker.model.outcomes import Outcome, Report, Result, RetireOutcome
 from worker.model.values import Ref
 from worker.report.terminal import TerminalWatcher, agreed

@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -19,8 +17,9 @@ from sandbox.http_server import SandboxServer, write_kubeconfig
 from sandbox.kubernetes.call import Admission, Denial
 from sandbox.transport.faults import Fate, Rule, Rules, answered, delivered
 from sandbox.transport.wire import Request, Response
-from tests.support.canary import leaks
-from tests.support.scene import EPOCH, HOST, PROJECT, ROOT, TARGET, Scene, checked_scene, documented
+from tests.support.command_line import run_py
+from tests.support.paths import ACCOUNTS, ADMIN_SECRET, EXTERNAL_SECRETS, GENERATOR, NO_WAIT, SECRET
+from tests.support.scene import EPOCH, HOST, PROJECT, TARGET, Scene, checked_scene, documented
 from worker.errors import OutOfReach
 from worker.model.hosts import named_origin
 from worker.model.outcomes import Result
@@ -28,12 +27,6 @@ from worker.model.values import Ref
 from worker.report.summary import exit_code
 
 scene = pytest.fixture(checked_scene)
-NO_WAIT = timedelta(0)
-ADMIN_SECRET = "/api/v1/namespaces/default/secrets/openai-admin-secret"
-GENERATOR = "/apis/generators.external-secrets.io/v1alpha1/namespaces/default/openais/openai-generator"
-EXTERNAL_SECRETS = "/apis/external-secrets.io/v1/namespaces/default/externalsecrets"
-SECRET = "/api/v1/namespaces/default/secrets/openai-credentials"
-ACCOUNTS = f"/v1/organization/projects/{PROJECT}/service_accounts"
 GOOD = Ref("team", TARGET.name)
 SUBJECT = ("asked with key 'api-key' of Secret default/openai-admin-secret", f"about project {PROJECT} at {HOST}")
 """What a refused admin key's message names."""
@@ -822,27 +815,6 @@ def served(scene: Scene) -> Iterator[SandboxServer]:
     """The scene behind HTTP."""
     with SandboxServer(scene.kubernetes, scene.openai) as server:
         yield server
-
-
-def run_py(kubeconfig: Path | str | None, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """`python run.py` in an environment of its own; nothing that it says shows a key or a traceback."""
-    environment = {key: value for key, value in os.environ.items() if key in ("PATH", "LANG", "COVERAGE_PROCESS_START")}
-    environment |= {"HOME": "/nonexistent", **variables}
-    if kubeconfig is not None:
-        environment["KUBECONFIG"] = str(kubeconfig)
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "run.py"), *arguments],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=60,
-        check=False,
-    )
-    for text in (done.stdout, done.stderr):
-        assert not leaks(text)
-        assert "Traceback" not in text
-        assert "internal error" not in text
-    return done
 
 
 def logged(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:

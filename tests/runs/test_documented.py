@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sandbox.openai.state import KeyStatus
+from tests.support.paths import EXTERNAL_SECRET, GENERATOR, SECRET
 from tests.support.scene import EPOCH, HOST, LEDGER, PROJECT, TARGET, Scene, checked_scene
 from worker.kubernetes.secret import CURRENT, MANAGED, PREVIOUS
 from worker.model.outcomes import Result
@@ -16,9 +17,6 @@ from worker.model.times import format_time
 from worker.report.summary import exit_code
 
 scene = pytest.fixture(checked_scene)
-EXTERNAL_SECRET = "/apis/external-secrets.io/v1/namespaces/default/externalsecrets/openai-credentials"
-GENERATOR = "/apis/generators.external-secrets.io/v1alpha1/namespaces/default/openais/openai-generator"
-SECRET = "/api/v1/namespaces/default/secrets/openai-credentials"
 
 
 @pytest.fixture

@@ -8,13 +8,19 @@ import pytest
 
 from sandbox.transport.faults import Rule, answered, bad_gateway, delivered
 from sandbox.transport.wire import Response
-from tests.runs.test_holders import start_pod
-from tests.runs.test_ledger import ENTRY, GENERATOR, NO_WAIT, SECRET, annotation, due, rule
+from tests.support.ledgers import an_hour_later, annotation, rule
+from tests.support.paths import ENTRY, GENERATOR, NO_WAIT, SECRET
+from tests.support.pods import start_pod
 from tests.support.scene import PROJECT, TARGET, Meanwhile, Scene, checked_scene
 from worker.model.outcomes import Result
 
 scene = pytest.fixture(checked_scene)
-__all__ = ["due"]
+
+
+@pytest.fixture
+def due(scene: Scene) -> Scene:
+    return an_hour_later(scene)
+
 
 OTHER = "another-project"
 KEYS = f"/v1/organization/projects/{PROJECT}/api_keys/.*"

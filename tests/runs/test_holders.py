@@ -3,44 +3,11 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
 
 from sandbox.transport.faults import Rule, Rules, request_lost
+from tests.support.pods import start_pod, stop_pod
 from tests.support.scene import TARGET, Scene
 from worker.model.outcomes import Result
-from worker.model.times import format_time
-
-
-def start_pod(scene: Scene, name: str = "my-app", namespace: str = "default") -> dict[str, Any]:
-    """A running pod that takes the documented Secret's key from its environment, started now."""
-    reference = {"name": "openai-credentials", "key": "api_key"}
-    container = {"name": "app", "image": "i", "env": [{"name": "K", "valueFrom": {"secretKeyRef": reference}}]}
-    pod: dict[str, Any] = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": {"nodeName": "node-1", "containers": [container]},
-    }
-    scene.apply(pod)
-    state = {"running": {"startedAt": format_time(scene.now())}}
-    status = {"phase": "Running", "containerStatuses": [{"name": "app", "state": state}]}
-    scene.merge(f"/api/v1/namespaces/{namespace}/pods/{name}/status", {"status": status})
-    return pod
-
-
-def hold_the_first_key(scene: Scene) -> Scene:
-    """A pod carries the first account's key, and a second one has taken its place."""
-    scene.apply_documented()
-    scene.run()
-    scene.advance(minutes=20)
-    start_pod(scene)
-    scene.advance(hours=1)
-    scene.run()
-    return scene
-
-
-def stop_pod(scene: Scene, name: str = "my-app") -> None:
-    scene.delete(f"/api/v1/namespaces/default/pods/{name}?gracePeriodSeconds=0")
 
 
 def test_a_pod_keeps_a_working_key_through_any_number_of_rotations() -> None:

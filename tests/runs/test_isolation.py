@@ -20,6 +20,7 @@ from sandbox.transport.faults import (
     too_many_requests,
 )
 from sandbox.transport.wire import Request
+from tests.support.paths import NO_WAIT
 from tests.support.scene import Scene, checked_scene
 from worker.model.outcomes import Result
 from worker.model.values import Ref
@@ -28,7 +29,6 @@ from worker.report.summary import exit_code
 from worker.rotate.rotation import Rotation
 
 scene = pytest.fixture(checked_scene)
-NO_WAIT = timedelta(0)
 
 
 def team(i: int) -> Ref:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -14,8 +13,10 @@ import pytest
 
 from sandbox.kubernetes.call import Denial
 from sandbox.openai.state import KeyStatus
-from sandbox.transport.faults import Fate, Rule, Rules, answered, committed_late, delivered, request_lost, response_lost
+from sandbox.transport.faults import Fate, Rule, answered, committed_late, delivered, request_lost, response_lost
 from sandbox.transport.wire import Request, Response
+from tests.support.ledgers import an_hour_later, annotation, rule, settle
+from tests.support.paths import ACCOUNTS, ENTRIES, ENTRY, EXTERNAL_SECRET, NO_WAIT, SECRET, SECRETS
 from tests.support.scene import HOST, LEDGER, PROJECT, TARGET, Meanwhile, Scene, checked_scene
 from tests.support.virtual_time import VirtualTimeLoop, run_virtually
 from worker.commands.run import run
@@ -27,40 +28,11 @@ from worker.model.values import Ref
 from worker.report.summary import exit_code
 
 scene = pytest.fixture(checked_scene)
-SECRET = "/api/v1/namespaces/default/secrets/openai-credentials"
-SECRETS = "/api/v1/namespaces/default/secrets"
-ENTRY = f"/apis/openai-key-rotator.io/v1alpha1/namespaces/{LEDGER}/keyrotations/default.openai-credentials"
-ENTRIES = f"/apis/openai-key-rotator.io/v1alpha1/namespaces/{LEDGER}/keyrotations"
-EXTERNAL_SECRET = "/apis/external-secrets.io/v1/namespaces/default/externalsecrets/openai-credentials"
-GENERATOR = "/apis/generators.external-secrets.io/v1alpha1/namespaces/default/openais/openai-generator"
-ACCOUNTS = f"/v1/organization/projects/{PROJECT}/service_accounts"
-NO_WAIT = timedelta(0)
 
 
 @pytest.fixture
 def due(scene: Scene) -> Scene:
-    """The documented objects, an hour after their first run."""
-    scene.apply_documented()
-    scene.run()
-    scene.advance(hours=1)
-    return scene
-
-
-def rule(scene: Scene, *rules: Rule) -> Rules:
-    return Rules(rules, scene.random)
-
-
-def settle(scene: Scene, *, hours: float = 3) -> None:
-    """Runs every ten minutes, as a CronJob makes them, until nothing can be left over; then all must be in order."""
-    for _ in range(int(hours * 6)):
-        scene.advance(minutes=10)
-        scene.run()
-    entry = scene.stored_entry()
-    assert scene.live_key()
-    assert entry.unpublished == ()
-    assert scene.account_ids() == {publication.account.id for publication in entry.history}
-    assert len(entry.history) <= 2
-    assert scene.outcome().result in (Result.KEPT, Result.ROTATED)
+    return an_hour_later(scene)
 
 
 def others_meanwhile(scene: Scene, *runs: tuple[float, dict[str, Any]]) -> Callable[[], None]:
@@ -77,12 +49,6 @@ def others_meanwhile(scene: Scene, *runs: tuple[float, dict[str, Any]]) -> Calla
                 _, loop.moment = pool.submit(run_virtually, scene._whole(run, **options), loop.moment).result()
 
     return stopped
-
-
-def annotation(scene: Scene, **changes: Any) -> dict[str, Any]:
-    """A patch of the Secret that forges its annotation."""
-    forged = json.dumps(scene.named() | changes)
-    return {"metadata": {"annotations": {CURRENT: forged}}}
 
 
 # --- I1: recorded before requested

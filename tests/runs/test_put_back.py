@@ -6,9 +6,8 @@ from datetime import timedelta
 
 import pytest
 
+from tests.support.paths import SECRET
 from tests.support.scene import Scene
-
-SECRET = "/api/v1/namespaces/default/secrets/openai-credentials"
 
 
 @pytest.mark.parametrize("half", ["annotation", "data"])

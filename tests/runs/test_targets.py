@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from sandbox.openai.state import KeyStatus
+from tests.support.paths import ADMIN_SECRET, EXTERNAL_SECRET, EXTERNAL_SECRETS, GENERATOR, NO_WAIT, SECRET, SECRETS
 from tests.support.scene import HOST, LEDGER, PROJECT, TARGET, Meanwhile, Scene, checked_scene, documented
 from worker.kubernetes.secret import CURRENT
 from worker.model.hosts import named_origin
@@ -21,14 +22,7 @@ from worker.model.values import Ref
 from worker.report.summary import exit_code
 
 scene = pytest.fixture(checked_scene)
-NO_WAIT = timedelta(0)
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-EXTERNAL_SECRETS = "/apis/external-secrets.io/v1/namespaces/default/externalsecrets"
-EXTERNAL_SECRET = f"{EXTERNAL_SECRETS}/openai-credentials"
-GENERATOR = "/apis/generators.external-secrets.io/v1alpha1/namespaces/default/openais/openai-generator"
-SECRETS = "/api/v1/namespaces/default/secrets"
-SECRET = f"{SECRETS}/openai-credentials"
-ADMIN_SECRET = f"{SECRETS}/openai-admin-secret"
 ANNOTATION = "openai-key-rotator.io/"
 REFERENCE = {"apiVersion": "generators.external-secrets.io/v1alpha1", "kind": "OpenAI", "name": "openai-generator"}
 SOURCE = {"sourceRef": {"generatorRef": REFERENCE}}

@@ -9,6 +9,7 @@ import pytest
 from sandbox.kubernetes.call import Admission, Denial
 from sandbox.transport.faults import Rule, Rules, answered
 from sandbox.transport.wire import Response
+from tests.support.paths import ADMIN_SECRET, GENERATOR
 from tests.support.scene import Scene
 from worker.commands.status import as_text
 from worker.errors import ConfigurationError
@@ -17,8 +18,6 @@ from worker.model.outcomes import UNUSED, Result
 from worker.model.values import Ref
 from worker.report.summary import exit_code
 
-GENERATOR = "/apis/generators.external-secrets.io/v1alpha1/namespaces/default/openais/openai-generator"
-ADMIN_SECRET = "/api/v1/namespaces/default/secrets/openai-admin-secret"
 ADMIN = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "renamed", "namespace": "default"}}
 
 

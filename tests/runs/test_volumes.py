@@ -7,14 +7,12 @@ from typing import Any
 
 import pytest
 
-from tests.runs.test_holders import stop_pod
-from tests.runs.test_targets import EXTERNAL_SECRET
+from tests.support.paths import EXTERNAL_SECRET, NO_WAIT, SECRET
+from tests.support.pods import stop_pod
 from tests.support.scene import Scene, checked_scene
 from worker.model.times import format_time
 
 scene = pytest.fixture(checked_scene)
-NO_WAIT = timedelta(0)
-SECRET = "/api/v1/namespaces/default/secrets/openai-credentials"
 POD = "/api/v1/namespaces/default/pods/my-app"
 
 

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 
 import pytest
 
 from tests.support.builders import NOW
+from tests.support.clocks import StoppedClock
 from worker.runtime.clocks import SystemClock, corrected
-
-
-class StoppedClock:
-    def now(self) -> datetime:
-        return NOW
-
-    def monotonic(self) -> float:
-        return 42.0
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import base64
 from pathlib import Path
 from typing import Any
 
+from tests.support.scene import ROOT
 from worker.kubernetes.secret import OPERATOR_LABELS
 
 CRD = Path(__file__).parents[1] / "data" / "generatorstate-crd.yaml"
@@ -69,3 +70,21 @@ def secret(key: str, source: dict[str, Any], *, owned: bool = True) -> dict[str,
         },
         "data": {"api_key": base64.b64encode(key.encode()).decode()},
     }
+
+
+GUIDE = ROOT / "docs" / "moving-from-the-enterprise-operator.md"
+
+
+OPERATOR: dict[str, Any] = {
+    "apiVersion": "apps/v1",
+    "kind": "Deployment",
+    "metadata": {"name": "external-secrets", "namespace": "external-secrets"},
+    "spec": {
+        "replicas": 1,
+        "selector": {"matchLabels": {"app": "eso"}},
+        "template": {
+            "metadata": {"labels": {"app": "eso"}},
+            "spec": {"containers": [{"name": "eso", "image": "operator"}]},
+        },
+    },
+}

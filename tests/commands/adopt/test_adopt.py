@@ -16,8 +16,9 @@ from sandbox.kubernetes.setup import install_crds
 from sandbox.openai.state import KeyStatus
 from sandbox.transport.faults import Rule, Rules, answered, response_lost
 from sandbox.transport.wire import Request, Response
-from tests.runs.test_bad_input import run_py
-from tests.runs.test_holders import start_pod, stop_pod
+from tests.support.command_line import run_py
+from tests.support.paths import ACCOUNTS, ENTRIES, ENTRY, EXTERNAL_SECRET, GENERATOR, NO_WAIT, SECRET
+from tests.support.pods import start_pod, stop_pod
 from tests.support.scene import LEDGER, PROJECT, TARGET, Meanwhile, Scene, checked_scene, documented
 from worker.commands.adopt.judge import Verdict
 from worker.kubernetes.secret import CURRENT, PREVIOUS
@@ -26,14 +27,7 @@ from worker.model.values import Ref
 from worker.report.summary import exit_code
 
 scene = pytest.fixture(checked_scene)
-SECRET = "/api/v1/namespaces/default/secrets/openai-credentials"
-ENTRIES = f"/apis/openai-key-rotator.io/v1alpha1/namespaces/{LEDGER}/keyrotations"
-ENTRY = f"{ENTRIES}/default.openai-credentials"
-EXTERNAL_SECRET = "/apis/external-secrets.io/v1/namespaces/default/externalsecrets/openai-credentials"
-GENERATOR = "/apis/generators.external-secrets.io/v1alpha1/namespaces/default/openais/openai-generator"
 CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/keyrotations.openai-key-rotator.io"
-ACCOUNTS = f"/v1/organization/projects/{PROJECT}/service_accounts"
-NO_WAIT = timedelta(0)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +11,18 @@ import pytest
 from sandbox.http_server import SandboxServer
 from sandbox.kubernetes.setup import apply
 from sandbox.openai.state import Account, KeyStatus
-from tests.runs.test_holders import start_pod, stop_pod
 from tests.support import operator
 from tests.support.guide import follow
-from tests.support.scene import PROJECT, ROOT, Scene, checked_scene, documented
+from tests.support.operator import GUIDE, OPERATOR
+from tests.support.paths import GENERATOR, NO_WAIT, SECRET
+from tests.support.pods import start_pod, stop_pod
+from tests.support.scene import PROJECT, Scene, checked_scene, documented
 from worker.commands.adopt.judge import Verdict
 from worker.kubernetes.secret import CURRENT, MANAGED, OPERATOR_LABELS
 from worker.model.outcomes import Result
 
 scene = pytest.fixture(checked_scene)
-SECRET = "/api/v1/namespaces/default/secrets/openai-credentials"
 STATES = "/apis/generators.external-secrets.io/v1alpha1/namespaces/default/generatorstates"
-GENERATOR = "/apis/generators.external-secrets.io/v1alpha1/namespaces/default/openais/openai-generator"
-NO_WAIT = timedelta(0)
-GUIDE = ROOT / "docs" / "moving-from-the-enterprise-operator.md"
 
 
 @dataclass
@@ -239,18 +236,3 @@ def test_every_command_of_the_guide_works(scene: Scene, tmp_path: Path) -> None:
         assert [p.account.name for p in scene.stored_entry().history][:2] == ["app_old0000000", "app_new0000000"]
         assert scene.kubernetes.objects("generatorstates") == []
         assert CURRENT in (scene.secret() or {})["metadata"]["annotations"]
-
-
-OPERATOR: dict[str, Any] = {
-    "apiVersion": "apps/v1",
-    "kind": "Deployment",
-    "metadata": {"name": "external-secrets", "namespace": "external-secrets"},
-    "spec": {
-        "replicas": 1,
-        "selector": {"matchLabels": {"app": "eso"}},
-        "template": {
-            "metadata": {"labels": {"app": "eso"}},
-            "spec": {"containers": [{"name": "eso", "image": "operator"}]},
-        },
-    },
-}

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 import pytest
 
 from sandbox.transport.faults import Fate, Rule, Rules, answered, request_lost, response_lost
 from sandbox.transport.wire import Response
-from tests.runs.test_bad_input import ADMIN_SECRET
-from tests.runs.test_holders import hold_the_first_key, start_pod, stop_pod
-from tests.runs.test_ledger import settle
-from tests.runs.test_targets import EXTERNAL_SECRET
+from tests.support.ledgers import settle
+from tests.support.paths import ADMIN_SECRET, EXTERNAL_SECRET, NO_WAIT
+from tests.support.pods import hold_the_first_key, start_pod, stop_pod
 from tests.support.scene import LEDGER, PROJECT, TARGET, Killer, Scene, checked_scene
 from worker.commands.revoke.words import as_json, plan_text, result_text
 from worker.errors import ConfigurationError
@@ -20,7 +17,6 @@ from worker.report.announce import EVENTS
 
 scene = pytest.fixture(checked_scene)
 ACCOUNTS = r"/v1/organization/projects/[^/]+/service_accounts"
-NO_WAIT = timedelta(0)
 SUSPEND = {"metadata": {"annotations": {"openai-key-rotator.io/suspend": "true"}}}
 
 
