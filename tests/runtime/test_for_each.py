@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
 from tests.support.builders import KEY
-from tests.support.virtual_time import run_virtually
+from tests.support.concurrently import never, run, values
 from worker.errors import Conflict
 from worker.runtime.for_each import Crash, Done, alongside, for_each, where
-from worker.runtime.slots import Slots, Turns
+from worker.runtime.slots import Slots
 from worker.runtime.stop import Stop
-
-T = TypeVar("T")
-
-
-def run(coroutine: Coroutine[Any, Any, T]) -> tuple[T, float]:
-    """The result, and how many virtual seconds it took."""
-    return run_virtually(coroutine, 0.0)
-
-
-def never() -> Stop:
-    return Stop(last_start=1e9, deadline=1e9)
-
-
-def values(done: list[Done[Any, Any]]) -> list[object]:
-    return [item.value.reason if isinstance(item.value, Crash) else item.value for item in done]
 
 
 def test_results_come_in_the_order_of_the_items() -> None:
@@ -235,43 +219,6 @@ def test_a_sleeper_that_is_cancelled_still_holds_its_place() -> None:
     run(whole())
 
 
-def test_a_stop_wakes_who_waits() -> None:
-    """A grace period of minutes does not keep a pod from ending."""
-
-    async def whole() -> None:
-        stop = Stop(last_start=100, deadline=200)
-        assert (stop.reason, stop.remaining) == (None, 100)
-        asyncio.get_running_loop().call_later(5, stop.ask)
-        await stop.sleep(60)
-        assert asyncio.get_running_loop().time() == 5
-        assert stop.reason == "Stopped"
-
-    run(whole())
-
-
-@pytest.mark.parametrize(("seconds", "slept"), [(60, 60), (0, 0), (-5, 0)])
-def test_a_wait_ends_by_itself(seconds: float, slept: float) -> None:
-    """Also one for a time that is over."""
-
-    async def whole() -> None:
-        stop = Stop(last_start=10, deadline=200)
-        await stop.sleep(seconds)
-        assert asyncio.get_running_loop().time() == slept
-
-    run(whole())
-
-
-def test_time_runs_out() -> None:
-    """After the last start there is none left."""
-
-    async def whole() -> None:
-        stop = Stop(last_start=10, deadline=200)
-        await asyncio.sleep(10)
-        assert (stop.reason, stop.remaining) == ("DeadlineExceeded", 0)
-
-    run(whole())
-
-
 # --- several tenants
 
 
@@ -345,97 +292,6 @@ def test_a_crowd_that_wakes_up_does_not_starve_others() -> None:
     run(for_each(items, work, slots=slots, stop=never(), tenant=lambda item: item[0]))
     assert ended["b"] < 10
     assert ended["a"] > 100
-
-
-def test_who_holds_no_place_has_none_to_lend() -> None:
-    """Work outside of `for_each` may wait in the same words."""
-
-    async def whole() -> None:
-        slots = Slots(1)
-        await slots.sleep(1)
-        assert await slots.take(["a"]) == "a"
-        second = asyncio.ensure_future(slots.take(["a"]))
-        await asyncio.sleep(1)
-        assert not second.done()
-        second.cancel()
-
-    run(whole())
-
-
-def test_a_turn_is_waited_for_without_a_place() -> None:
-    """Its holder can sleep and come back although a crowd waits for it; each has it once."""
-    slots, turn, had = Slots(2), Turns(), list[int]()
-
-    async def work(item: int) -> None:
-        async with slots.in_turn(turn):
-            await slots.sleep(1)
-            had.append(item)
-
-    _, seconds = run(for_each(range(20), work, slots=slots, stop=never()))
-    assert sorted(had) == list(range(20))
-    assert seconds == 20
-
-
-def test_tenants_go_in_turn_and_no_more_than_the_limit() -> None:
-    """However many of one wait; a limit that is raised lets in more at once, one that is lowered none until it fits."""
-    slots, turns, order, most = Slots(100), Turns(2), list[str](), list[int]()
-
-    async def work(item: str) -> None:
-        async with slots.in_turn(turns):
-            order.append(item[0])
-            most.append(turns.inside)
-            if len(order) == 4:
-                turns.limit = 3
-            if len(order) == 10:
-                turns.limit = 1
-            await asyncio.sleep(1)
-
-    items = [f"a{i}" for i in range(20)] + [f"b{i}" for i in range(5)]
-    _, seconds = run(for_each(items, work, slots=slots, stop=never(), tenant=lambda item: item[0]))
-    assert sorted(order[:10]) == ["a"] * 5 + ["b"] * 5
-    assert (max(most[:4]), max(most[4:10]), max(most[12:])) == (2, 3, 1)
-    assert (len(order), seconds) == (25, 18)
-
-
-def test_a_turn_is_given_back_by_who_is_cancelled() -> None:
-    """While it has it, and while it waits for it."""
-
-    async def whole() -> None:
-        slots, turn = Slots(3), Turns()
-
-        async def holder() -> None:
-            with slots.holding(await slots.take([""])):
-                async with slots.in_turn(turn):
-                    await asyncio.sleep(100)
-
-        tasks = [asyncio.ensure_future(holder()) for _ in range(3)]
-        await asyncio.sleep(1)
-        for task in (tasks[1], tasks[0]):
-            task.cancel()
-            await asyncio.wait([task])
-        await asyncio.sleep(1)
-        assert turn.inside == 1
-        tasks[2].cancel()
-        await asyncio.wait([tasks[2]])
-        assert turn.inside == 0
-        for _ in range(3):
-            await slots.take([""])
-
-    run(whole())
-
-
-def test_a_stage_has_its_share_of_the_time() -> None:
-    """And is stopped with the run."""
-
-    async def whole() -> None:
-        stop = Stop(last_start=90, deadline=100)
-        await asyncio.sleep(30)
-        stage = stop.for_stage(0.5)
-        assert (stage.last_start, stage.deadline) == (60, 100)
-        stop.ask()
-        assert stage.reason == "Stopped"
-
-    run(whole())
 
 
 def test_what_goes_on_alongside_ends_with_what_it_goes_along() -> None:
