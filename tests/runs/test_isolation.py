@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 from datetime import timedelta
 from typing import Any
@@ -24,9 +25,7 @@ from tests.support.paths import NO_WAIT
 from tests.support.scene import Scene, checked_scene
 from worker.model.outcomes import Result
 from worker.model.values import Ref
-from worker.openai.projects import Projects
 from worker.report.summary import exit_code
-from worker.rotate.rotation import Rotation
 
 scene = pytest.fixture(checked_scene)
 
@@ -68,44 +67,53 @@ def test_an_unreachable_project_is_one_targets_trouble(teams: Scene, fate: Fate,
     assert teams.live_key(team(3))
 
 
-@pytest.mark.parametrize("where", ["_intend", "_mint", "_verify", "_publish", "_record"])
-def test_a_crash_in_one_target_is_its_own(teams: Scene, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+class Bug:
+    """The request with this number, of those that match, ends in an error that nobody expects."""
+
+    def __init__(self, method: str, path: str, number: int = 1) -> None:
+        self.method = method
+        self.path = re.compile(path)
+        self.left = number
+
+    def fate(self, request: Request) -> Fate:
+        if request.method == self.method and self.path.search(request.path):
+            self.left -= 1
+            if self.left == 0:
+                raise RuntimeError("sk-svcacct-CANARY")
+        return delivered()
+
+
+@pytest.mark.parametrize(
+    "bug",
+    [
+        {"cluster_faults": ("PATCH", r"/keyrotations/team-3\.")},
+        {"openai_faults": ("POST", f"/{project(3)}/service_accounts$")},
+        {"openai_faults": ("GET", "/models$")},
+        {"cluster_faults": ("PATCH", "/namespaces/team-3/secrets/")},
+        {"cluster_faults": ("PATCH", r"/keyrotations/team-3\.", 2)},
+    ],
+    ids=["intend", "mint", "verify", "publish", "record"],
+)
+def test_a_crash_in_one_target_is_its_own(teams: Scene, bug: dict[str, tuple[Any, ...]]) -> None:
     """A bug: said as such, without the text of the error, which may hold anything; the next run heals it."""
-    real: Any = getattr(Rotation, where)
-
-    async def crash(self: Rotation, about: Any, *args: Any) -> Any:
-        account = getattr(about, "account", None)  # of a minted key; otherwise it is about the target
-        if (account.access.admin_key.secret if account is not None else about.ref).namespace == "team-3":
-            raise RuntimeError("sk-svcacct-CANARY")
-        return await real(self, about, *args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Rotation, where, crash)
-        report = teams.run(max_wait=NO_WAIT)
+    report = teams.run(max_wait=NO_WAIT, **{side: Bug(*request) for side, request in bug.items()})
     assert Counter(results(teams).values()) == {Result.ROTATED: 7, Result.FAILED: 1}
-    outcome = teams.outcome(team(3))
+    (broken,) = (i for i, result in results(teams).items() if result is Result.FAILED)
+    outcome = teams.outcome(team(broken))
     assert outcome.reason == "InternalError"
     assert "RuntimeError" in outcome.message
+    assert "CANARY" not in outcome.message
     assert exit_code(report, strict=False) == 1
     for _ in range(3):
         teams.advance(minutes=10)
         teams.run()
-    assert teams.live_key(team(3))
-    assert len(teams.accounts(project(3))) == 1
+    assert teams.live_key(team(broken))
+    assert len(teams.accounts(project(broken))) == 1
 
 
-def test_a_crash_while_retiring_is_one_targets_own(teams: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_while_retiring_is_one_targets_own(teams: Scene) -> None:
     """As in rotation."""
-    real = Projects.delete_account
-
-    async def crash(self: Projects, access: Any, account_id: str, **options: Any) -> bool:
-        if access.project.id == project(3):
-            raise KeyError("sk-svcacct-CANARY")
-        return await real(self, access, account_id, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Projects, "delete_account", crash)
-        report = teams.run()
+    report = teams.run(openai_faults=Bug("DELETE", f"/{project(3)}/service_accounts/"))
     assert exit_code(report, strict=False) == 1
     assert [len(teams.accounts(project(i))) for i in range(8)] == [1, 1, 1, 2, 1, 1, 1, 1]
     teams.run()

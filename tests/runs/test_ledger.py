@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -21,8 +21,6 @@ from tests.support.scene import HOST, LEDGER, PROJECT, TARGET, Meanwhile, Scene,
 from tests.support.virtual_time import VirtualTimeLoop, run_virtually
 from worker.commands.run import run
 from worker.kubernetes.secret import CURRENT
-from worker.ledger.codec import decode_entry
-from worker.model.entries import Entry
 from worker.model.outcomes import Result
 from worker.model.values import Ref
 from worker.report.summary import exit_code
@@ -783,20 +781,3 @@ def test_a_dead_key_is_never_in_the_secret(due: Scene) -> None:
 def test_the_host_is_part_of_what_is_recorded(due: Scene) -> None:
     """Accounts are deleted where they were made."""
     assert {p.account.access.project.host for p in due.stored_entry().history} == {HOST}
-
-
-def test_an_entry_that_is_as_it_was_is_decoded_once_a_run(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read again, as ever, before anything is deleted; but thousands of unchanged ones are not kept twice."""
-    scene.apply_documented()
-    scene.run()
-    decoded = []
-
-    def counting(obj: Mapping[str, Any]) -> Entry:
-        decoded.append(obj["metadata"]["resourceVersion"])
-        return decode_entry(obj)
-
-    monkeypatch.setattr("worker.ledger.store.decode_entry", counting)
-    scene.run()
-    lists = [kind for kind in scene.requests() if kind == "GET keyrotations"]
-    assert len(lists) >= 2
-    assert len(decoded) == 1

@@ -1,0 +1,83 @@
+"""The house: which folders there are, what each says of itself, and that the layers are held."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.scene import ROOT
+
+STAGES = {"discover", "observe", "plan", "rotate", "retire", "report"}
+FOLDERS = STAGES | {"commands", "kubernetes", "ledger", "model", "openai", "runtime", "settings"}
+MODULES = {"__init__", "cli", "context", "errors", "ports"}
+PLAYED_WHOLE = {"rotate", "retire"}
+"""Their behaviour shows in whole runs: tests/runs."""
+
+
+def lint_imports(directory: Path) -> subprocess.CompletedProcess[str]:
+    """The contracts of setup.cfg, as `make lint` holds them."""
+    program = Path(sys.executable).with_name("lint-imports")
+    command = [str(program), "--no-logo", "--no-cache"]
+    return subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+
+
+def test_a_listing_of_the_worker_shows_a_run() -> None:
+    entries = {path.stem for path in (ROOT / "worker").iterdir() if path.name != "__pycache__"}
+    assert entries == FOLDERS | MODULES
+
+
+def test_the_tests_mirror_the_worker() -> None:
+    folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir()}
+    assert folders >= FOLDERS - PLAYED_WHOLE | {"runs"}
+
+
+def test_no_test_imports_another_tests_file() -> None:
+    """What two of them need stands in tests/support."""
+    for path in (ROOT / "tests").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests."):
+                assert not (node.module or "").rpartition(".")[2].startswith("test_"), path
+
+
+@pytest.mark.parametrize("package", ["worker", "sandbox"])
+def test_every_folder_says_what_it_is(package: str) -> None:
+    for path in (ROOT / package).rglob("__init__.py"):
+        said = ast.get_docstring(ast.parse(path.read_text()))
+        assert said is not None, path
+        assert len(said.splitlines()) == 1, path
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "contract"),
+    [
+        ("worker/model/values.py", "import worker.errors", "cli -> commands"),
+        ("worker/plan/reasons.py", "import worker.ports", "what decides is pure"),
+        ("worker/plan/holders.py", "import asyncio", "what decides is pure"),
+        ("worker/report/table.py", "import worker.openai.client", "only the wiring knows the adapters"),
+        ("worker/commands/status.py", "import worker.commands.run", "a command knows no other command"),
+        ("worker/retire/sweep.py", "import aiohttp", "only the adapters import aiohttp"),
+        ("sandbox/transport/wire.py", "import sandbox.openai.state", "sandbox: entry points"),
+    ],
+)
+def test_an_import_that_breaks_a_contract_is_found(tmp_path: Path, module: str, line: str, contract: str) -> None:
+    """In a copy that is otherwise as it is here."""
+    for name in ("worker", "sandbox", "tests"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "data"))
+    shutil.copy(ROOT / "setup.cfg", tmp_path)
+    changed = tmp_path / module
+    future = "from __future__ import annotations\n"
+    changed.write_text(changed.read_text().replace(future, f"{future}\n{line}\n", 1))
+    done = lint_imports(tmp_path)
+    assert done.returncode == 1
+    broken = [row for row in done.stdout.splitlines() if "BROKEN" in row]
+    assert any(row.startswith(contract) for row in broken), broken
+
+
+def test_the_contracts_hold() -> None:
+    done = lint_imports(ROOT)
+    assert done.returncode == 0, done.stdout
