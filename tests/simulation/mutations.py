@@ -182,8 +182,9 @@ MUTATIONS = (
         "an annotation alone decides which account is the target's",
         "ledger/transitions",
         """
--            if intent.account.id is None and named_at_openai != named.name:
--                continue
+-        if intent.account.id is None and named_at_openai != named.name:
+-            # The id in the annotation may be forged: only OpenAI's name for it makes the intent a publication.
+-            continue
 """,
     ),
     Mutation(

@@ -16,7 +16,7 @@ from worker.kubernetes.fields import Mistake, RawObject, reject
 from worker.kubernetes.generator import admin_secrets, from_generator, generator_source, try_generator
 from worker.model.hosts import Origin
 from worker.model.shard import WHOLE, Shard
-from worker.model.targets import Rejected, Source, Target
+from worker.model.targets import Generator, Rejected, Source, Target
 from worker.model.values import PREFIX, Ref, Resource
 from worker.settings.central_keys import CentralKeys
 
@@ -58,19 +58,17 @@ def resolve_targets(
     listed = tuple(generators)
     known = {raw.ref: raw for raw in listed if not raw.deleting}
     checked = {ref: try_generator(raw, allowed_hosts, central) for ref, raw in known.items()}
+    # A generator that is being deleted protects its admin key, too.
     protected = {ref for raw in listed for ref in admin_secrets(raw)} | central.secrets | set(protected)
 
     found: list[tuple[Target | Rejected, Ref]] = []
-    used = set(used)
     if resource is not None:
         for raw in external_secrets:
             generator = Ref(raw.ref.namespace, raw.generator)
-            used.add(generator)
             found.append((from_external_secret(raw, resource, known.get(generator), checked.get(generator)), generator))
-    for ref, raw in known.items():
-        if PREFIX + "secret" in raw.annotations:
-            used.add(ref)
-            found.append((from_generator(raw, checked[ref]), ref))
+    alone = [raw for raw in known.values() if _stands_alone(raw)]
+    found += [(from_generator(raw, checked[raw.ref]), raw.ref) for raw in alone]
+    feeding = {generator for _, generator in found} | set(used)
     found = [(item, generator) for item, generator in found if shard.owns(_subject(item))]
 
     wanted_by: dict[Ref, list[Source]] = defaultdict(list)
@@ -79,28 +77,46 @@ def resolve_targets(
         if secret is not None:
             wanted_by[secret].append(item.source)
 
-    targets: list[Target] = []
-    rejected: list[Rejected] = []
-    for item, generator in found:
-        if selected is not None and generator not in selected:
-            continue
-        item = _refuse_shared(item, wanted_by, protected)
-        if isinstance(item, Target):
-            targets.append(item)
-        else:
-            rejected.append(item)
-    idle: list[Source] = []
+    # Generators outside the selection have counted above; only selected ones are reported on.
+    items = [
+        _refuse_shared(item, wanted_by, protected)
+        for item, generator in found
+        if selected is None or generator in selected
+    ]
+    looked_at = [known[ref] for ref in sorted(known) if (selected is None or ref in selected) and shard.owns(ref)]
+    unfed, malformed, idle = _without_targets(looked_at, checked, feeding)
+    rejected = [item for item in items if isinstance(item, Rejected)]
+    return Discovered(
+        tuple(item for item in items if isinstance(item, Target)),
+        (*rejected, *unfed),
+        tuple(idle),
+        tuple(malformed),
+    )
+
+
+def _stands_alone(raw: RawObject) -> bool:
+    return PREFIX + "secret" in raw.annotations
+
+
+def _without_targets(
+    generators: Iterable[RawObject], checked: Mapping[Ref, Generator | Mistake], feeding: Collection[Ref]
+) -> tuple[list[Rejected], list[Rejected], list[Source]]:
+    """What is to be said of generators themselves: malformed ones that feed nothing, malformed ones whose
+    ExternalSecrets are told of it as well, and well-formed ones that feed nothing.
+    """
+    unfed: list[Rejected] = []
     malformed: list[Rejected] = []
-    for ref in sorted(known):
-        if (selected is not None and ref not in selected) or not shard.owns(ref):
-            continue
-        source, mistake = generator_source(known[ref]), checked[ref]
+    idle: list[Source] = []
+    for raw in generators:
+        source, mistake = generator_source(raw), checked[raw.ref]
         if isinstance(mistake, Mistake):
-            if PREFIX + "secret" not in known[ref].annotations:  # else it was rejected as the source that it is
-                (malformed if ref in used else rejected).append(reject(None, source, mistake))
-        elif ref not in used:
+            if _stands_alone(raw):
+                # It was rejected as the source that it is.
+                continue
+            (malformed if raw.ref in feeding else unfed).append(reject(None, source, mistake))
+        elif raw.ref not in feeding:
             idle.append(source)
-    return Discovered(tuple(targets), tuple(rejected), tuple(idle), tuple(malformed))
+    return unfed, malformed, idle
 
 
 def _subject(item: Target | Rejected) -> Ref:

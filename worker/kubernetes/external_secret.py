@@ -19,7 +19,6 @@ from worker.kubernetes.fields import (
     choice,
     duration,
     lifetime,
-    mapping,
     only,
     plain_map,
     raw_object,
@@ -29,6 +28,7 @@ from worker.kubernetes.fields import (
     text,
 )
 from worker.kubernetes.generator import GENERATOR_GROUP, GENERATORS
+from worker.kubernetes.reading import mapping_or_empty
 from worker.model.names import DATA_KEY, is_name
 from worker.model.targets import CreationPolicy, Generator, RefreshPolicy, Rejected, Source, Target
 from worker.model.values import JSON, PREFIX, Ref, Resource
@@ -73,11 +73,11 @@ def raw_external_secret(obj: JSON) -> RawObject | None:
     """What is kept of a listed ExternalSecret; None: it is being deleted, or names no OpenAI generator, and is not our
     business.
     """
-    spec = mapping(obj.get("spec"))
+    spec = mapping_or_empty(obj.get("spec"))
     generator = _generator_name(spec)
     if generator is None or "deletionTimestamp" in obj["metadata"]:
         return None
-    status = _status_of_interest(mapping(obj.get("status")))
+    status = _status_of_interest(mapping_or_empty(obj.get("status")))
     return raw_object(obj, _SPEC, status=status, generator=generator)
 
 
@@ -86,7 +86,7 @@ def _generator_name(spec: Mapping[str, Any]) -> str | None:
     for field in ("dataFrom", "data"):
         items = spec.get(field)
         for item in items if isinstance(items, list) else []:
-            reference = mapping(mapping(mapping(item).get("sourceRef")).get("generatorRef"))
+            reference = mapping_or_empty(mapping_or_empty(mapping_or_empty(item).get("sourceRef")).get("generatorRef"))
             group = str(reference.get("apiVersion", GENERATOR_GROUP)).partition("/")[0]
             if reference.get("kind") == "OpenAI" and group == GENERATOR_GROUP:
                 return str(text(str(reference.get("name", ""))))
@@ -95,7 +95,7 @@ def _generator_name(spec: Mapping[str, Any]) -> str | None:
 
 def wanted_secret(raw: RawObject) -> Ref | None:
     """The Secret that an ExternalSecret asks for; None where that is no name."""
-    name = mapping(raw.spec.get("target")).get("name") or raw.ref.name
+    name = mapping_or_empty(raw.spec.get("target")).get("name") or raw.ref.name
     return Ref(raw.ref.namespace, name) if is_name(name) else None
 
 
@@ -111,7 +111,7 @@ def from_external_secret(
         raw.metadata_hash,
         raw.status,
     )
-    wanted, secret = mapping(raw.spec.get("target")), wanted_secret(raw)
+    wanted, secret = mapping_or_empty(raw.spec.get("target")), wanted_secret(raw)
     try:
         if secret is None:
             raise Mistake("spec.target.name", "must be the name of a Secret")
@@ -157,15 +157,19 @@ def _data_key(spec: Mapping[str, Any]) -> str:
         raise Mistake("spec.data", "is not honoured beside or in place of the generator: use spec.dataFrom alone")
     if not isinstance(items, list) or len(items) != 1:
         raise Mistake("spec.dataFrom", "must have the generator as its only source", "MixedSources")
-    item = mapping(items[0])
+    item = mapping_or_empty(items[0])
     only(item, "spec.dataFrom[0]", _SOURCE)
-    reference = mapping(mapping(item.get("sourceRef")).get("generatorRef"))
+    reference = mapping_or_empty(mapping_or_empty(item.get("sourceRef")).get("generatorRef"))
     if reference.get("apiVersion", GENERATORS.api_version) != GENERATORS.api_version:
         raise Mistake("spec.dataFrom[0].sourceRef.generatorRef.apiVersion", f"must be {GENERATORS.api_version}")
     rewrite = item.get("rewrite")
     if not rewrite:
         return DEFAULT_DATA_KEY
-    rename = mapping(mapping(rewrite[0]).get("regexp")) if isinstance(rewrite, list) and len(rewrite) == 1 else {}
+    rename = (
+        mapping_or_empty(mapping_or_empty(rewrite[0]).get("regexp"))
+        if isinstance(rewrite, list) and len(rewrite) == 1
+        else {}
+    )
     if rename.get("source") not in (DEFAULT_DATA_KEY, f"^{DEFAULT_DATA_KEY}$"):
         raise Mistake("spec.dataFrom[0].rewrite", f"is honoured only as one regexp whose source is {DEFAULT_DATA_KEY}")
     target = rename.get("target")
@@ -191,13 +195,13 @@ def _creation_policy(wanted: Mapping[str, Any]) -> CreationPolicy:
 
 
 def _template_metadata(wanted: Mapping[str, Any]) -> tuple[Mapping[str, str], Mapping[str, str]]:
-    template = mapping(wanted.get("template"))
+    template = mapping_or_empty(wanted.get("template"))
     only(template, "spec.target.template", _TEMPLATE)
     if template.get("data"):
         raise Mistake("spec.target.template.data", "is not honoured: the key is written as it is, under its data key")
     if template.get("type") not in (None, "", "Opaque"):
         raise Mistake("spec.target.template.type", "must be Opaque: Secrets of other types are never written")
-    metadata = mapping(template.get("metadata"))
+    metadata = mapping_or_empty(template.get("metadata"))
     only(metadata, "spec.target.template.metadata", _METADATA)
     return _plain_map(metadata, "labels"), _plain_map(metadata, "annotations")
 

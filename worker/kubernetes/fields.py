@@ -16,6 +16,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any, TypeAlias, TypeVar
 
+from worker.kubernetes.reading import mapping_or_empty
 from worker.model.targets import Rejected, Source
 from worker.model.times import parse_duration
 from worker.model.values import JSON, PREFIX, Ref
@@ -77,18 +78,18 @@ def raw_object(
 ) -> RawObject:
     """Keep what matters of a listed generator or ExternalSecret, whatever its shape or size."""
     metadata = obj["metadata"]
-    annotations = mapping(metadata.get("annotations"))
+    annotations = mapping_or_empty(metadata.get("annotations"))
     return RawObject(
         ref=Ref(metadata["namespace"], metadata["name"]),
         uid=metadata["uid"],
         generation=metadata.get("generation", 0),
-        metadata_hash=_metadata_hash(mapping(metadata.get("labels")), annotations),
+        metadata_hash=_metadata_hash(mapping_or_empty(metadata.get("labels")), annotations),
         annotations={
             key: _request(annotations[key]) if key in _REQUESTS else str(text(annotations[key]))
             for key in sorted(_ANNOTATIONS & annotations.keys())
         },
         deleting="deletionTimestamp" in metadata,
-        spec=mapping(kept(mapping(obj.get("spec")), shape)),
+        spec=mapping_or_empty(kept(mapping_or_empty(obj.get("spec")), shape)),
         status=status or {},
         generator=generator,
     )
@@ -142,10 +143,6 @@ def only(obj: Mapping[str, Any], where: str, honoured: Collection[str]) -> None:
     for field in sorted(obj):
         if field not in honoured and obj[field] not in _NOTHING:
             raise Mistake(f"{where}.{field[:80]}", "is not honoured by the rotator", "UnsupportedField")
-
-
-def mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
 
 
 def choice(kind: type[E], field: str, value: object, default: E) -> E:

@@ -13,13 +13,13 @@ from worker.kubernetes.fields import (
     Shape,
     duration,
     lifetime,
-    mapping,
     raw_object,
     reject,
     requests_of,
     suspended,
     text,
 )
+from worker.kubernetes.reading import mapping_or_empty
 from worker.model.hosts import DEFAULT_HOST, Origin, allowed, normalise
 from worker.model.names import DATA_KEY, ID, is_name
 from worker.model.targets import (
@@ -124,7 +124,7 @@ def _admin_key(raw: RawObject, project: Project, central: CentralKeys) -> AdminK
 
 def admin_secrets(raw: RawObject) -> list[Ref]:
     """The Secret that a generator names as admin key; protected also while it is malformed or being deleted."""
-    name = mapping(raw.spec.get("openAiAdminKey")).get("name")
+    name = mapping_or_empty(raw.spec.get("openAiAdminKey")).get("name")
     return [Ref(raw.ref.namespace, name)] if isinstance(name, str) else []
 
 

@@ -12,8 +12,8 @@ from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from worker.kubernetes.reading import mapping_or_empty, mappings, time_or_none
 from worker.model.sightings import Consumer
-from worker.model.times import parse_time
 
 _CONTAINERS = ("containers", "initContainers", "ephemeralContainers")
 _STATUSES = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
@@ -21,10 +21,12 @@ _STATUSES = ("containerStatuses", "initContainerStatuses", "ephemeralContainerSt
 
 def consumers_of(pod: Mapping[str, Any], wanted: Collection[str]) -> tuple[Consumer, ...]:
     """The consumers in a pod of the Secrets named in `wanted`; none in a pod that has ended or has no node yet."""
-    spec, status = _object(pod.get("spec")), _object(pod.get("status"))
+    spec, status = mapping_or_empty(pod.get("spec")), mapping_or_empty(pod.get("status"))
     phase = status.get("phase")
     # A pod may have failed (evicted, past its deadline) before its containers have ended.
-    runs = any("running" in _object(own.get("state")) for kind in _STATUSES for own in _objects(status.get(kind)))
+    runs = any(
+        "running" in mapping_or_empty(own.get("state")) for kind in _STATUSES for own in mappings(status.get(kind))
+    )
     if not spec.get("nodeName") or phase == "Succeeded" or (phase == "Failed" and not runs):
         return ()
     return tuple(_consumers(pod, spec, status, wanted))
@@ -33,14 +35,14 @@ def consumers_of(pod: Mapping[str, Any], wanted: Collection[str]) -> tuple[Consu
 def _consumers(
     pod: Mapping[str, Any], spec: Mapping[str, Any], status: Mapping[str, Any], wanted: Collection[str]
 ) -> Iterator[Consumer]:
-    metadata, begun = _object(pod.get("metadata")), _time(status.get("startTime"))
-    pod_name, leaving = str(metadata.get("name", "?")), _time(metadata.get("deletionTimestamp"))
+    metadata, begun = mapping_or_empty(pod.get("metadata")), time_or_none(status.get("startTime"))
+    pod_name, leaving = str(metadata.get("name", "?")), time_or_none(metadata.get("deletionTimestamp"))
     volumes = _volumes(spec)
     for field, states in zip(_CONTAINERS, _STATUSES, strict=True):
-        known = {str(item.get("name")): item for item in _objects(status.get(states))}
-        for container in _objects(spec.get(field)):
+        known = {str(item.get("name")): item for item in mappings(status.get(states))}
+        for container in mappings(spec.get(field)):
             fixed, by_path, follows = (names & set(wanted) for names in _names(container, volumes))
-            own = _object(known.get(str(container.get("name"))))
+            own = mapping_or_empty(known.get(str(container.get("name"))))
             passes_on = field == "initContainers" and container.get("restartPolicy") != "Always"
             alive, started, until = _inherited(own, begun) if passes_on else _life(own)
             name = f"{pod_name}/{container.get('name', '?')}"
@@ -61,18 +63,18 @@ may have read its environment."""
 
 
 def _life(own: Mapping[str, Any]) -> _Life:
-    state = _object(own.get("state"))
+    state = mapping_or_empty(own.get("state"))
     if "running" in state:
         return True, _started(own), None
     if "terminated" in state:
         return False, None, None
     # Waiting: its environment may have been read already. In a crash loop it will be read anew.
-    return _object(state.get("waiting")).get("reason") != "CrashLoopBackOff", None, None
+    return mapping_or_empty(state.get("waiting")).get("reason") != "CrashLoopBackOff", None, None
 
 
 def _inherited(own: Mapping[str, Any], pod_begun: datetime | None) -> _Life:
     """An init container may have handed the key on to its pod: it counts until the pod ends, from its own start."""
-    state, started = _object(own.get("state")), _started(own)
+    state, started = mapping_or_empty(own.get("state")), _started(own)
     if started is not None or not ("running" in state or "terminated" in state):
         return True, started, None
     return True, pod_begun, datetime.max.replace(tzinfo=UTC)  # kubelets lose it at times
@@ -80,15 +82,15 @@ def _inherited(own: Mapping[str, Any], pod_begun: datetime | None) -> _Life:
 
 def _started(own: Mapping[str, Any]) -> datetime | None:
     """When a container started that runs or has ended, if it says so."""
-    state = _object(own.get("state"))
-    times = (_time(_object(state.get(name)).get("startedAt")) for name in ("running", "terminated"))
+    state = mapping_or_empty(own.get("state"))
+    times = (time_or_none(mapping_or_empty(state.get(name)).get("startedAt")) for name in ("running", "terminated"))
     return next((time for time in times if time is not None), None)
 
 
 def _ended(own: Mapping[str, Any]) -> datetime:
     """When an init container ended; one that has not, or does not say, may read on for ever."""
-    terminated = _object(_object(own.get("state")).get("terminated"))
-    return _time(terminated.get("finishedAt")) or datetime.max.replace(tzinfo=UTC)
+    terminated = mapping_or_empty(mapping_or_empty(own.get("state")).get("terminated"))
+    return time_or_none(terminated.get("finishedAt")) or datetime.max.replace(tzinfo=UTC)
 
 
 def _names(container: Mapping[str, Any], volumes: Mapping[str, frozenset[str]]) -> tuple[set[str], set[str], set[str]]:
@@ -96,13 +98,13 @@ def _names(container: Mapping[str, Any], volumes: Mapping[str, frozenset[str]]) 
     volume, and those that it sees through a whole volume.
     """
     fixed = {
-        str(_object(_object(item.get("valueFrom")).get("secretKeyRef")).get("name"))
-        for item in _objects(container.get("env"))
+        str(mapping_or_empty(mapping_or_empty(item.get("valueFrom")).get("secretKeyRef")).get("name"))
+        for item in mappings(container.get("env"))
     }
-    fixed |= {str(_object(item.get("secretRef")).get("name")) for item in _objects(container.get("envFrom"))}
+    fixed |= {str(mapping_or_empty(item.get("secretRef")).get("name")) for item in mappings(container.get("envFrom"))}
     by_path: set[str] = set()
     follows: set[str] = set()
-    for mount in _objects(container.get("volumeMounts")):
+    for mount in mappings(container.get("volumeMounts")):
         once = mount.get("subPath") or mount.get("subPathExpr")
         (by_path if once else follows).update(volumes.get(str(mount.get("name")), ()))
     return fixed, by_path, follows
@@ -111,24 +113,9 @@ def _names(container: Mapping[str, Any], volumes: Mapping[str, frozenset[str]]) 
 def _volumes(spec: Mapping[str, Any]) -> dict[str, frozenset[str]]:
     """The Secrets behind each volume, plain or projected."""
     found = {}
-    for volume in _objects(spec.get("volumes")):
-        plain = _object(volume.get("secret")).get("secretName")
-        sources = _objects(_object(volume.get("projected")).get("sources"))
-        names = [plain, *(_object(source.get("secret")).get("name") for source in sources)]
+    for volume in mappings(spec.get("volumes")):
+        plain = mapping_or_empty(volume.get("secret")).get("secretName")
+        sources = mappings(mapping_or_empty(volume.get("projected")).get("sources"))
+        names = [plain, *(mapping_or_empty(source.get("secret")).get("name") for source in sources)]
         found[str(volume.get("name"))] = frozenset(str(name) for name in names if name)
     return found
-
-
-def _time(value: object) -> datetime | None:
-    try:
-        return parse_time(value)
-    except ValueError:
-        return None
-
-
-def _object(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _objects(value: object) -> list[Mapping[str, Any]]:
-    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []

@@ -1,4 +1,8 @@
-"""Reading JSON that somebody else may have edited: what is not as we write it raises `Malformed`. Pure."""
+"""Reading untrusted JSON. Pure.
+
+Guarantees: `mapping`, `text` and `time` read what we write, and raise `Malformed` where somebody has edited it.
+`mapping_or_empty`, `mappings` and `time_or_none` read what others write, whatever it looks like, and raise nothing.
+"""
 
 from __future__ import annotations
 
@@ -49,3 +53,19 @@ def time(obj: Mapping[str, Any], field: str) -> datetime | None:
         return parse_time(obj[field])
     except ValueError as error:
         raise Malformed(f"{field}: {error}") from None
+
+
+def mapping_or_empty(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def mappings(value: object) -> list[Mapping[str, Any]]:
+    """The mappings in a list; none where it is no list."""
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
+
+
+def time_or_none(value: object) -> datetime | None:
+    try:
+        return parse_time(value)
+    except ValueError:
+        return None

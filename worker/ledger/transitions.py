@@ -14,7 +14,7 @@ from worker.errors import Deferred, RotatorError
 from worker.ledger import holds
 from worker.model.entries import Account, Entry, Failures, GeneratorNote, Intent, Publication, current
 from worker.model.outcomes import RunInfo
-from worker.model.sightings import SecretView
+from worker.model.sightings import NamedAccount, SecretView
 from worker.model.targets import Target
 from worker.model.times import format_time, pause_after
 
@@ -36,41 +36,70 @@ _LARGEST_EXPIRY_MARGIN = timedelta(days=1)
 def catch_up_with_secret(entry: Entry, secret: SecretView | None, named_at_openai: str | None, now: datetime) -> Entry:
     """Correct the entry by what the Secret carries, and where that cannot be told, by what it names.
 
-    An annotation that was put back alone moves nothing: the key in the data says whose Secret it is.
     `named_at_openai`: the name that OpenAI has for the account id which the Secret names, None where there is none or
-    it is not known. An intent becomes a publication only with it, for the id in the annotation may be forged.
-    What a run finds published or superseded without a time of its own gets `now`: too late is safe, too early is not.
+    it is not known.
+    A publication or an end that has no time of its own gets `now`: too late is safe, too early is not.
     """
     if secret is None:
         return _secret_gone(entry, now)
     entry = _secret_back(entry, now)
-    carried = [publication for publication in entry.history if secret.carries(publication.account)]
-    if carried:
-        chosen = next((publication for publication in carried if publication.superseded_at is None), carried[-1])
-        return entry if chosen.superseded_at is None else _promoted(entry, chosen, now)
-    ended = [intent for intent in entry.unpublished if intent.claimed_until <= now]  # of others their runs will note it
-    for intent in ended:
-        if secret.carries(intent.account):
-            return published(entry, intent.account, intent.requested_at, now)
+    # Intents that are still claimed are left out: their runs note what became of them.
+    ended = [intent for intent in entry.unpublished if intent.claimed_until <= now]
+    carried = _by_key(entry, ended, secret, now)
+    if carried is not None:
+        # The key in the data says whose Secret it is: an annotation that was put back alone moves nothing.
+        return carried
     named = secret.named
     if named is None or named.ledger != entry.ledger or named.target != str(entry.target):
         return entry
-    for publication in entry.history:
-        if publication.account.name == named.name and publication.account.id == named.id:
-            known = publication.account.key_digest is not None
-            return entry if known or publication.superseded_at is None else _promoted(entry, publication, now)
+    return _by_name(entry, ended, named, secret, named_at_openai=named_at_openai, now=now)
+
+
+def _by_key(entry: Entry, ended: Collection[Intent], secret: SecretView, now: datetime) -> Entry | None:
+    """The entry with the account current whose key the Secret carries; None where it carries no known key."""
+    carried = [publication for publication in entry.history if secret.carries(publication.account)]
+    if any(publication.superseded_at is None for publication in carried):
+        return entry
+    if carried:
+        return _promoted(entry, carried[-1], now)
     for intent in ended:
-        if intent.account.name == named.name and named.id == (intent.account.id or named.id):
-            if intent.account.id is None and named_at_openai != named.name:
-                continue
-            account = replace(
-                intent.account,
-                id=named.id,
-                key_id=intent.account.key_id or named.key_id,
-                expires_at=intent.account.expires_at or named.expires_at,
-                key_digest=secret.digests.get(named.data_key or ""),
-            )
-            return published(entry, account, intent.requested_at, now)
+        if secret.carries(intent.account):
+            return published(entry, intent.account, intent.requested_at, now)
+    return None
+
+
+def _by_name(
+    entry: Entry,
+    ended: Collection[Intent],
+    named: NamedAccount,
+    secret: SecretView,
+    *,
+    named_at_openai: str | None,
+    now: datetime,
+) -> Entry:
+    """The entry with the account current that the annotation names, where nothing contradicts it."""
+    for publication in entry.history:
+        account = publication.account
+        if (account.name, account.id) != (named.name, named.id):
+            continue
+        if account.key_digest is not None or publication.superseded_at is None:
+            # Its key is known, and the Secret does not carry it; or it is current already.
+            return entry
+        return _promoted(entry, publication, now)
+    for intent in ended:
+        if intent.account.name != named.name or named.id != (intent.account.id or named.id):
+            continue
+        if intent.account.id is None and named_at_openai != named.name:
+            # The id in the annotation may be forged: only OpenAI's name for it makes the intent a publication.
+            continue
+        account = replace(
+            intent.account,
+            id=named.id,
+            key_id=intent.account.key_id or named.key_id,
+            expires_at=intent.account.expires_at or named.expires_at,
+            key_digest=secret.digests.get(named.data_key or ""),
+        )
+        return published(entry, account, intent.requested_at, now)
     return entry
 
 

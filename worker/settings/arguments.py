@@ -263,48 +263,27 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], pod_namespace: str | 
         arguments.insert(0, "run")
     parser = _parser()
     given, unknown = parser.parse_known_args(arguments)
-    values: dict[str, Any] = {}
-    words = list(getattr(given, "targets", ()))
-    if given.command in _NAMING:  # argparse takes those before the first option alone
-        words += [argument for argument in unknown if not argument.startswith("-")]
+    named = list(getattr(given, "targets", ()))
+    if given.command in _NAMING:
+        # argparse takes only those before the first option for targets.
+        named += [argument for argument in unknown if not argument.startswith("-")]
         unknown = [argument for argument in unknown if argument.startswith("-")]
     mistakes = [_unknown(argument) for argument in unknown]
-    for option in _OPTIONS:
-        words_given = getattr(given, option.name.replace("-", "_"), None)
-        ours = given.command in option.commands  # a CronJob's variables are there for a command by hand in its pod, too
-        values[option.name] = _value(option, words_given, environ, mistakes) if ours else option.default
-    targets = _all_targets(words, mistakes)
+    values = _values(given, environ, mistakes)
+    targets = _all_targets(named, mistakes)
     if given.command == "adopt" and values["account"] and len(targets) != 1:
         mistakes.append("--account: needs exactly one NAMESPACE/SECRET, whose account it is")
-    if given.command == "revoke" and len(words) != 1:
+    if given.command == "revoke" and len(named) != 1:
         mistakes.append("revoke: needs exactly one NAMESPACE/SECRET, such as default/openai-credentials")
-    known = {option.variable for option in _OPTIONS}
-    mistakes += [
-        f"unknown variable {name}" for name in sorted(environ) if name.startswith("ROTATOR_") and name not in known
-    ]
-    ledger_namespace = values["ledger-namespace"] or pod_namespace or DEFAULT_LEDGER_NAMESPACE
+    mistakes += _unknown_variables(environ)
+    values["ledger-namespace"] = values["ledger-namespace"] or pod_namespace or DEFAULT_LEDGER_NAMESPACE
     shard = _shard(values["shards"], environ.get("JOB_COMPLETION_INDEX", ""), mistakes)
-    central = _central(values["central-admin-keys"], ledger_namespace, values["allow-host"], mistakes)
+    central = _central(values["central-admin-keys"], values["ledger-namespace"], values["allow-host"], mistakes)
     if mistakes:
         raise UsageError(mistakes, parser.format_usage() if unknown else "")
-    fallback = values["fallback-admin-key"]
     return Settings(
         command=given.command,
-        options=Options(
-            ledger_namespace=ledger_namespace,
-            namespaces=tuple(dict.fromkeys(values["namespace"])),
-            selector=values["selector"],
-            allowed_hosts=frozenset(values["allow-host"]),
-            concurrency=values["concurrency"],
-            max_wait=values["max-wait"],
-            unseen_hold=values["unseen-hold"],
-            max_hold=values["max-hold"],
-            fallback_admin_key=AdminKeyRef(Ref(ledger_namespace, fallback[0]), fallback[1]) if fallback else None,
-            central_keys=central,
-            shard=shard,
-            force=values["force"],
-            dry_run=values["dry-run"],
-        ),
+        options=_options(values, shard, central),
         wanted=AdoptRequest(targets, tuple(dict.fromkeys(values["account"])), values["yes"]),
         without_successor=values["without-successor"],
         output=values["output"],
@@ -315,6 +294,44 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], pod_namespace: str | 
         context=values["context"],
         in_cluster=pod_namespace is not None and bool(environ.get("KUBERNETES_SERVICE_HOST")),
         proxies=proxies(environ),
+    )
+
+
+def _values(given: argparse.Namespace, environ: Mapping[str, str], mistakes: list[str]) -> dict[str, Any]:
+    """Every option's value; the default for those that the command does not take."""
+    values: dict[str, Any] = {}
+    for option in _OPTIONS:
+        if given.command not in option.commands:
+            # A CronJob's variables are there for a command by hand in its pod, too: they are not looked at.
+            values[option.name] = option.default
+            continue
+        written = getattr(given, option.name.replace("-", "_"), None)
+        values[option.name] = _value(option, written, environ, mistakes)
+    return values
+
+
+def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    known = {option.variable for option in _OPTIONS}
+    unknown = (name for name in sorted(environ) if name.startswith("ROTATOR_") and name not in known)
+    return [f"unknown variable {name}" for name in unknown]
+
+
+def _options(values: Mapping[str, Any], shard: Shard, central: CentralKeys) -> Options:
+    namespace, fallback = values["ledger-namespace"], values["fallback-admin-key"]
+    return Options(
+        ledger_namespace=namespace,
+        namespaces=tuple(dict.fromkeys(values["namespace"])),
+        selector=values["selector"],
+        allowed_hosts=frozenset(values["allow-host"]),
+        concurrency=values["concurrency"],
+        max_wait=values["max-wait"],
+        unseen_hold=values["unseen-hold"],
+        max_hold=values["max-hold"],
+        fallback_admin_key=AdminKeyRef(Ref(namespace, fallback[0]), fallback[1]) if fallback else None,
+        central_keys=central,
+        shard=shard,
+        force=values["force"],
+        dry_run=values["dry-run"],
     )
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from worker.kubernetes.fields import mapping
 from worker.kubernetes.generator import GENERATOR_GROUP
+from worker.kubernetes.reading import mapping_or_empty
 from worker.model.hosts import DEFAULT_HOST, normalise
 from worker.model.names import ID
 from worker.model.targets import Project
@@ -38,12 +38,12 @@ class GeneratorState:
 
 def generator_state(obj: JSON) -> GeneratorState | None:
     """Read a listed GeneratorState; None where it is another generator's."""
-    metadata, spec = obj["metadata"], mapping(obj.get("spec"))
-    resource = mapping(spec.get("resource"))
+    metadata, spec = obj["metadata"], mapping_or_empty(obj.get("spec"))
+    resource = mapping_or_empty(spec.get("resource"))
     group = str(resource.get("apiVersion", "")).partition("/")[0]
     if resource.get("kind") != "OpenAI" or group != GENERATOR_GROUP:
         return None
-    account = mapping(spec.get("state")).get("serviceAccountId")
+    account = mapping_or_empty(spec.get("state")).get("serviceAccountId")
     owners = metadata.get("ownerReferences") or []
     return GeneratorState(
         ref=Ref(metadata["namespace"], metadata["name"]),
@@ -51,7 +51,7 @@ def generator_state(obj: JSON) -> GeneratorState | None:
         owners=frozenset(str(owner.get("uid")) for owner in owners if owner.get("kind") == "ExternalSecret"),
         latest=not spec.get("garbageCollectionDeadline") and "deletionTimestamp" not in metadata,
         account_id=account if isinstance(account, str) and ID.match(account) else None,
-        project=_project(mapping(resource.get("spec"))),
+        project=_project(mapping_or_empty(resource.get("spec"))),
     )
 
 
