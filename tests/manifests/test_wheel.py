@@ -73,7 +73,7 @@ def sandbox(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 
 def run(command: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """The installed command, from a folder without the checkout."""
+    """An installed command, from a folder without the checkout and without a PYTHONPATH to it."""
     environment = {key: value for key, value in os.environ.items() if key in ("PATH", "LANG")} | variables
     return subprocess.run(
         [str(command), *arguments],
@@ -89,15 +89,19 @@ def run(command: Path, *arguments: str, **variables: str) -> subprocess.Complete
 def test_it_holds_every_module_of_the_worker_and_no_other(wheel: Path) -> None:
     """Subpackages are found by setuptools only if setup.cfg says so."""
     with zipfile.ZipFile(wheel) as archive:
-        names = {name for name in archive.namelist() if ".dist-info/" not in name}
-    assert names == {str(path.relative_to(ROOT)) for path in (ROOT / "worker").rglob("*.py")}
+        names = {name for name in archive.namelist() if not archive.getinfo(name).is_dir()}
+        (metadata,) = {name.partition("/")[0] for name in names if ".dist-info/" in name}
+        commands = archive.read(f"{metadata}/entry_points.txt").decode().split("\n")
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "worker").rglob("*.py")}
+    about = {f"{metadata}/{name}" for name in ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "top_level.txt")}
+    assert names == modules | about
+    assert [line for line in commands if line] == ["[console_scripts]", "openai-key-rotator = worker.cli:main"]
 
 
 def test_the_command_is_the_installed_one(installed: Path) -> None:
     """A wheel that is tried in its checkout may import what it lacks."""
     where = "import worker.commands.revoke.plan as plan; print(plan.__file__)"
-    python = installed.with_name("python")
-    done = subprocess.run([python, "-c", where], cwd=installed.parent, capture_output=True, text=True, check=True)
+    done = run(installed.with_name("python"), "-c", where)
     assert Path(done.stdout.strip()).is_relative_to(installed.parent.parent)
     helped = run(installed, "--help")
     assert (helped.returncode, helped.stderr) == (0, "")

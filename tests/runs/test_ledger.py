@@ -20,7 +20,10 @@ from tests.support.paths import ACCOUNTS, ENTRIES, ENTRY, EXTERNAL_SECRET, NO_WA
 from tests.support.scene import HOST, LEDGER, PROJECT, TARGET, Meanwhile, Scene, checked_scene
 from tests.support.virtual_time import VirtualTimeLoop, run_virtually
 from worker.commands.run import run
+from worker.commands.session import World
 from worker.kubernetes.secret import CURRENT
+from worker.ledger.store import Ledger
+from worker.model.entries import Entry, Unreadable
 from worker.model.outcomes import Result
 from worker.model.values import Ref
 from worker.report.summary import exit_code
@@ -44,7 +47,7 @@ def others_meanwhile(scene: Scene, *runs: tuple[float, dict[str, Any]]) -> Calla
         for seconds, options in runs:
             loop.moment += seconds
             with ThreadPoolExecutor(1) as pool:
-                _, loop.moment = pool.submit(run_virtually, scene._whole(run, **options), loop.moment).result()
+                _, loop.moment = pool.submit(run_virtually, scene.whole(run, **options), loop.moment).result()
 
     return stopped
 
@@ -781,3 +784,23 @@ def test_a_dead_key_is_never_in_the_secret(due: Scene) -> None:
 def test_the_host_is_part_of_what_is_recorded(due: Scene) -> None:
     """Accounts are deleted where they were made."""
     assert {p.account.access.project.host for p in due.stored_entry().history} == {HOST}
+
+
+def test_an_entry_that_is_as_it_was_is_not_kept_twice(due: Scene) -> None:
+    """Read again, as ever, before anything is deleted: thousands of unchanged ones cost one list, and a changed one is
+    seen.
+    """
+
+    async def listed(_: object, world: World, *__: object) -> list[Entry | Unreadable]:
+        ledger, _at = await Ledger.open(world.cluster, LEDGER)
+        found = [(await ledger.read_all())[TARGET] for _ in range(2)]
+        due.merge(ENTRY, {"metadata": {"labels": {"touched": "yes"}}})
+        return [*found, (await ledger.read_all())[TARGET]]
+
+    first, again, changed = due.play(listed)
+    assert due.requests().count("GET keyrotations") == 3
+    assert again is first
+    assert isinstance(first, Entry)
+    assert isinstance(changed, Entry)
+    assert changed.version != first.version
+    assert changed.history == first.history

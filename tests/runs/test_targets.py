@@ -11,7 +11,17 @@ from typing import Any
 import pytest
 
 from sandbox.openai.state import KeyStatus
-from tests.support.paths import ADMIN_SECRET, EXTERNAL_SECRET, EXTERNAL_SECRETS, GENERATOR, NO_WAIT, SECRET, SECRETS
+from sandbox.transport.wire import Request
+from tests.support.paths import (
+    ACCOUNTS,
+    ADMIN_SECRET,
+    EXTERNAL_SECRET,
+    EXTERNAL_SECRETS,
+    GENERATOR,
+    NO_WAIT,
+    SECRET,
+    SECRETS,
+)
 from tests.support.scene import HOST, LEDGER, PROJECT, TARGET, Meanwhile, Scene, checked_scene, documented
 from worker.kubernetes.secret import CURRENT
 from worker.model.hosts import named_origin
@@ -773,7 +783,9 @@ def test_a_renamed_account_is_still_ours(scene: Scene) -> None:
     scene.apply_documented()
     scene.run()
     account = scene.named()["id"]
-    scene.openai._projects[PROJECT].accounts[account].name = "renamed"
+    headers = {"Authorization": f"Bearer {scene.admin_key}"}
+    request = Request.of("POST", f"{ACCOUNTS}/{account}", json={"name": "renamed"}, headers=headers)
+    assert scene.openai.handle(request).status == 200
     scene.run()
     assert scene.outcome().result is Result.KEPT
     scene.advance(hours=1)

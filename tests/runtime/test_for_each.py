@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 
@@ -41,25 +40,6 @@ def test_no_more_than_the_limit_are_awake(limit: int, seconds: float) -> None:
 
     _, took = run(for_each(range(10), work, slots=Slots(limit), stop=never()))
     assert (most, took) == (min(limit, 10), seconds)
-
-
-def test_who_sleeps_lends_the_place_and_comes_back_before_new_work() -> None:
-    """A new key that is not accepted for a minute does not stop the others, and is not starved by them."""
-    slots, events = Slots(1), list[str]()
-
-    async def work(item: int) -> None:
-        events.append(f"{item} begins")
-        if item == 0:
-            await slots.sleep(1.5)
-            events.append("0 is back")
-        await asyncio.sleep(1)
-        events.append(f"{item} ends")
-
-    run(for_each(range(4), work, slots=slots, stop=never()))
-    assert events == [
-        *("0 begins", "1 begins", "1 ends", "2 begins", "2 ends"),  # 0 wakes while 2 is at work
-        *("0 is back", "0 ends", "3 begins", "3 ends"),
-    ]
 
 
 def test_an_error_stays_with_its_item() -> None:
@@ -173,52 +153,6 @@ def test_a_cancelled_run_leaves_nothing_running() -> None:
     run(whole())
 
 
-def test_a_place_is_given_back_when_its_taker_is_cancelled() -> None:
-    """Before it had it, and between having it and knowing it."""
-
-    async def whole() -> None:
-        slots = Slots(1)
-        await slots.take([""])
-        waiting, next_one = asyncio.ensure_future(slots.take([""])), asyncio.ensure_future(slots.take([""]))
-        await asyncio.sleep(0)
-        slots.give_back("")
-        waiting.cancel()
-        await asyncio.wait([waiting, next_one])
-        assert waiting.cancelled()
-        assert not next_one.cancelled()
-        cancelled = asyncio.ensure_future(slots.take([""]))
-        await asyncio.sleep(0)
-        cancelled.cancel()
-        await asyncio.wait([cancelled])
-        slots.give_back("")
-        await slots.take([""])
-
-    run(whole())
-
-
-def test_a_sleeper_that_is_cancelled_still_holds_its_place() -> None:
-    """Whoever gives places back at the end gives back one that it has."""
-
-    async def whole() -> None:
-        slots = Slots(1)
-
-        async def sleeper() -> None:
-            with slots.holding(await slots.take([""])):
-                await slots.sleep(100)
-
-        task = asyncio.ensure_future(sleeper())
-        await asyncio.sleep(1)
-        task.cancel()
-        await asyncio.wait([task])
-        await slots.take([""])
-        second = asyncio.ensure_future(slots.take([""]))
-        await asyncio.sleep(1)
-        assert not second.done()
-        second.cancel()
-
-    run(whole())
-
-
 # --- several tenants
 
 
@@ -259,41 +193,6 @@ def test_one_tenant_alone_has_all_places() -> None:
     assert (times.count(0), times.count(0.5), times.count(1)) == (25, 25, 25)
 
 
-def test_room_is_kept_for_those_who_will_come_back() -> None:
-    """Between its two rounds a tenant has no work; what another one begins meanwhile may take long."""
-
-    async def whole() -> None:
-        slots = Slots(4)
-        with slots.room_for(["a", "b"]):
-            for _ in range(2):
-                await slots.take(["a"])
-            third = asyncio.ensure_future(slots.take(["a"]))
-            await asyncio.sleep(1)
-            assert not third.done()
-            assert await slots.take(["b"]) == "b"
-            slots.give_back("b")
-        assert await third == "a"
-
-    run(whole())
-
-
-def test_a_crowd_that_wakes_up_does_not_starve_others() -> None:
-    """It comes back before new work, but within its tenant's share."""
-    slots, ended = Slots(4), dict[str, float]()
-
-    async def work(item: str) -> None:
-        tenant = item[0]
-        for _ in range(20 if tenant == "a" else 1):
-            await slots.sleep(0.5)
-            await asyncio.sleep(1)  # awake
-        ended[tenant] = asyncio.get_running_loop().time()
-
-    items = [f"a{i}" for i in range(40)] + [f"b{i}" for i in range(10)]
-    run(for_each(items, work, slots=slots, stop=never(), tenant=lambda item: item[0]))
-    assert ended["b"] < 10
-    assert ended["a"] > 100
-
-
 def test_what_goes_on_alongside_ends_with_what_it_goes_along() -> None:
     """It is waited for; a failure or a kill takes it along."""
     ended: list[str] = []
@@ -322,23 +221,3 @@ def test_what_goes_on_alongside_ends_with_what_it_goes_along() -> None:
 
     run(whole())
     assert ended == ["work", "work"]
-
-
-def test_many_tenants_cost_no_more_than_few() -> None:
-    """To find out whose turn it is, no more tenants are looked at than there are places."""
-    looked = 0
-
-    class Looking(dict[str, None]):
-        def __iter__(self) -> Any:
-            nonlocal looked
-            for key in super().__iter__():
-                looked += 1
-                yield key
-
-    async def whole() -> None:
-        slots = Slots(5)
-        for i in range(5):
-            assert await slots.take(Looking.fromkeys(f"t{n}" for n in range(i, 5000))) == f"t{i}"
-
-    run(whole())
-    assert looked < 50

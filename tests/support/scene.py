@@ -13,10 +13,11 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import yaml
 
+from sandbox.kubernetes.resources import BUILT_IN
 from sandbox.kubernetes.server import Kubernetes
 from sandbox.kubernetes.setup import create_namespace, install_crds, send
 from sandbox.openai.server import OpenAI
@@ -78,6 +79,9 @@ class RecordingWatcher:
 
     def not_announced(self, target: Ref, problem: str) -> None:
         self.problems.append(problem)
+
+
+Command: TypeAlias = Callable[[Options, World, Stop, RecordingWatcher], Awaitable[T]]
 
 
 @dataclass
@@ -176,12 +180,12 @@ class Scene:
         `options`: the worker's, and `cluster_faults`, `openai_faults`, `skew` (this machine's clock), `deadline`
         (seconds), `stop_after` (seconds until SIGTERM).
         """
-        return self._play(self._whole(run, **options))
+        return self.play(run, **options)
 
     def adopt(self, *targets: Ref, yes: bool = False, accounts: tuple[str, ...] = (), **options: Any) -> Adopted:
         """`openai-key-rotator adopt`; with the same options as a run."""
         wanted = AdoptRequest(targets, accounts, yes)
-        return self._play(self._whole(lambda asked, world, stop, _: adopt(asked, wanted, world, stop), **options))
+        return self.play(lambda asked, world, stop, _: adopt(asked, wanted, world, stop), **options)
 
     def plan(self, target: Ref = TARGET, *, without_successor: bool = False, **options: Any) -> Plan:
         """What `openai-key-rotator revoke` shows before it asks."""
@@ -189,7 +193,7 @@ class Scene:
         async def command(asked: Options, world: World, stop: Stop, _: RecordingWatcher) -> Plan:
             return await plan(asked, target, world, stop, without_successor=without_successor)
 
-        return self._play(self._whole(command, **options))
+        return self.play(command, **options)
 
     def revoke(self, target: Ref = TARGET, **options: Any) -> Revoked:
         """`openai-key-rotator revoke --yes`."""
@@ -210,23 +214,27 @@ class Scene:
         async def command(asked: Options, world: World, stop: Stop, _: RecordingWatcher) -> Revoked:
             return await revoke(asked, target, world, stop, say=self.said.append, without_successor=without_successor)
 
-        return await self._whole(command, **options)
+        return await self.whole(command, **options)
 
     def run_together(self, *runs: dict[str, Any], apart: float = 0.0) -> list[Report]:
         """Several runs at once, so many seconds apart; `watchers[-len(runs):]` are theirs."""
 
         async def later(seconds: float, options: dict[str, Any]) -> Report:
             await asyncio.sleep(seconds)
-            return await self._whole(run, **options)
+            return await self.whole(run, **options)
 
         async def all_of_them() -> list[Report]:
             return list(await asyncio.gather(*(later(i * apart, options) for i, options in enumerate(runs))))
 
         return self._play(all_of_them())
 
-    async def _whole(
+    def play(self, command: Command[T], **options: Any) -> T:
+        """Any command, from now on; with the same options as a run."""
+        return self._play(self.whole(command, **options))
+
+    async def whole(
         self,
-        command: Callable[[Options, World, Stop, RecordingWatcher], Awaitable[T]],
+        command: Command[T],
         *,
         cluster_faults: Faults | None = None,
         openai_faults: Faults | None = None,
@@ -235,6 +243,7 @@ class Scene:
         stop_after: float | None = None,
         **options: Any,
     ) -> T:
+        """A command from its connections on, within a loop that runs; the same options as a run."""
         asked = replace(
             Options(ledger_namespace=LEDGER, allowed_hosts=frozenset({named_origin(HOST)})),
             **options,
@@ -359,11 +368,9 @@ class Scene:
 
     def assert_nothing_shown(self) -> None:
         """No key is anywhere but in Secrets: not in other objects, outcomes or messages."""
-        shown = [
-            json.dumps(dict(item))
-            for plural in {resource.plural for resource in self.kubernetes._store.resources.values()} - {"secrets"}
-            for item in self.kubernetes.objects(plural)
-        ]
+        served = {resource.plural for resource in BUILT_IN}
+        served |= {crd["spec"]["names"]["plural"] for crd in self.kubernetes.objects("customresourcedefinitions")}
+        shown = [json.dumps(dict(item)) for plural in served - {"secrets"} for item in self.kubernetes.objects(plural)]
         shown += [repr(watcher) for watcher in self.watchers]
         shown += [
             json.dumps(secret["metadata"]) for secret in self.kubernetes.objects("secrets") if "metadata" in secret
