@@ -1,7 +1,7 @@
 """`python -m sandbox`: both APIs on loopback, until SIGTERM or SIGINT.
 
-What it prints can be read by a shell: where the kubeconfig and the admin key are, and the two URLs. In the files that
-are applied, `${OPENAI_URL}` and `${OPENAI_ADMIN_KEY}` stand for the values of this sandbox.
+A shell can read its output: the paths of the kubeconfig and the admin key, and the two URLs.
+In the applied files, `${OPENAI_URL}` and `${OPENAI_ADMIN_KEY}` stand for the values of this sandbox.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sandbox.transport.faults import Faults, Latency, NoFaults, Rules, parse_rul
 
 
 def main() -> None:
-    """Run until told to stop."""
+    """Run until a signal comes."""
     asyncio.run(_run(_options()))
 
 

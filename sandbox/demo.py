@@ -1,7 +1,9 @@
 """`make demo`: the real worker against the sandbox, several runs while a clock moves on, told as a timeline.
 
-Everything that is shown happened: the worker's own output is printed as it comes, and what is said of keys, accounts
-and Secrets is asked of the two APIs. Nothing outside this process is contacted, and nothing is left running.
+Guarantees:
+- The demo prints the worker's own output as it comes.
+- The two APIs supply each statement about keys, accounts and Secrets.
+- The demo contacts no process but its own, and leaves none running.
 """
 
 from __future__ import annotations
@@ -87,7 +89,7 @@ class Demo:
     faults: Rules
     chance: random.Random
     history: dict[str, list[str]] = field(default_factory=dict)
-    """What became of each account, one mark for each moment shown."""
+    """The fate of each account, one mark for each shown moment."""
     moments: list[str] = field(default_factory=list)
     owners: dict[str, str] = field(default_factory=dict)
 
@@ -163,7 +165,7 @@ class Demo:
             send(self.server.kubernetes, "DELETE", path)
 
     def start_container(self, name: str) -> None:
-        """What a kubelet would do: a container that has the key of this moment in its environment."""
+        """Start a container as a kubelet does: its environment has the key of this moment."""
         key = {"name": "OPENAI_API_KEY", "valueFrom": {"secretKeyRef": {"name": "search-openai", "key": "api_key"}}}
         pod = {
             "apiVersion": "v1",
@@ -175,7 +177,12 @@ class Demo:
         status = {"phase": "Running", "containerStatuses": [{"name": "app", "state": state}]}
         with self.server.locked():
             apply(self.server.kubernetes, pod)
-            send(self.server.kubernetes, "PATCH", f"/api/v1/namespaces/team-b/pods/{name}/status", {"status": status})
+            send(
+                self.server.kubernetes,
+                "PATCH",
+                f"/api/v1/namespaces/team-b/pods/{name}/status",
+                body={"status": status},
+            )
 
     def stop_container(self, name: str) -> None:
         self.delete(f"/api/v1/namespaces/team-b/pods/{name}?gracePeriodSeconds=0")

@@ -1,8 +1,12 @@
 """The machines behind real HTTP, for clients that need it: kubectl, the demo, contract tests, benchmarks.
 
-Guarantees: requests meet the same fates as in `in_process`; a lost request or response keeps its connection open, and
-silent, until the client gives up. Nothing is logged. A machine may also be another server to which requests are
-carried, and a fate may be decided later (a request that is held until a test says so): then `Remote` and `Patient`.
+Guarantees:
+- Requests meet the same fates as in `in_process`.
+- A lost request or response keeps its connection open, and silent, until the client gives up.
+- The server logs nothing.
+
+`Remote` is a machine in another server, to which the shell carries requests.
+`Patient` decides a fate later: it may hold a request until a test releases it.
 """
 
 from __future__ import annotations
@@ -25,12 +29,12 @@ from sandbox.openai.server import OpenAI
 from sandbox.transport.faults import Delivery, Fate, Faults, NoFaults
 from sandbox.transport.wire import Machine, Request, Response
 
-_BODY_LIMIT = 4 * 1024 * 1024  # above the API server's own, so that it is the one to refuse
+_BODY_LIMIT = 4 * 1024 * 1024  # above the API server's own limit, so that the API server refuses
 T = TypeVar("T")
 
 
 class Remote(Protocol):
-    """A machine that is elsewhere."""
+    """A machine in another server."""
 
     async def handle(self, request: Request) -> Response:
         """Carry the request there and the answer back."""
@@ -68,7 +72,7 @@ class _Shell:
         self._late: set[asyncio.Task[Response]] = set()
 
     def forget_late_ones(self) -> None:
-        """What was not served by now never is."""
+        """Drop the late requests that the machine has not served yet."""
         for task in self._late:
             task.cancel()
 
@@ -108,7 +112,7 @@ class _Shell:
 
 
 async def _now(value: T | Awaitable[T]) -> T:
-    """The value, waited for where that is needed: a machine in this process answers at once."""
+    """The value, after a wait if it is awaitable: a machine in this process answers at once."""
     return await value if inspect.isawaitable(value) else value
 
 
@@ -116,7 +120,7 @@ async def _silence(http: web.BaseRequest, fate: Fate) -> web.StreamResponse:
     if fate.disconnected and http.transport is not None:
         http.transport.abort()
     never: asyncio.Future[web.StreamResponse] = asyncio.get_running_loop().create_future()
-    return await never  # until the connection is closed, which cancels this
+    return await never  # until the connection closes, which cancels this
 
 
 class Locked:
@@ -133,10 +137,10 @@ class Locked:
 
 
 class ServerThread:
-    """What `serving` serves, in a thread of its own, for synchronous tests and other processes.
+    """The servers of `serving`, in a thread of its own, for synchronous tests and other processes.
 
-    `urls` are those of the given servers, in their order, while the context lasts. Look at a machine that is `Locked`,
-    or change it, only inside `locked()`.
+    `urls` are those of the given servers, in their order, while the context lasts.
+    Read or change a `Locked` machine only inside `locked()`.
     """
 
     def __init__(self, *servers: AbstractAsyncContextManager[str], lock: threading.RLock | None = None) -> None:
@@ -150,7 +154,7 @@ class ServerThread:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """No request is served inside."""
+        """Hold the lock: no machine serves a request inside."""
         with self._lock:
             yield
 

@@ -1,4 +1,4 @@
-"""The command line: argv -> one command -> exit code. Nothing is decided here.
+"""The command line: argv -> one command -> exit code. This module decides nothing.
 
 Exit codes: 0 well; 1 some target failed, or, with --strict, is blocked; 2 usage or configuration; 3 cluster or ledger
 out of reach.
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None, *, clock: Clock | None = None, chanc
         for mistake in error.mistakes:
             print(f"error: {mistake}", file=sys.stderr)
         return 2
-    # Most objects live until the run ends: looking through thousands of targets for garbage takes a tenth of its CPU.
+    # Most objects live until the run ends: a garbage collection over thousands of targets takes a tenth of its CPU.
     gc.set_threshold(50_000)
     try:
         return asyncio.run(_execute(settings, clock or SystemClock(), chance or random.SystemRandom()))
@@ -45,12 +45,12 @@ def main(argv: Sequence[str] | None = None, *, clock: Clock | None = None, chanc
 
 
 async def _execute(settings: Settings, clock: Clock, chance: Randomness) -> int:
-    """Connect, and execute the command, whose module is imported only now."""
+    """Connect, import the command's module, and execute the command."""
     from worker.commands.session import Session
     from worker.kubernetes.client import KubernetesApi, connect
     from worker.report import log_lines
 
-    # Before the first library is used: its warnings are routed, not printed as they come.
+    # Before the first use of a library: this routes its warnings, which it would print otherwise.
     log_lines.configure(sys.stdout if settings.command == "run" and not settings.as_table else sys.stderr)
     client = await connect(
         kubeconfig=settings.kubeconfig,
@@ -81,7 +81,7 @@ async def _execute(settings: Settings, clock: Clock, chance: Randomness) -> int:
 
 
 def _fail(settings: Settings, error: RotatorError, code: int) -> int:
-    """Say why nothing could be done: as a log line, or in words on a terminal."""
+    """Report why the command failed: as a log line, or as text on a terminal."""
     from worker.model.hidden import redacted
     from worker.report import log_lines, termination
 
@@ -96,5 +96,5 @@ def _fail(settings: Settings, error: RotatorError, code: int) -> int:
 
 
 def _excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """A bug: its kind and place, without texts and values, which may hold anything."""
+    """Print the kind and place of a bug, without texts and values, which may hold secrets."""
     print(f"internal error: {where(error)}: please report it", file=sys.stderr)

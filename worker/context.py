@@ -1,6 +1,8 @@
-"""What the stages of one run share.
+"""The objects that the stages of one run share.
 
-Guarantee: it is wired once and passed on whole; what a stage learns reaches another stage through the ledger alone.
+Guarantees:
+- The command wires the context once and passes it on whole.
+- A stage passes its findings to another stage through the ledger alone.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from worker.runtime.stop import Stop
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """`clock` is put right by the API server's; `slots` are the run's places for concurrent work."""
+    """The API server's time corrects `clock`; `slots` are the run's places for concurrent work."""
 
     run: RunInfo
     cluster: Cluster

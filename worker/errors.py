@@ -1,22 +1,24 @@
-"""What can go wrong, sorted by what the caller may do next.
+"""The errors, sorted by the caller's next step.
 
     RotatorError
-    ├── ConfigurationError      nothing was tried: an option, a file or an object must be mended first
+    ├── ConfigurationError      the run tried nothing: somebody must mend an option, a file or an object first
     │   └── AdminKeyUnusable    the Secret with the admin key is absent or holds no usable key
-    ├── OutOfReach              the cluster or the ledger cannot be used at all: the run ends (exit code 3)
-    ├── Refused                 a definite answer: nothing was changed
+    ├── OutOfReach              the run cannot use the cluster or the ledger at all, and ends (exit code 3)
+    ├── Refused                 a definite answer: the server changed nothing
     │   ├── NotFound
     │   ├── Conflict            stale resourceVersion, or the object exists already
     │   ├── Forbidden           the credentials are known and lack the permission
-    │   │   └── ConsumersUnseen  pods may not be listed
-    │   └── Throttled           asked to come back later
-    ├── Deferred                OpenAI is left alone for a while: nothing was changed, a later run goes on
+    │   │   └── ConsumersUnseen  the run may not list pods
+    │   └── Throttled           the server asks to come back later
+    ├── Deferred                the run pauses requests to OpenAI and changed nothing; a later run goes on
     └── Unanswered              nobody knows whether it happened: never repeat it blindly
-        ├── NotSent             the connection never came up, so nothing happened: may be repeated
-        └── Unintelligible      answered with success, but not with what was asked for
+        ├── NotSent             the connection never came up, so nothing happened: the caller may repeat it
+        └── Unintelligible      an answer of success with an unexpected content
 
-Guarantee: no error carries text that a server sent (it may quote keys or whole objects). Each has a `reason` in
-CamelCase, fit for a Kubernetes condition, and a message made of our words, a status, a code and a request id.
+Guarantees:
+- No error carries text that a server sent (it may quote keys or whole objects).
+- Each error has a `reason` in CamelCase, fit for a Kubernetes condition.
+- Each message consists of our text, a status, a code and a request id.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from worker.model.targets import ProjectAccess
 
 
 class RotatorError(Exception):
-    """Base of all errors that the stages expect. `reason` is stable and may be matched; the message is for people."""
+    """Base of all errors that the stages expect. Callers may match the stable `reason`; people read `message`."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -41,7 +43,7 @@ class ConfigurationError(RotatorError):
 
 
 class AdminKeyUnusable(ConfigurationError):
-    """The admin key cannot be read; `absent` tells that its Secret does not exist."""
+    """The Secret holds no usable admin key; `absent` tells that the Secret does not exist."""
 
     def __init__(self, message: str, *, absent: bool = False) -> None:
         super().__init__("AdminKeyMissing" if absent else "AdminKeyInvalid", message)
@@ -49,11 +51,11 @@ class AdminKeyUnusable(ConfigurationError):
 
 
 class OutOfReach(RotatorError):
-    """The cluster or the ledger cannot be used; no target can be served."""
+    """The run cannot use the cluster or the ledger, and cannot serve any target."""
 
 
 class Refused(RotatorError):
-    """The server answered that it will not; nothing was changed. `status` is the HTTP status."""
+    """The server refused, and changed nothing. `status` is the HTTP status."""
 
     def __init__(self, reason: str, message: str, *, status: int = 0) -> None:
         super().__init__(reason, message)
@@ -73,11 +75,11 @@ class Forbidden(Refused):
 
 
 class ConsumersUnseen(Forbidden):
-    """Pods may not be listed: it cannot be seen who uses a key."""
+    """The run may not list pods, so it cannot see the users of a key."""
 
 
 class Throttled(Refused):
-    """Too many requests. `retry_after` is in seconds, None where the server named none."""
+    """Too many requests. `retry_after` is in seconds, None if the server named none."""
 
     def __init__(self, reason: str, message: str, *, status: int = 429, retry_after: float | None = None) -> None:
         super().__init__(reason, message, status=status)
@@ -85,8 +87,9 @@ class Throttled(Refused):
 
 
 class Deferred(RotatorError):
-    """OpenAI is left alone: until then at least, or (None) for this run. `throttle`: what it has just
-    asked for, None where nothing was sent.
+    """The run sends OpenAI nothing before `until`, or (None) in this run.
+
+    `throttle`: OpenAI's latest request to slow down, None if the run sent nothing.
     """
 
     def __init__(
@@ -98,7 +101,7 @@ class Deferred(RotatorError):
 
 
 class Unanswered(RotatorError):
-    """No answer, or none that tells whether the request took effect."""
+    """No answer, or an answer that does not tell whether the request took effect."""
 
 
 class NotSent(Unanswered):
@@ -106,11 +109,11 @@ class NotSent(Unanswered):
 
 
 class Unintelligible(Unanswered):
-    """An answer of success whose content is not what was asked for."""
+    """An answer of success with an unexpected content."""
 
 
 def about(access: ProjectAccess, error: RotatorError) -> str:
-    """An error's message; one of OpenAI's says which key, project or host it is about, where it does not yet."""
+    """An error's message; one of OpenAI's also names its key, project or host."""
     project = access.project
     if error.reason in ("OpenAIUnauthorized", "OpenAIForbidden"):
         return f"{error.message}; asked with {access.admin_key} about project {project}"

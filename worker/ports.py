@@ -40,7 +40,7 @@ class Cluster(Protocol):
     async def list_all(
         self, resource: Resource, keep: Callable[[JSON], T], *, namespace: str | None = None, selector: str = ""
     ) -> list[T]:
-        """Read every page and keep of each object what `keep` makes of it. NotFound: no such resource type."""
+        """Read every page, and return the result of `keep` for each object. NotFound: no such resource type."""
 
     async def read(self, resource: Resource, ref: Ref) -> Answer: ...
 
@@ -57,16 +57,17 @@ class Cluster(Protocol):
 
 
 class OpenAIAdmin(Protocol):
-    """OpenAI's Admin API, and the one question that is asked with a new key."""
+    """OpenAI's Admin API, and the one question that the worker asks with a new key."""
 
     async def list_accounts(self, project: Project, admin_key: Hidden) -> dict[str, str]:
         """Every account of the project, id to name, all pages."""
 
     async def create_account(
-        self, project: Project, admin_key: Hidden, name: str, lifetime: timedelta | None
+        self, project: Project, admin_key: Hidden, name: str, *, lifetime: timedelta | None
     ) -> NewAccount:
-        """Make an account with a key. Sent once, whatever comes of it. Refused with the reason KeyLifetime: the
-        organisation demands a lifetime, or a shorter one.
+        """Make an account with a key. The adapter sends the request once, whatever the answer is.
+
+        Refused with the reason KeyLifetime: the organisation demands a lifetime, or a shorter one.
         """
 
     async def account_name(self, project: Project, admin_key: Hidden, account_id: str) -> str:
@@ -85,11 +86,11 @@ class OpenAIAdmin(Protocol):
         """Has the project been archived? Archived projects have no accounts."""
 
     async def key_accepted(self, host: str, key: Hidden) -> bool:
-        """Does OpenAI accept this key already? A new key may be refused for a while."""
+        """Does OpenAI accept this key already? OpenAI may refuse a new key for a while."""
 
 
 class Watcher(Protocol):
-    """Is told what happens while it happens: the log, or the progress on a terminal."""
+    """Hears of each event at once: the log, or the progress on a terminal."""
 
     def found(self, targets: int, unused: Collection[Ref]) -> None: ...
 

@@ -1,1 +1,1 @@
-"""A Kubernetes API server's behaviour as a state machine. What it does not do answers 501."""
+"""A Kubernetes API server's behaviour as a state machine. It answers 501 to an unsupported request."""

@@ -1,6 +1,6 @@
-"""What the body of a request says: an object, a patch, or how to delete.
+"""The content of a request's body: an object, a patch, or the options of a deletion.
 
-Guarantee: a body of a type or with options that are not understood is refused, never half understood.
+Guarantee: this module refuses a body with an unknown type or unknown options as a whole.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _POLICIES = ("Foreground", "Background", "Orphan")
 
 
 def json_body(call: Call, accepted: Sequence[str] = (JSON,)) -> Any:
-    """The body as JSON; 415 for another type, 400 if it is none."""
+    """The body as JSON; 415 for another type, 400 for invalid JSON."""
     if _content_type(call) not in accepted:
         raise unsupported_media_type(accepted)
     try:
@@ -31,7 +31,7 @@ def json_body(call: Call, accepted: Sequence[str] = (JSON,)) -> Any:
 
 
 def patch_body(call: Call) -> Object:
-    """A merge patch; a strategic one, which built-in kinds take, only where it says the same."""
+    """A merge patch; a strategic one, which built-in kinds take, only if it means the same."""
     kind = _content_type(call)
     if kind in (_JSON_PATCH, _APPLY_PATCH):
         raise not_served(f"patches of type {kind}")
@@ -45,7 +45,7 @@ def patch_body(call: Call) -> Object:
 
 
 def delete_options(call: Call) -> Object:
-    """How to delete, by the body and the query."""
+    """The options of a deletion, from the body and the query."""
     options = json_body(call) if call.request.body else {}
     if not isinstance(options, dict):
         raise bad_request("the body of the request is not an object")
@@ -67,9 +67,9 @@ def delete_options(call: Call) -> Object:
 
 
 def merged(value: Any, patch: Any) -> Any:
-    """The value with a JSON merge patch applied; neither is changed.
+    """The value with a JSON merge patch applied; both arguments stay unchanged.
 
-    As in RFC 7386, except that objects in lists lose their nulls too: so does the API server's library.
+    As in RFC 7386, except that objects in lists lose their nulls, too: the API server's library does the same.
     """
     if isinstance(patch, list):
         return [merged({}, item) if isinstance(item, dict) else item for item in patch]

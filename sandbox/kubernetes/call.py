@@ -21,7 +21,7 @@ from sandbox.transport.wire import Request
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a path names; empty where it names none."""
+    """The parts that a path names; a part is empty if the path has none."""
 
     group: str
     version: str
@@ -33,7 +33,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request about objects of a resource that is served."""
+    """A request about objects of a served resource."""
 
     request: Request
     verb: str
@@ -55,7 +55,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What an admission hook is asked about; `object` is what would be stored, None for a deletion."""
+    """The request for an admission hook; `object` is the object to store, None for a deletion."""
 
     operation: str
     resource: str
@@ -68,14 +68,14 @@ class Admission:
 
 @dataclass(frozen=True, slots=True)
 class Denial:
-    """What an admission hook may answer instead of a mere message: the status to refuse with."""
+    """An admission hook's answer that also sets the status of the refusal, in place of a mere message."""
 
     message: str
     code: int = 403
     reason: str = "Forbidden"
 
     def error(self) -> ApiError:
-        """The refusal as sent, with the words that the API server puts before a webhook's."""
+        """The refusal as sent, with the API server's prefix before a webhook's message."""
         text = f'admission webhook "hook.sandbox" denied the request: {self.message}'
         return failure(self.code, self.reason, text)
 
@@ -84,7 +84,7 @@ Hook = Callable[[Admission], Denial | str | None]
 
 
 def place_of(segments: tuple[str, ...]) -> Place | None:
-    """What the path names, or None if it is not about objects."""
+    """The place that the path names, or None if it is not about objects."""
     match segments:
         case ("api", version, *rest) if rest:
             group = ""
@@ -119,7 +119,7 @@ def verb_of(request: Request, place: Place) -> str:
 
 
 def dry_run_of(request: Request, options: object = None) -> bool:
-    """Whether nothing is to be stored, by the query or by a deletion's options."""
+    """Is the request a dry run, by the query or by a deletion's options?"""
     asked = request.query.get("dryRun")
     if isinstance(options, dict) and options.get("dryRun"):
         asked = ",".join(options["dryRun"])
@@ -131,12 +131,12 @@ def dry_run_of(request: Request, options: object = None) -> bool:
 
 
 def options_of(request: Request) -> str:
-    """What the API server calls the request's options."""
+    """The API server's name for the request's options."""
     return {"POST": "Create", "PUT": "Update", "PATCH": "Patch", "DELETE": "Delete"}.get(request.method, "") + "Options"
 
 
 def strict_of(request: Request) -> bool:
-    """Whether unknown fields are to be refused."""
+    """Must the server refuse unknown fields?"""
     asked = request.query.get("fieldValidation", "")
     if asked not in ("", "Ignore", "Strict", "Warn"):
         known = ["", "Ignore", "Strict", "Warn"]
@@ -145,7 +145,7 @@ def strict_of(request: Request) -> bool:
 
 
 def refuse_unserved(call: Call) -> None:
-    """405 or 501 for what this resource, or the sandbox, does not do."""
+    """Raise 405 or 501 for a verb that this resource, or the sandbox, does not support."""
     subresource = call.place.subresource
     if subresource and not (subresource == "status" and call.resource.has_status):
         if call.resource.custom or subresource == "status":

@@ -1,6 +1,6 @@
-"""CustomResourceDefinitions: which ones are accepted, and the resources that they define.
+"""CustomResourceDefinitions: their validation, and the resources that they define.
 
-Guarantee: a CRD that asks for what the sandbox does not do is refused (501), so that none is served half.
+Guarantee: the sandbox refuses a CRD that needs an unsupported feature (501), so that it serves no CRD in part.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from sandbox.kubernetes.tables import check_columns
 
 
 def check(crd: Object) -> list[Cause]:
-    """What is wrong with a CRD."""
+    """The faults of a CRD."""
     _check_shape(crd)
     spec = crd["spec"]
     if crd["metadata"]["name"] != f"{spec['names']['plural']}.{spec['group']}":
@@ -31,7 +31,7 @@ def check(crd: Object) -> list[Cause]:
 
 
 def establish(crd: Object, now: str) -> None:
-    """Fill in what the API server and its controllers write into a new CRD."""
+    """Fill in the fields that the API server and its controllers write into a new CRD."""
     _check_shape(crd)
     spec, names = crd["spec"], crd["spec"]["names"]
     names.setdefault("listKind", names["kind"] + "List")

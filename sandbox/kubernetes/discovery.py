@@ -1,4 +1,4 @@
-"""What the API server tells about itself: versions, groups and resources, as `kubectl` asks for them."""
+"""The API server's discovery documents: versions, groups and resources, as `kubectl` asks for them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def discover(request: Request, resources: Iterable[Resource]) -> dict[str, Any]:
 
 
 def _openapi(matching: list[Resource]) -> dict[str, Any]:
-    """No schemas: only that unknown fields are looked for here, so that `kubectl apply` need not."""
+    """No schemas: the document only tells that the server looks for unknown fields, so `kubectl apply` need not."""
     if not matching:
         raise page_not_found()
     paths = {}

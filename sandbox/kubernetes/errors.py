@@ -1,7 +1,8 @@
 """The API server's refusals, as the `Status` objects that it sends.
 
-Guarantee: a `Status` has the fields that a client may go by (code, reason, details) as the real one fills them.
-Messages quote the object, secret values included, where the real one's do.
+Guarantees:
+- A `Status` has the fields that a client may rely on (code, reason, details) as the real server fills them.
+- Messages quote the object, secret values included, as the real server's do.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from sandbox.transport.wire import Response, dump
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """What is wrong with one field."""
+    """The fault of one field."""
 
     field: str
     reason: str
@@ -24,7 +25,7 @@ class Cause:
 
 
 class ApiError(Exception):
-    """A request that is refused."""
+    """The refusal of a request."""
 
     def __init__(self, response: Response) -> None:
         super().__init__(response.status)
@@ -32,7 +33,7 @@ class ApiError(Exception):
 
     @property
     def message(self) -> str:
-        """What the refusal says."""
+        """The message of the refusal."""
         return str(self.response.json()["message"])
 
 
@@ -81,13 +82,13 @@ def no_such_resource(resource: Resource | None = None, name: str = "") -> ApiErr
 
 
 def already_exists(resource: Resource, name: str) -> ApiError:
-    """409: the name is taken."""
+    """409: another object has the name."""
     message = f'{resource.qualified} "{name}" already exists'
     return failure(409, "AlreadyExists", message, resource=resource, name=name)
 
 
 def conflict(resource: Resource, name: str, why: str, *, kind: str = "") -> ApiError:
-    """409: the object is not what the request says that it should be."""
+    """409: the object does not meet the request's precondition."""
     message = f'Operation cannot be fulfilled on {kind or resource.qualified} "{name}": {why}'
     return failure(409, "Conflict", message, resource=resource, name=name, kind=kind)
 
@@ -108,13 +109,13 @@ def invalid(resource: Resource, name: str, causes: list[Cause]) -> ApiError:
 
 
 def unusable_patch(outcome: object, why: str) -> ApiError:
-    """422: the patched object cannot be read. The message quotes all of it, as the real one's does."""
+    """422: the server cannot read the patched object. The message quotes all of it, as the real server's does."""
     cause = wrong("patch", dump(outcome).decode(), why)
     return failure(422, "Invalid", f' "" is invalid: patch: {cause.message}', causes=[cause])
 
 
 def invalid_option(options: str, cause: Cause) -> ApiError:
-    """422: an option of the request has a value that it cannot have."""
+    """422: an option of the request has an invalid value."""
     about = Resource("meta.k8s.io", "v1", "", options)
     return failure(
         422,
@@ -131,7 +132,7 @@ def bad_request(message: str) -> ApiError:
     return failure(400, "BadRequest", message)
 
 
-def forbidden(resource: Resource, name: str, why: str, causes: Iterable[Cause] = ()) -> ApiError:
+def forbidden(resource: Resource, name: str, why: str, *, causes: Iterable[Cause] = ()) -> ApiError:
     """403: an admission plugin refuses."""
     head = f'{resource.qualified} "{name}"' if name else resource.qualified
     return failure(403, "Forbidden", f"{head} is forbidden: {why}", resource=resource, name=name, causes=causes)
@@ -143,7 +144,7 @@ def method_not_allowed() -> ApiError:
 
 
 def not_acceptable(message: str) -> ApiError:
-    """406: the Accept header asks for what cannot be given."""
+    """406: the Accept header asks for an unsupported form."""
     return failure(406, "NotAcceptable", message)
 
 
@@ -153,7 +154,7 @@ def too_large(message: str) -> ApiError:
 
 
 def unsupported_media_type(accepted: Iterable[str]) -> ApiError:
-    """415: the body is of a type that is not served here."""
+    """415: the body has an unsupported type."""
     text = "the body of the request was in an unknown format - accepted media types include: "
     return failure(415, "UnsupportedMediaType", text + ", ".join(accepted))
 

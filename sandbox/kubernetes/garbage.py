@@ -1,7 +1,9 @@
 """Collection of objects whose owners are gone, as the garbage collector does it.
 
-Guarantee: an object goes when none of its owners exists under the uid that its references name. A namespaced owner is
-looked for in the object's own namespace only, so a reference across namespaces counts as one to a missing owner.
+Guarantees:
+- An object goes when none of its owners exists under the uid that its references name.
+- The collector looks for a namespaced owner in the object's own namespace only.
+- So a reference across namespaces counts as one to a missing owner.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from sandbox.kubernetes.store import Place, Store
 
 
 def orphans(store: Store) -> list[Place]:
-    """Those of the suspects that are to be deleted now; each deletion makes suspects of what the object owned."""
+    """The suspects to delete now; each deletion makes suspects of the objects that the deleted one owned."""
     suspects = sorted(store.suspects)
     store.suspects.clear()
     return [place for place in suspects if _is_orphan(store, place)]

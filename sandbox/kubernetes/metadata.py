@@ -1,6 +1,6 @@
-"""The metadata that all objects have: what is read of it, and what is wrong with it.
+"""The metadata that all objects have: its reading and its validation.
 
-Guarantee: what passes here has only the fields that the real API server would keep, of the types that it demands.
+Guarantee: metadata that passes has only the fields that the real API server would keep, of the types that it demands.
 """
 
 from __future__ import annotations
@@ -53,17 +53,17 @@ def read(given: Any) -> Object:
         if given.get(name):
             metadata[name] = given[name]
     if metadata.get("resourceVersion") == "0":
-        del metadata["resourceVersion"]  # means any version, as none does
+        del metadata["resourceVersion"]  # "0" means any version, as a missing one does
     return metadata
 
 
 def unknown(given: Any) -> list[str]:
-    """The fields of a request's metadata that are none."""
+    """The unknown fields of a request's metadata."""
     return [name for name in given if name not in _KNOWN] if isinstance(given, dict) else []
 
 
 def strings(value: Any, where: str) -> dict[str, str]:
-    """A map of strings; 400 if it is none. A null is an empty string, as everywhere in Go's JSON."""
+    """A map of strings; 400 for any other value. A null is an empty string, as everywhere in Go's JSON."""
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -75,7 +75,7 @@ def strings(value: Any, where: str) -> dict[str, str]:
 
 
 def keep_server_fields(item: Object, old: Object | None) -> None:
-    """Take the fields that only the server sets from the object as it was."""
+    """Take the fields that only the server sets from the former object."""
     metadata = item["metadata"]
     for name in _SERVER_ONLY:
         metadata.pop(name, None)
@@ -84,7 +84,7 @@ def keep_server_fields(item: Object, old: Object | None) -> None:
 
 
 def check(resource: Resource, metadata: Object) -> list[Cause]:
-    """What is wrong with an object's metadata."""
+    """The faults of an object's metadata."""
     causes = _check_name(resource, "name", metadata["name"])
     if "generateName" in metadata:
         causes += _check_name(resource, "generateName", metadata["generateName"].rstrip("-."))
@@ -103,7 +103,7 @@ def check(resource: Resource, metadata: Object) -> list[Cause]:
 
 
 def check_change(metadata: Object, old: Object) -> list[Cause]:
-    """What may not change as it does; `metadata` is as the request has it."""
+    """The forbidden changes; `metadata` is as the request has it."""
     changed = [name for name in ("uid", "deletionTimestamp") if metadata.get(name, old.get(name)) != old.get(name)]
     causes = [wrong(f"metadata.{name}", metadata[name], "field is immutable") for name in changed]
     added = [one for one in metadata.get("finalizers", []) if one not in old.get("finalizers", [])]
@@ -114,7 +114,7 @@ def check_change(metadata: Object, old: Object) -> list[Cause]:
 
 
 def is_label_key(key: str) -> bool:
-    """Whether a label, an annotation or a qualified finalizer may be called so."""
+    """May a label, an annotation or a qualified finalizer have this name?"""
     prefix, slash, name = key.rpartition("/")
     if slash and (len(prefix) > 253 or not _SUBDOMAIN.fullmatch(prefix)):
         return False
@@ -122,7 +122,7 @@ def is_label_key(key: str) -> bool:
 
 
 def is_label_value(value: str) -> bool:
-    """Whether a label may have this value."""
+    """May a label have this value?"""
     return len(value) <= 63 and (not value or _NAME_PART.fullmatch(value) is not None)
 
 

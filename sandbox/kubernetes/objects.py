@@ -1,8 +1,9 @@
-"""What makes an object one of its kind.
+"""The validation of an object by its kind.
 
-Guarantee: an object of a built-in kind that passes here has only the top-level fields that the real API server would
-keep. Secrets, ConfigMaps and Events are checked in full; pods, deployments and the like are taken as given below `spec`
-and `status`.
+Guarantees:
+- A passed object of a built-in kind has only the top-level fields that the real API server would keep.
+- This module checks Secrets, ConfigMaps and Events in full.
+- It takes pods, deployments and the like as given below `spec` and `status`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _SECRET_NEEDS = {
 
 
 def read(resource: Resource, body: Any) -> Object:
-    """An object of the resource from a request's JSON; 400 if it is none."""
+    """An object of the resource from a request's JSON; 400 for another kind or form."""
     if body is None and not resource.custom:
         body = {}
     if not isinstance(body, dict):
@@ -59,7 +60,7 @@ def read(resource: Resource, body: Any) -> Object:
 
 
 def unknown_fields(resource: Resource, body: Object) -> list[str]:
-    """What strict validation finds in metadata, and at the top of a built-in kind."""
+    """The findings of strict validation in metadata, and at the top of a built-in kind."""
     found = [f"metadata.{name}" for name in object_metadata.unknown(body.get("metadata"))]
     if not resource.custom:
         known = {"apiVersion", "kind", "metadata", "stringData", *resource.fields}
@@ -68,7 +69,7 @@ def unknown_fields(resource: Resource, body: Object) -> list[str]:
 
 
 def check(resource: Resource, item: Object, old: Object | None) -> list[Cause]:
-    """What is wrong with the object's metadata and, for a built-in kind, with its fields."""
+    """The faults of the object's metadata and, for a built-in kind, of its fields."""
     causes = object_metadata.check(resource, item["metadata"])
     if resource.key == SECRETS.key:
         causes += _check_data(item) + _check_secret(item)

@@ -1,6 +1,8 @@
-"""Get and list: selectors, pages, and the forms in which an object may be asked for.
+"""Get and list: selectors, pages, and the forms of an answer.
 
-Guarantee: the pages of one list show the objects of one moment. A page after tokens were made to expire answers 410.
+Guarantees:
+- The pages of one list show the objects of one moment.
+- The server answers 410 to an expired token.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from sandbox.kubernetes.selectors import by_fields, by_labels
 from sandbox.kubernetes.store import Store
 from sandbox.kubernetes.tables import table
 
-_REMEMBERED_LISTS = 1000  # the real API server forgets what a token points at after some minutes
+_REMEMBERED_LISTS = 1000  # the real API server forgets a token's list after some minutes
 
 
 class Reader:
@@ -27,7 +29,7 @@ class Reader:
         self._store = store
         self._rest: OrderedDict[str, tuple[str, list[Object]]] = (
             OrderedDict()
-        )  # by token: version, what is still to show
+        )  # by token: version, the remaining objects
         self._tokens = 0
 
     def get(self, call: Call) -> Object:
@@ -91,7 +93,7 @@ def versioned(resource: Resource, item: Object) -> Object:
 
 
 def represented(call: Call, item: Object, now: datetime) -> Object:
-    """The object or list in the first of the forms that the Accept header asks for and that there is."""
+    """The object or list in the first supported form of the Accept header."""
     accept = call.request.headers.get("Accept", "")
     for wish in accept.split(","):
         parameters = dict(part.strip().partition("=")[::2] for part in wish.split(";")[1:])

@@ -1,4 +1,4 @@
-"""Which resources the embedded API server serves: the built-in ones."""
+"""The built-in resources that the embedded API server serves."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class Resource:
 
     @property
     def key(self) -> tuple[str, str]:
-        """Where its objects are stored, whatever the version."""
+        """The key of its objects in the store, the same for each version."""
         return (self.group, self.plural)
 
     @property
     def custom(self) -> bool:
-        """Whether a CRD defines it."""
+        """Does a CRD define it?"""
         return self.schema is not None
 
     @property

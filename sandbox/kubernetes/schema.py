@@ -1,8 +1,11 @@
 """Structural schemas of custom resources: pruning, defaulting and validation, as the API server does them.
 
-Guarantee: a schema that says something this module does not know is refused when its CRD is created (501), so that no
-object is ever refused wrongly, and none accepted but for CEL rules (`x-kubernetes-validations`): those are known and
-ignored. What they refuse a real API server has to show.
+Guarantees:
+- This module refuses a schema with an unknown keyword when a client creates its CRD (501).
+- So it never refuses an object wrongly.
+- It never accepts one wrongly, except against CEL rules (`x-kubernetes-validations`), which it knows and ignores.
+
+Only a real API server can show the refusals of CEL rules.
 """
 
 from __future__ import annotations
@@ -67,7 +70,7 @@ _LONG_UNITS = ("nano", "micro", "milli", "sec", "min", "hour", "day", "week")
 
 
 def check(schema: Schema, path: str = "openAPIV3Schema") -> None:
-    """Refuse a schema that says what this module does not know."""
+    """Refuse a schema with a keyword that this module does not know."""
     for word in schema.keys() - _KNOWN:
         raise not_served(f"{word} in a schema (at {path})")
     if schema.get("format", "date-time") not in _FORMATS:
@@ -77,7 +80,7 @@ def check(schema: Schema, path: str = "openAPIV3Schema") -> None:
 
 
 def prune(value: Any, schema: Schema, path: str = "") -> list[str]:
-    """Take away, in place, what the schema does not name; the answer is the paths taken away."""
+    """Remove, in place, the fields that the schema does not name; returns the removed paths."""
     gone: list[str] = []
     if isinstance(value, list):
         for index, item in enumerate(value):
@@ -97,7 +100,7 @@ def prune(value: Any, schema: Schema, path: str = "") -> list[str]:
 
 
 def apply_defaults(value: Any, schema: Schema) -> None:
-    """Fill in, in place, the defaults of what is absent or null; a null that may not be one and has no default goes."""
+    """Fill in, in place, the defaults of absent or null fields; a forbidden null without a default goes."""
     if isinstance(value, list):
         for item in value:
             apply_defaults(item, schema.get("items", {}))
@@ -113,13 +116,13 @@ def apply_defaults(value: Any, schema: Schema) -> None:
             if inner is None:
                 continue
             if item is None and not inner.get("nullable") and inner != {_PRESERVE: True}:
-                del value[name]  # only a map's entry can still be one: properties were seen to above
+                del value[name]  # only a map's entry can still be null: the loop above handled the properties
             else:
                 apply_defaults(item, inner)
 
 
 def validate(value: Any, schema: Schema, path: str = "") -> list[Cause]:
-    """What is wrong with the value."""
+    """The faults of the value."""
     if value is None and schema.get("nullable"):
         return []
     causes = _check_type(value, schema, path)

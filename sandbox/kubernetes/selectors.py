@@ -1,6 +1,6 @@
 """Label and field selectors of lists.
 
-Guarantee: a selector that cannot be understood is refused, never taken to select everything.
+Guarantee: this module refuses an unknown form of selector, and never lets it select everything.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def by_labels(text: str) -> Selector:
 
 
 def by_fields(text: str, resource: Resource) -> Selector:
-    """The selector that `fieldSelector` means; 400 for a field that cannot select, 501 where that is not known."""
+    """The selector that `fieldSelector` means; 400 for a field that cannot select, 501 if that is unknown."""
     known = {"metadata.name", "metadata.namespace", *resource.selectable}
     wanted: list[tuple[str, bool, str]] = []
     for part in filter(None, text.split(",")):

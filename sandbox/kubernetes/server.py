@@ -1,9 +1,12 @@
 """An embedded Kubernetes API server, as far as the rotator and its users need one.
 
-Guarantees: `handle` is atomic, does no I/O, and takes time and randomness only from what it was given, so the same
-requests in the same order give the same answers. What it does not do answers 501. There are no controllers: what they
-do happens in `collect_garbage` and `finish_termination`. A pod on a node that is deleted stays, marked, until whoever
-plays its kubelet deletes it with `gracePeriodSeconds=0`.
+Guarantees:
+- `handle` is atomic and does no I/O.
+- `handle` takes time and randomness only from the constructor's arguments.
+- So the same requests in the same order give the same answers.
+- The server answers 501 to an unsupported request.
+- The server runs no controllers: `collect_garbage` and `finish_termination` do their work.
+- A deleted pod on a node stays, marked, until its kubelet's stand-in deletes it with `gracePeriodSeconds=0`.
 """
 
 from __future__ import annotations
@@ -29,8 +32,8 @@ _BODY_LIMIT = 3 * 1024 * 1024
 class Kubernetes:
     """The API server, with its storage.
 
-    `token`: the bearer token to ask for, if any. `user`: whom refusals name.
-    `automatic_collection`: whether the garbage collector runs after every request that may have left it something.
+    `token`: the bearer token to ask for, if any. `user`: the user that refusals name.
+    `automatic_collection`: whether the garbage collector runs after every request that may have left it work.
     """
 
     def __init__(
@@ -66,7 +69,7 @@ class Kubernetes:
         self._forbidden.add((verb, resource, namespace))
 
     def permit(self, verb: str, resource: str, namespace: str | None = None) -> None:
-        """Take back what `forbid` said."""
+        """Undo `forbid`."""
         self._forbidden.discard((verb, resource, namespace))
 
     def admission(self, hook: Hook) -> Callable[[], None]:
@@ -81,12 +84,12 @@ class Kubernetes:
     # The controllers' part
 
     def collect_garbage(self) -> int:
-        """Delete what has no owner any more, and then what that owned; the answer is how many objects went."""
+        """Delete the objects whose owners are gone, and then the objects that they owned; returns the count."""
         self._store.suspect_all()
         return self._collect()
 
     def finish_termination(self) -> None:
-        """Empty the namespaces that are being deleted, and delete those that are empty then."""
+        """Empty the namespaces under deletion, and delete those that are empty then."""
         for namespace in list(self._store.listed(NAMESPACES.key)):
             if not namespace["metadata"].get("deletionTimestamp"):
                 continue

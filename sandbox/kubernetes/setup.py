@@ -1,6 +1,6 @@
 """Short ways to set up and change an embedded cluster from tests, the demo and the simulation.
 
-Guarantee: everything goes through `handle`, so nothing is set up that a real API server would refuse.
+Guarantee: each change goes through `handle`, so no test sets up a state that a real API server would refuse.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ CRDS = Path(__file__).parents[2] / "manifests" / "crds"
 MERGE_PATCH = "application/merge-patch+json"
 GENERATORS = "openais.generators.external-secrets.io"
 ADDED = {"x-kubernetes-validations", "maxLength", "pattern", "not", "minimum", "maximum"}
-"""What our CRD of the generator says beyond the known one."""
+"""The keywords that our CRD of the generator has beyond the known one."""
 KNOWN_AS_IT_IS = "openAiAdminKey"
-"""The field below which the known one says such things too."""
+"""The field below which the known one has such keywords, too."""
 
 Objects = str | Path | Mapping[str, Any] | Iterable[Mapping[str, Any]]
 
@@ -35,7 +35,7 @@ class Refused(Exception):
         self.response = response
 
 
-def send(kubernetes: Kubernetes, method: str, target: str, body: object = None) -> Any:
+def send(kubernetes: Kubernetes, method: str, target: str, *, body: object = None) -> Any:
     """Make a request and return the answer's JSON; `Refused` if it is not 2xx. PATCH means a merge patch."""
     headers = {"Authorization": f"Bearer {kubernetes.token}"} if kubernetes.token else {}
     if method == "PATCH":
@@ -48,7 +48,7 @@ def send(kubernetes: Kubernetes, method: str, target: str, body: object = None) 
 
 def create_namespace(kubernetes: Kubernetes, name: str) -> None:
     """Create the namespace."""
-    send(kubernetes, "POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+    send(kubernetes, "POST", "/api/v1/namespaces", body={"metadata": {"name": name}})
 
 
 def apply(kubernetes: Kubernetes, what: Objects) -> list[dict[str, Any]]:
@@ -63,15 +63,16 @@ def install_crds(kubernetes: Kubernetes, directory: Path = CRDS) -> list[str]:
 
 @functools.cache
 def known_crds(directory: Path = CRDS) -> tuple[Mapping[str, Any], ...]:
-    """The CRDs as users may have them installed: that of the generator without our rules, so that it lets through what
-    the worker has to block. Parsed once: a simulation sets up thousands of clusters.
+    """The CRDs as users may have them installed: that of the generator lacks our rules, so the worker has to block.
+
+    Parsed once: a simulation sets up thousands of clusters.
     """
     items = (item for path in sorted(directory.rglob("*.yaml")) for item in _read(path))
     return tuple(without_rules(item) for item in items if item.get("kind") == "CustomResourceDefinition")
 
 
 def without_rules(crd: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The known, laxer CRD that ours is made from; every CRD but the generator's stays as it is."""
+    """The known, laxer CRD behind ours; every CRD but the generator's stays as it is."""
     if crd["metadata"]["name"] != GENERATORS:
         return crd
     lax = copy.deepcopy(dict(crd))
@@ -90,12 +91,12 @@ def _loosen(schema: dict[str, Any], name: str = "") -> None:
 def _apply_one(kubernetes: Kubernetes, item: dict[str, Any]) -> dict[str, Any]:
     path = kubernetes.path_of(item)
     try:
-        created: dict[str, Any] = send(kubernetes, "POST", path.rpartition("/")[0], item)
+        created: dict[str, Any] = send(kubernetes, "POST", path.rpartition("/")[0], body=item)
         return created
     except Refused as error:
         if error.response.status != 409:
             raise
-    patched: dict[str, Any] = send(kubernetes, "PATCH", path, item)
+    patched: dict[str, Any] = send(kubernetes, "PATCH", path, body=item)
     return patched
 
 

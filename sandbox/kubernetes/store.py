@@ -1,6 +1,6 @@
 """The objects of the embedded API server, with one counter of versions for all of them.
 
-Guarantee: a stored object is never changed in place, so whoever has read one keeps what was read.
+Guarantee: the store never changes an object in place, so a reader's copy stays as read.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ Place = tuple[Key, str, str]  # resource, namespace, name
 
 
 class Store:
-    """What exists, and what is served."""
+    """The stored objects, and the served resources."""
 
     def __init__(self, now: Callable[[], datetime], source: random.Random) -> None:
         self.now = now
         self.version = 0
-        self.suspects: set[Place] = set()  # objects whose owners the collector has to look for
+        self.suspects: set[Place] = set()  # objects whose owners the collector must look for
         self.deleted_uids: set[str] = set()
         self.resources: dict[tuple[str, str, str], Resource] = {}
         self._random = source

@@ -1,7 +1,7 @@
 """Custom resources as tables, with the columns of their CRD, as `kubectl get` asks for them.
 
-Guarantee: a column whose path is not understood is refused when its CRD is created. Built-in kinds have no tables here;
-kubectl then prints their names and ages.
+Guarantee: the server refuses a column with an unknown form of path when a client creates its CRD.
+Built-in kinds have no tables here; kubectl then prints their names and ages.
 """
 
 from __future__ import annotations

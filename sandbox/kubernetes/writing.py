@@ -1,8 +1,10 @@
 """Create, replace, patch and delete, with the order of checks that the API server has.
 
-Guarantees: a request changes everything it is about or nothing; a stale resourceVersion or a precondition that does not
-hold changes nothing (409); a write that changes nothing leaves the resourceVersion; `dryRun=All` checks all and stores
-nothing.
+Guarantees:
+- A request takes effect in full or not at all.
+- A stale resourceVersion or a failed precondition changes nothing (409).
+- A write without a change keeps the resourceVersion.
+- `dryRun=All` checks all and stores nothing.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from sandbox.kubernetes.resources import CRDS, NAMESPACES, PODS, Object, Resourc
 from sandbox.kubernetes.store import Store
 from sandbox.transport.wire import dump
 
-_OBJECT_LIMIT = 1_572_864  # what etcd takes
+_OBJECT_LIMIT = 1_572_864  # the limit of etcd
 _KEPT_NAMESPACES = ("default", "kube-system", "kube-public")
 
 
@@ -73,7 +75,7 @@ class Writer:
             item.pop("status", None)
         self._begin(resource, item)
         self._refuse(resource, item, self._problems(resource, item, None))
-        self._admit(call, "CREATE", item, None)
+        self._admit(call, "CREATE", item, old=None)
         if store.get(resource.key, call.namespace, metadata["name"]) is not None:
             raise already_exists(resource, metadata["name"])
         return self._commit(call, item)
@@ -104,18 +106,18 @@ class Writer:
         return self._update(call, old, new)
 
     def delete(self, call: Call) -> tuple[Object, bool]:
-        """DELETE; the answer is the object as it was or is now, and whether it is gone."""
+        """DELETE; returns the object as it was or is now, and whether it is gone."""
         options = delete_options(call)
         old = self._existing(call)
         self._check_preconditions(call, old, options.get("preconditions") or {})
-        self._admit(call, "DELETE", None, old)
+        self._admit(call, "DELETE", None, old=old)
         dry_run = call.dry_run or dry_run_of(call.request, options)
         return self.remove(call.resource, old, grace=options.get("gracePeriodSeconds"), dry_run=dry_run)
 
     def remove(
         self, resource: Resource, old: Object, *, grace: int | None = None, dry_run: bool = False
     ) -> tuple[Object, bool]:
-        """Delete an object that exists, or mark it as being deleted where something else must happen first."""
+        """Delete an object, or mark it as being deleted if another step must come first."""
         if resource.key == NAMESPACES.key:
             if old["metadata"]["name"] in _KEPT_NAMESPACES:
                 raise forbidden(resource, old["metadata"]["name"], "this namespace may not be deleted")
@@ -168,7 +170,7 @@ class Writer:
         if resource.counts_generations and self._counts(resource, old) != self._counts(resource, new):
             new["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
         self._refuse(resource, new, changes + self._problems(resource, new, old))
-        self._admit(call, "UPDATE", new, old)
+        self._admit(call, "UPDATE", new, old=old)
         if {**new, "apiVersion": old["apiVersion"]} == old:
             return new
         ending = new["metadata"].get("deletionTimestamp") and resource.key not in (NAMESPACES.key, PODS.key)
@@ -210,7 +212,7 @@ class Writer:
             why = f"unable to create new content in namespace {call.namespace} because it is being terminated"
             text = f"namespace {call.namespace} is being terminated"
             cause = Cause("metadata.namespace", "NamespaceTerminating", text)
-            raise forbidden(call.resource, metadata.get("name", ""), why, [cause])
+            raise forbidden(call.resource, metadata.get("name", ""), why, causes=[cause])
 
     def _check_preconditions(self, call: Call, old: Object, wanted: dict[str, Any]) -> None:
         for name, title in (("uid", "UID"), ("resourceVersion", "ResourceVersion")):
@@ -230,7 +232,7 @@ class Writer:
             raise modified(resource, name)
 
     def _shape(self, resource: Resource, item: Object, body: Object) -> str:
-        """Prune the object and fill in defaults; the answer is what strict validation has to say."""
+        """Prune the object and fill in defaults; returns the findings of strict validation."""
         unknown = unknown_fields(resource, body)
         if resource.schema is not None:
             unknown += schemas.prune(item, resource.schema)
@@ -238,7 +240,7 @@ class Writer:
         return "strict decoding error: " + ", ".join(f'unknown field "{path}"' for path in unknown) if unknown else ""
 
     def _begin(self, resource: Resource, item: Object) -> None:
-        """What the API server itself writes into a new object of some kinds."""
+        """Fill in the fields that the API server itself writes into a new object of some kinds."""
         if resource.key == NAMESPACES.key:
             labels = item["metadata"].get("labels", {})
             item["metadata"]["labels"] = {**labels, "kubernetes.io/metadata.name": item["metadata"]["name"]}
@@ -260,7 +262,7 @@ class Writer:
         if causes:
             raise invalid(resource, item["metadata"]["name"], causes)
 
-    def _admit(self, call: Call, operation: str, item: Object | None, old: Object | None) -> None:
+    def _admit(self, call: Call, operation: str, item: Object | None, *, old: Object | None) -> None:
         name = (item or old or {})["metadata"]["name"]
         admission = Admission(operation, call.resource.plural, call.namespace, name, item, old, call.dry_run)
         for hook in self.hooks:

@@ -1,1 +1,1 @@
-"""OpenAI's Admin API as a state machine. What it does not do answers 501."""
+"""OpenAI's Admin API as a state machine. It answers 501 to an unsupported request."""

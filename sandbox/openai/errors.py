@@ -1,7 +1,7 @@
 """OpenAI's error responses, in its own shape.
 
-Guarantee: a 401 quotes part of the key that was sent, marker included, as the real one does; whoever passes the text
-on leaks it.
+Guarantee: a 401 quotes part of the sent key, marker included, as the real one does.
+A client that passes the text on leaks that part.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from sandbox.transport.wire import Response
 
 
 class OpenAIError(Exception):
-    """A request that is answered with an error."""
+    """An error answer to a request."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class OpenAIError(Exception):
 
 
 def invalid(message: str, param: str | None = None) -> OpenAIError:
-    """400: the request cannot be served as it is."""
+    """400: the server cannot serve the request as it is."""
     return OpenAIError(400, message, param=param)
 
 
@@ -37,7 +37,7 @@ def missing(what: str, identifier: str) -> OpenAIError:
 
 
 def unauthorized(key: str | None) -> OpenAIError:
-    """401: no key, or one that is not accepted."""
+    """401: no key, or a key that OpenAI does not accept."""
     if not key:
         return OpenAIError(401, "You didn't provide an API key. You need to provide it in an Authorization header.")
     quoted = f"{key[:20]}{'*' * 20}{key[-4:]}"

@@ -1,7 +1,11 @@
 """An embedded OpenAI Admin API: service accounts and their keys, and the one call that an application's key makes.
 
-Guarantees: `handle` is atomic, does no I/O, and takes time and randomness only from what it was given, so the same
-requests in the same order give the same answers. What it does not do answers 501. No `repr` prints a key's value.
+Guarantees:
+- `handle` is atomic and does no I/O.
+- `handle` takes time and randomness only from the constructor's arguments.
+- So the same requests in the same order give the same answers.
+- The server answers 501 to an unsupported request.
+- No `repr` prints a key's value.
 """
 
 from __future__ import annotations
@@ -107,12 +111,12 @@ class OpenAI:
         """Add an account by hand, as a stranger would in the console; the answer has its key's value too."""
         record = self._projects[project]
         account = self._new_account(record, name, "member")
-        key = self._new_key(record, account.id, name, None)
+        key = self._new_key(record, account.id, name, lifetime=None)
         return self._view(record, account), key.value
 
     def add_user_key(self, project: str, name: str) -> tuple[str, str]:
         """Add a key that a user owns; the answer is its id and its value."""
-        key = self._new_key(self._projects[project], None, name, None)
+        key = self._new_key(self._projects[project], None, name, lifetime=None)
         return key.id, key.value
 
     def delete_account(self, project: str, account: str) -> None:
@@ -120,18 +124,18 @@ class OpenAI:
         self._projects[project].delete_account(account)
 
     def use(self, value: str) -> bool:
-        """Use a key as an application does; whether it was accepted."""
+        """Use a key as an application does; returns whether OpenAI accepts it."""
         return self.handle(Request.of("GET", "/v1/models", headers={"Authorization": f"Bearer {value}"})).status == 200
 
     # Looking in
 
     def accounts(self, project: str) -> tuple[Account, ...]:
-        """Every account of the project, the ones that lists do not show yet included."""
+        """Every account of the project, including the ones that lists do not show yet."""
         record = self._projects[project]
         return tuple(self._view(record, account) for account in record.accounts.values())
 
     def key_status(self, value: str) -> KeyStatus:
-        """What the key's value is good for now."""
+        """The present status of the key's value."""
         found = self._keys.get(value)
         return found[1].status(self._now()) if found else KeyStatus.UNKNOWN
 
@@ -233,7 +237,7 @@ class OpenAI:
         if project.default:
             raise invalid("Service accounts cannot be created in the default project.")
         account = self._new_account(project, name, "none" if alone else "member")
-        key = None if alone else self._new_key(project, account.id, "Secret Key", lifetime)
+        key = None if alone else self._new_key(project, account.id, "Secret Key", lifetime=lifetime)
         return Response.of_json(200, account_json(account) | {"api_key": None if key is None else new_key_json(key)})
 
     def _create_key(self, request: Request, project: ProjectRecord, account: AccountRecord) -> Response:
@@ -243,7 +247,7 @@ class OpenAI:
             raise invalid("name must be a string.", "name")
         if body.get("scopes"):
             raise not_served("keys with scopes")
-        key = self._new_key(project, account.id, name, self._lifetime(body, project))
+        key = self._new_key(project, account.id, name, lifetime=self._lifetime(body, project))
         return Response.of_json(200, new_key_json(key))
 
     def _lifetime(self, body: dict[str, Any], project: ProjectRecord) -> timedelta | None:
@@ -291,7 +295,9 @@ class OpenAI:
         project.enrol(account.id)
         return account
 
-    def _new_key(self, project: ProjectRecord, account: str | None, name: str, lifetime: timedelta | None) -> KeyRecord:
+    def _new_key(
+        self, project: ProjectRecord, account: str | None, name: str, *, lifetime: timedelta | None
+    ) -> KeyRecord:
         now = self._now()
         value = self._names.key("sk-svcacct-" if account else "sk-proj-")
         accepted = now + timedelta(seconds=self.acceptance_delay)

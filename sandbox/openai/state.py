@@ -1,7 +1,8 @@
-"""What the embedded OpenAI remembers: organisations, projects, service accounts, keys.
+"""The state of the embedded OpenAI: organisations, projects, service accounts, keys.
 
-Guarantees: nothing here prints a key's value, and every value generated carries `CANARY`, so that a test can look for
-leaks.
+Guarantees:
+- No object here prints a key's value.
+- Every generated value carries `CANARY`, so that a test can look for leaks.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ _ALPHABET = string.ascii_letters + string.digits
 
 
 class KeyStatus(Enum):
-    """What a key's value is good for at this moment."""
+    """The status of a key's value at this moment."""
 
     UNKNOWN = "unknown"
-    PENDING = "pending"  # made, but not accepted yet
+    PENDING = "pending"  # OpenAI has made it, but does not accept it yet
     ACTIVE = "active"
     EXPIRED = "expired"
     DELETED = "deleted"
@@ -64,7 +65,7 @@ class KeyRecord:
     deleted: bool = False
 
     def use(self, now: datetime, shown_until: datetime) -> None:
-        """Note a use; of those that are shown already only the last one matters."""
+        """Note a use; of the uses that OpenAI shows already only the last one matters."""
         self.uses = [one for one in self.uses if one >= (self.last_used(shown_until) or one)] + [now]
 
     def last_used(self, until: datetime) -> datetime | None:
@@ -72,7 +73,7 @@ class KeyRecord:
         return max((one for one in self.uses if one <= until), default=None)
 
     def status(self, now: datetime) -> KeyStatus:
-        """What the key is good for at `now`."""
+        """The status of the key at `now`."""
         if self.deleted:
             return KeyStatus.DELETED
         if self.expires_at is not None and now >= self.expires_at:
@@ -100,7 +101,7 @@ class AccountRecord:
 class ProjectRecord:
     """A project; an organisation's default project takes no service accounts.
 
-    `order` has the place of every id ever listed, for a cursor outlives what it points at.
+    `order` has the place of every id ever listed, because a cursor outlives its account or key.
     """
 
     id: str
@@ -124,13 +125,13 @@ class ProjectRecord:
             self.delete_key(key.id)
 
     def delete_key(self, identifier: str) -> None:
-        """Delete the key; whoever holds its value finds it deleted."""
+        """Delete the key; a holder of its value finds it deleted."""
         self.keys.pop(identifier).deleted = True
 
 
 @dataclass(slots=True)
 class AdminKey:
-    """What an admin key may do: any of `read` and `write`."""
+    """The permissions of an admin key: any of `read` and `write`."""
 
     organization: OrganizationRecord
     scopes: frozenset[str] = frozenset({"read", "write"})
@@ -138,7 +139,7 @@ class AdminKey:
 
 @dataclass(slots=True)
 class OrganizationRecord:
-    """An organisation; with `maximum_lifetime` set, each new key must be given a lifetime no longer than that."""
+    """An organisation; with `maximum_lifetime` set, each new key needs a lifetime no longer than that."""
 
     name: str
     projects: dict[str, ProjectRecord] = field(default_factory=dict)

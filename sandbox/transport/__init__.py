@@ -1,1 +1,1 @@
-"""How requests reach the machines, and what may go wrong on the way. It knows neither API."""
+"""The ways of requests to the machines, and the faults on the way. It knows neither API."""

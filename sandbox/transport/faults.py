@@ -1,7 +1,9 @@
-"""What may befall a request on its way: one function decides each request's fate.
+"""The faults of a request on its way: one function decides each request's fate.
 
-Guarantee: a fate never changes what the machine does with a request, only whether and when it hears of it, and whether
-and when the client hears of the answer.
+Guarantees:
+- A fate decides whether and when the machine hears of the request.
+- A fate decides whether and when the client hears of the answer.
+- A fate never changes the machine's handling of the request.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from sandbox.transport.wire import Request, Response
 
 
 class Delivery(Enum):
-    """How far a request and its answer get."""
+    """The stage that a request and its answer reach."""
 
     DELIVERED = "delivered"
     REQUEST_LOST = "request lost"
@@ -32,7 +34,7 @@ class Fate:
 
     `before` and `after`: seconds until the machine hears of the request, and then until the client hears of the answer.
     `disconnected`: the client notices a loss at once, by a closed connection; otherwise it waits until its own timeout.
-    `answer`: what something in between answers; the machine never hears of the request.
+    `answer`: the answer of an intermediary; the machine never hears of the request.
     """
 
     delivery: Delivery = Delivery.DELIVERED
@@ -43,7 +45,7 @@ class Fate:
 
 
 def delivered(before: float = 0.0, after: float = 0.0) -> Fate:
-    """The request is served, perhaps slowly. A client that gives up during `before` takes its request back."""
+    """The machine serves the request, perhaps slowly. A client that gives up during `before` takes its request back."""
     return Fate(before=before, after=after)
 
 
@@ -53,17 +55,17 @@ def request_lost(*, disconnected: bool = False, before: float = 0.0) -> Fate:
 
 
 def response_lost(*, disconnected: bool = False, before: float = 0.0, after: float = 0.0) -> Fate:
-    """The request is served, and the client never hears of it."""
+    """The machine serves the request, and the client never hears of it."""
     return Fate(Delivery.RESPONSE_LOST, before=before, after=after, disconnected=disconnected)
 
 
 def committed_late(before: float, *, disconnected: bool = False) -> Fate:
-    """The client hears nothing, and the request is served after `before` seconds, even if the client has gone."""
+    """The client hears nothing. The machine serves the request after `before` seconds, even without the client."""
     return Fate(Delivery.COMMITTED_LATE, before=before, disconnected=disconnected)
 
 
 def answered(response: Response, *, before: float = 0.0) -> Fate:
-    """Something in between answers; the machine never hears of the request."""
+    """An intermediary answers; the machine never hears of the request."""
     return Fate(Delivery.ANSWERED_ON_THE_WAY, before=before, answer=response)
 
 
@@ -87,7 +89,7 @@ class Faults(Protocol):
 
 
 class NoFaults:
-    """Every request is served at once."""
+    """Deliver every request at once."""
 
     def fate(self, request: Request) -> Fate:
         """The fate of this request."""
@@ -117,7 +119,7 @@ class Rule:
     skip: int = 0
 
     def matches(self, request: Request, source: random.Random) -> bool:
-        """Whether the rule takes this request; the rule counts that it did."""
+        """Does the rule take this request? The rule counts the requests that it took."""
         if (
             self.count == 0
             or not re.fullmatch(self.method, request.method)

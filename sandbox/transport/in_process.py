@@ -1,8 +1,10 @@
 """A stand-in for `aiohttp.ClientSession` that brings requests to a machine in this process.
 
-Guarantees: all waiting is `asyncio.sleep`, so a loop with virtual time works; requests meet their fate as in the HTTP
-shell; a client that is cancelled or runs into its timeout leaves behind what a real one would (the machine has served
-the request, or has not, or will later).
+Guarantees:
+- All waiting is `asyncio.sleep`, so a loop with virtual time works.
+- Requests meet their fate as in the HTTP shell.
+- A cancelled or timed-out client leaves the same state behind as a real one.
+- After it, the machine has served the request, or has not, or will later.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ _DEFAULT_TIMEOUT = 300.0  # seconds, as aiohttp's
 
 
 class InProcessSession:
-    """Stands in for `aiohttp.ClientSession`; every request that is made of it is in `log`, answered or not."""
+    """Stands in for `aiohttp.ClientSession`; `log` has every request, answered or not."""
 
     def __init__(
         self, machine: Machine, faults: Faults | None = None, *, headers: Mapping[str, str] | None = None
@@ -43,7 +45,7 @@ class InProcessSession:
         self._headers = dict(headers or {})
 
     def request(self, method: str, url: str | URL, **options: Any) -> PendingResponse:
-        """Make a request; to be awaited, or entered as an asynchronous context manager."""
+        """Make a request; the caller awaits it, or enters it as an asynchronous context manager."""
         return PendingResponse(self._request(method, url, **options))
 
     def get(self, url: str | URL, **options: Any) -> PendingResponse:
@@ -67,9 +69,9 @@ class InProcessSession:
         return self.request("DELETE", url, **options)
 
     def commit_late(self, moment: float) -> None:
-        """Serve what was to be committed late, by this moment of the loop's time.
+        """Serve the late requests that are due by this moment of the loop's time.
 
-        The loop does so by itself while it runs; this is for what its end has left behind.
+        The loop does so by itself while it runs; this serves the ones that its end has left behind.
         """
         due = [late for late in self._late if late[0] <= moment]
         for late in sorted(due, key=lambda late: late[0]):
@@ -96,7 +98,7 @@ class InProcessSession:
         json: object = None,
         params: Mapping[str, str] | None = None,
         timeout: aiohttp.ClientTimeout | float | None = None,
-        **_: object,  # allow_redirects, server_hostname, ssl: nothing that a machine could notice
+        **_: object,  # allow_redirects, server_hostname, ssl: no machine could notice them
     ) -> InProcessResponse:
         if self.closed:
             raise RuntimeError("Session is closed")
@@ -128,7 +130,7 @@ class InProcessSession:
 
     async def _carry(self, request: Request, fate: Fate) -> Response:
         if fate.delivery is Delivery.COMMITTED_LATE:
-            # Not a task: whoever gives up on the request, or is killed, must not take it back.
+            # Not a task: a client that gives up on the request, or dies, must not take it back.
             loop = asyncio.get_running_loop()
             self._late.append((loop.time() + fate.before, request))
             loop.call_later(fate.before, lambda: self.commit_late(loop.time()))
@@ -144,7 +146,7 @@ class InProcessSession:
 
 
 class PendingResponse(Awaitable["InProcessResponse"]):
-    """What `session.request(...)` returns: awaitable, and an asynchronous context manager."""
+    """The result of `session.request(...)`: awaitable, and an asynchronous context manager."""
 
     def __init__(self, response: Coroutine[Any, Any, InProcessResponse]) -> None:
         self._response = response
@@ -168,7 +170,7 @@ class InProcessContent:
         self._body = body
 
     async def iter_any(self) -> AsyncIterator[bytes]:
-        """The one piece that there is."""
+        """The only piece."""
         yield self._body
 
 
@@ -188,7 +190,7 @@ class InProcessResponse:
 
     @property
     def ok(self) -> bool:
-        """Whether the status is below 400."""
+        """Is the status below 400?"""
         return self.status < 400
 
     @property
@@ -216,7 +218,7 @@ class InProcessResponse:
         loads: Callable[[str], Any] = jsonlib.loads,
         content_type: str | None = JSON,
     ) -> Any:
-        """The body as JSON; `aiohttp.ContentTypeError` if it says that it is something else."""
+        """The body as JSON; `aiohttp.ContentTypeError` if its content type differs."""
         if content_type is not None and self.content_type != content_type:
             info = aiohttp.RequestInfo(self.url, self.method, CIMultiDictProxy(CIMultiDict()), self.url)
             raise aiohttp.ContentTypeError(info, (), status=self.status, message="unexpected mimetype")

@@ -1,7 +1,9 @@
 """Requests and responses as plain values, the same for every carrier.
 
-Guarantees: both are immutable, neither prints headers, query or body (they carry keys), and a path is split into
-segments before it is unquoted, so that an encoded slash in a name never becomes a path separator.
+Guarantees:
+- Requests and responses are immutable.
+- Neither prints headers, query or body, because they carry keys.
+- `segments` splits a path before it unquotes it, so an encoded slash in a name never becomes a path separator.
 """
 
 from __future__ import annotations
@@ -66,7 +68,7 @@ class Request:
         return token.strip() if scheme.lower() == "bearer" and token.strip() else None
 
     def json(self) -> Any:
-        """The body as JSON; `ValueError` if it is none."""
+        """The body as JSON; `ValueError` if it is no JSON."""
         return jsonlib.loads(self.body, parse_constant=_no_constant)
 
 
@@ -89,13 +91,14 @@ class Response:
         status: int,
         text: str,
         content_type: str = "text/plain; charset=utf-8",
+        *,
         headers: Mapping[str, str] | None = None,
     ) -> Response:
         """A response that carries text, as a proxy in between might send."""
         return cls(status, headers_of({"Content-Type": content_type, **(headers or {})}), text.encode())
 
     def json(self) -> Any:
-        """The body as JSON; `ValueError` if it is none."""
+        """The body as JSON; `ValueError` if it is no JSON."""
         return jsonlib.loads(self.body)
 
 
@@ -110,7 +113,7 @@ class Exchange:
 
     @property
     def kind(self) -> str:
-        """What sort of request it is, without names: `PATCH secrets`, `POST service_accounts`, `GET models`."""
+        """The sort of the request, without names: `PATCH secrets`, `POST service_accounts`, `GET models`."""
         return f"{self.method} {_collection(self.path)}"
 
 

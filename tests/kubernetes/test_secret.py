@@ -138,7 +138,7 @@ EXPIRY = NOW + timedelta(days=30)
 
 def patch_of(secret: Any = None, entry: Entry | None = None, **changes: Any) -> JSON:
     new = account("app_9", expires_at=EXPIRY)
-    return key_patch(target(**changes), secret, entry or empty_entry(), new, Hidden(KEY), NOW)
+    return key_patch(target(**changes), secret, entry or empty_entry(), key=new, value=Hidden(KEY), at=NOW)
 
 
 def test_a_new_secret_holds_key_and_name_together() -> None:

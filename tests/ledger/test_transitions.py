@@ -63,7 +63,7 @@ def names(entry: Entry) -> set[str]:
 def test_a_published_key_that_nobody_recorded_is_recorded_now() -> None:
     """A run died between its two writes: the intent becomes a publication, the account before it is superseded."""
     asked = intent("app_2", NOW - minutes(1))
-    seen = catch_up_with_secret(entry(unpublished=(asked,)), naming("app_2"), "app_2", NOW)
+    seen = catch_up_with_secret(entry(unpublished=(asked,)), naming("app_2"), "app_2", now=NOW)
     newest = current(seen)
     assert newest is not None
     assert newest.account == account("app_2")
@@ -76,28 +76,28 @@ def test_a_published_key_that_nobody_recorded_is_recorded_now() -> None:
 def test_an_intent_whose_run_may_be_at_it_is_left_to_it() -> None:
     """It notes its publication itself."""
     before = entry(unpublished=(intent("app_2", NOW + timedelta(seconds=1)),))
-    assert catch_up_with_secret(before, naming("app_2"), "app_2", NOW) == before
+    assert catch_up_with_secret(before, naming("app_2"), "app_2", now=NOW) == before
 
 
 @pytest.mark.parametrize("at_openai", [None, "app_1", "another"])
 def test_a_forged_id_does_not_make_an_intent_a_publication(at_openai: str | None) -> None:
     """OpenAI must know the id by the intent's name."""
     before = entry(unpublished=(intent("app_2", NOW),))
-    assert catch_up_with_secret(before, naming("app_2", id="user-forged"), at_openai, NOW) == before
+    assert catch_up_with_secret(before, naming("app_2", id="user-forged"), at_openai, now=NOW) == before
 
 
 def test_an_id_that_the_ledger_knows_needs_no_word_from_openai() -> None:
     """It was noted with the failed attempt."""
     before = entry(unpublished=(intent("app_2", NOW, account=account("app_2")),))
-    assert current(catch_up_with_secret(before, naming("app_2"), None, NOW)).account.name == "app_2"  # type: ignore[union-attr]
-    assert catch_up_with_secret(before, naming("app_2", id="user-other"), "app_2", NOW) == before
+    assert current(catch_up_with_secret(before, naming("app_2"), None, now=NOW)).account.name == "app_2"  # type: ignore[union-attr]
+    assert catch_up_with_secret(before, naming("app_2", id="user-other"), "app_2", now=NOW) == before
 
 
 def test_an_expiry_that_nobody_recorded_is_taken_from_the_annotation() -> None:
     """Otherwise a key with a lifetime whose run died would be left to expire."""
     expiry = NOW + timedelta(hours=5)
     seen = catch_up_with_secret(
-        entry(unpublished=(intent("app_2", NOW),)), naming("app_2", expires_at=expiry), "app_2", NOW
+        entry(unpublished=(intent("app_2", NOW),)), naming("app_2", expires_at=expiry), "app_2", now=NOW
     )
     assert current(seen).account.expires_at == expiry  # type: ignore[union-attr]
 
@@ -105,7 +105,7 @@ def test_an_expiry_that_nobody_recorded_is_taken_from_the_annotation() -> None:
 def test_a_secret_that_was_put_back_makes_the_earlier_account_current() -> None:
     """A rollback by GitOps: the key that is in the Secret must not be deleted."""
     before = entry(publication("app_1", superseded_at=NOW - minutes(9)), publication("app_2", NOW - minutes(9)))
-    seen = catch_up_with_secret(before, naming("app_1"), None, NOW)
+    seen = catch_up_with_secret(before, naming("app_1"), None, now=NOW)
     assert current(seen).account.name == "app_1"  # type: ignore[union-attr]
     assert {p.account.name: p.superseded_at for p in seen.history} == {"app_1": None, "app_2": NOW}
 
@@ -114,7 +114,7 @@ def test_a_deleted_secret_supersedes_every_account() -> None:
     """From now on; what was superseded earlier keeps its time."""
     earlier = NOW - minutes(9)
     seen = catch_up_with_secret(
-        entry(publication("app_1", superseded_at=earlier), publication("app_2")), None, None, NOW
+        entry(publication("app_1", superseded_at=earlier), publication("app_2")), None, None, now=NOW
     )
     assert [p.superseded_at for p in seen.history] == [earlier, NOW]
     assert current(seen) is None
@@ -135,7 +135,7 @@ def test_a_deleted_secret_supersedes_every_account() -> None:
 def test_nothing_is_learned_from_an_annotation_of_something_else(secret: SecretView) -> None:
     """No annotation, another installation's, a copy's, an unknown account's, a forged id, or what is known already."""
     before = entry(unpublished=(intent("app_2", NOW),))
-    assert catch_up_with_secret(before, secret, "app_2", NOW) == before
+    assert catch_up_with_secret(before, secret, "app_2", now=NOW) == before
 
 
 # --- a rotation's steps ------------------------------------------------------------------------------------------
@@ -145,7 +145,9 @@ def test_an_intent_names_the_account_and_honours_the_requests() -> None:
     """Before anything is asked of OpenAI."""
     wanted = target(requests={"rotate": "2"})
     before = entry(honoured={"rotate": "1", "forceSync": "x"}, unpublished=(intent("old"),))
-    after = intended(before, wanted, account("app_2", id=None), RUN, NOW, NOW + minutes(3))
+    after = intended(
+        before, wanted, account("app_2", id=None), run=RUN, requested_at=NOW, claimed_until=NOW + minutes(3)
+    )
     assert holds_intent(after, "app_2")
     assert holds_intent(after, "old")
     assert not holds_intent(after, "app_1")
@@ -156,15 +158,17 @@ def test_an_intent_names_the_account_and_honours_the_requests() -> None:
 
 def test_an_intent_that_is_written_again_replaces_the_first() -> None:
     """One account, one intent, with the later claim."""
-    once = intended(entry(), target(), account("app_2"), RUN, NOW, NOW + minutes(3))
-    twice = intended(once, target(), account("app_2"), RUN, NOW + minutes(1), NOW + minutes(4))
+    once = intended(entry(), target(), account("app_2"), run=RUN, requested_at=NOW, claimed_until=NOW + minutes(3))
+    twice = intended(
+        once, target(), account("app_2"), run=RUN, requested_at=NOW + minutes(1), claimed_until=NOW + minutes(4)
+    )
     assert [i.claimed_until for i in twice.unpublished] == [NOW + minutes(4)]
 
 
 def test_publishing_supersedes_what_was_there() -> None:
     """From the moment of publication on; the interval counts from the start of the run."""
     before = entry(unpublished=(intent("app_2"), intent("lost")), failures=Failures(3, NOW))
-    after = published(before, account("app_2"), NOW - minutes(1), NOW)
+    after = published(before, account("app_2"), NOW - minutes(1), at=NOW)
     assert [p.superseded_at for p in after.history] == [NOW, None]
     assert [i.account.name for i in after.unpublished] == ["lost"]
     assert (after.last_rotated_at, after.failures) == (NOW - minutes(1), Failures())
@@ -172,16 +176,16 @@ def test_publishing_supersedes_what_was_there() -> None:
 
 def test_publishing_what_is_published_already_changes_no_fact() -> None:
     """Another run may have noted it first, from the Secret."""
-    first = published(empty_entry(unpublished=(intent("app_2"),)), account("app_2"), NOW, NOW)
-    again = published(first, account("app_2"), NOW, NOW)
+    first = published(empty_entry(unpublished=(intent("app_2"),)), account("app_2"), NOW, at=NOW)
+    again = published(first, account("app_2"), NOW, at=NOW)
     assert again == first
 
 
 def test_a_ledger_knows_since_when_it_has_keys() -> None:
     """Containers older than the first request carry nothing of ours."""
     asked = intent("app_1")
-    first = published(empty_entry(unpublished=(asked,)), account("app_1"), NOW, NOW)
-    second = published(replace(first, unpublished=(intent("app_2"),)), account("app_2"), NOW, NOW + minutes(5))
+    first = published(empty_entry(unpublished=(asked,)), account("app_1"), NOW, at=NOW)
+    second = published(replace(first, unpublished=(intent("app_2"),)), account("app_2"), NOW, at=NOW + minutes(5))
     assert first.since == second.since == asked.requested_at
 
 
@@ -208,7 +212,7 @@ def test_the_generators_policy_is_noted_for_the_time_after_it() -> None:
 def test_a_definite_failure_ends_the_claim_and_keeps_the_account() -> None:
     """What was made is retired by the ledger, at once."""
     before = entry(unpublished=(intent("app_2"), intent("lost")))
-    after = failed(before, intent("app_2"), account("app_2"), "Why", "words", NOW)
+    after = failed(before, intent("app_2"), account("app_2"), reason="Why", message="words", now=NOW)
     lost, ours = after.unpublished
     assert (ours.account, ours.claimed_until, ours.refused) == (account("app_2"), NOW, True)
     assert lost == before.unpublished[1]
@@ -217,7 +221,7 @@ def test_a_definite_failure_ends_the_claim_and_keeps_the_account() -> None:
 
 def test_a_failure_before_anything_was_made_keeps_the_intents_name() -> None:
     """The create's fate may be unknown: its name is all there is."""
-    after = failed(entry(unpublished=(intent("app_2"),)), intent("app_2"), None, "Why", "words", NOW)
+    after = failed(entry(unpublished=(intent("app_2"),)), intent("app_2"), None, reason="Why", message="words", now=NOW)
     assert after.unpublished[0].account.name == "app_2"
 
 
@@ -225,7 +229,9 @@ def test_a_failure_before_anything_was_made_keeps_the_intents_name() -> None:
 def test_without_an_answer_the_claim_runs_on(known: Account | None) -> None:
     """It is never published where the create was not answered, for then nobody has its key."""
     before = intent("app_2", claimed_until=NOW + minutes(1))
-    (after,) = failed(entry(unpublished=(before,)), before, known, "Why", "words", NOW, definite=False).unpublished
+    (after,) = failed(
+        entry(unpublished=(before,)), before, known, reason="Why", message="words", now=NOW, definite=False
+    ).unpublished
     assert (after.claimed_until, after.refused) == (before.claimed_until, known is None)
     assert after.account == (known or before.account)
 
@@ -234,22 +240,26 @@ def test_without_an_answer_the_claim_runs_on(known: Account | None) -> None:
 def test_a_run_that_was_stopped_too_long_records_its_account_again(stored: tuple[Intent, ...]) -> None:
     """Nobody lets it go until what it asked for so late must have happened; where it is known, it goes at once."""
     before = intent("app_2", claimed_until=NOW)
-    (after,) = failed(entry(unpublished=stored), before, None, "Why", "words", NOW, definite=False).unpublished
+    (after,) = failed(
+        entry(unpublished=stored), before, None, reason="Why", message="words", now=NOW, definite=False
+    ).unpublished
     assert (after.account, after.claimed_until, after.missed_at) == (before.account, NOW + UNKNOWN_FATE_PAUSE, None)
-    (after,) = failed(entry(unpublished=stored), before, account("app_2"), "Why", "words", NOW).unpublished
+    (after,) = failed(
+        entry(unpublished=stored), before, account("app_2"), reason="Why", message="words", now=NOW
+    ).unpublished
     assert (after.account, after.claimed_until, after.missed_at) == (account("app_2"), NOW, None)
 
 
 def test_a_run_that_was_stopped_too_long_leaves_a_publication_alone() -> None:
     """Another run has found it in the Secret."""
     before = entry(publication("app_2", at=NOW))
-    assert failed(before, intent("app_2"), None, "Why", "words", NOW) == before
+    assert failed(before, intent("app_2"), None, reason="Why", message="words", now=NOW) == before
 
 
 def test_a_failure_counts_only_until_another_run_has_published() -> None:
     """What failed so late was served meanwhile: no retry."""
     before = entry(publication("app_3", at=NOW - minutes(1)))
-    after = failed(before, intent("app_2", claimed_until=NOW), None, "Why", "words", NOW)
+    after = failed(before, intent("app_2", claimed_until=NOW), None, reason="Why", message="words", now=NOW)
     assert (after.failures, after.condition) == (before.failures, before.condition)
     assert [left.account.name for left in after.unpublished] == ["app_2"]
 
@@ -258,7 +268,7 @@ def test_attempts_back_off_from_a_minute_to_an_hour() -> None:
     """However long it goes on."""
     state, waits = entry(), []
     for _ in range(2000):
-        state = postponed(state, "Why", "words", NOW)
+        state = postponed(state, "Why", "words", now=NOW)
         waits.append((state.failures.next_attempt_at - NOW) / minutes(1))  # type: ignore[operator]
     assert waits[:8] == [1, 2, 4, 8, 16, 32, 60, 60]
     assert waits[-1] == 60
@@ -268,9 +278,9 @@ def test_an_attempt_is_put_off_for_as_long_as_openai_asks() -> None:
     """And what it asked for is noted, until a key has been made."""
     told_so = Throttle("https://api.openai.com/v1", "0123", NOW + minutes(90), 1)
     error = Deferred("OpenAIThrottled", "words", until=told_so.until, throttle=told_so)
-    after = postponed(with_throttle(entry(), error), error.reason, error.message, NOW)
+    after = postponed(with_throttle(entry(), error), error.reason, error.message, now=NOW)
     assert (after.throttle, after.failures.next_attempt_at) == (told_so, NOW + minutes(90))
-    assert published(after, account("app_2"), NOW, NOW).throttle is None
+    assert published(after, account("app_2"), NOW, at=NOW).throttle is None
 
 
 @pytest.mark.parametrize("error", [None, Conflict("R", "w"), Deferred("R", "w", until=NOW)])
@@ -287,8 +297,8 @@ def test_who_was_tried_last_is_known() -> None:
 
 def test_a_condition_keeps_its_time_while_its_status_stays() -> None:
     """As Kubernetes has it: the transition, not the last word."""
-    once = postponed(entry(), "Why", "words", NOW)
-    twice = postponed(once, "Other", "other words", NOW + minutes(5))
+    once = postponed(entry(), "Why", "words", now=NOW)
+    twice = postponed(once, "Other", "other words", now=NOW + minutes(5))
     well = healthy(twice, NOW + minutes(9))
     assert [e.condition.since for e in (once, twice, well)] == [NOW, NOW, NOW + minutes(9)]  # type: ignore[union-attr]
     assert well.condition.ready  # type: ignore[union-attr]
@@ -344,21 +354,29 @@ def steps() -> st.SearchStrategy[tuple[str, Step]]:
         def intend(entry: Entry, now: datetime) -> Entry:
             if name in names(entry):
                 return entry  # names are random: none is used twice
-            return intended(entry, target(), Account(name, ACCESS), RUN, now, now + minutes(3))
+            return intended(
+                entry, target(), Account(name, ACCESS), run=RUN, requested_at=now, claimed_until=now + minutes(3)
+            )
 
         def publish(entry: Entry, now: datetime) -> Entry:
-            return published(entry, made(name), now, now) if name in names(entry) else entry
+            return published(entry, made(name), now, at=now) if name in names(entry) else entry
 
         does: dict[str, Step] = {
             "intend": intend,
             "publish": publish,
-            "fail": lambda entry, now: failed(entry, asked(name, now), made(name), "Why", "words", now),
-            "no answer": lambda entry, now: failed(entry, asked(name, now), None, "Why", "words", now, definite=False),
-            "postpone": lambda entry, now: postponed(entry, "Why", "words", now),
-            "secret gone": lambda entry, now: catch_up_with_secret(entry, None, None, now),
-            "secret names": lambda entry, now: catch_up_with_secret(entry, naming(name), name, now),
-            "secret names late": lambda entry, now: catch_up_with_secret(entry, naming(name), name, now + minutes(9)),
-            "forged": lambda entry, now: catch_up_with_secret(entry, naming(name, id="user-forged"), None, now),
+            "fail": lambda entry, now: failed(
+                entry, asked(name, now), made(name), reason="Why", message="words", now=now
+            ),
+            "no answer": lambda entry, now: failed(
+                entry, asked(name, now), None, reason="Why", message="words", now=now, definite=False
+            ),
+            "postpone": lambda entry, now: postponed(entry, "Why", "words", now=now),
+            "secret gone": lambda entry, now: catch_up_with_secret(entry, None, None, now=now),
+            "secret names": lambda entry, now: catch_up_with_secret(entry, naming(name), name, now=now),
+            "secret names late": lambda entry, now: catch_up_with_secret(
+                entry, naming(name), name, now=now + minutes(9)
+            ),
+            "forged": lambda entry, now: catch_up_with_secret(entry, naming(name, id="user-forged"), None, now=now),
             "schedule": lambda entry, now: scheduled(entry, target()),
             "healthy": healthy,
         }
@@ -387,7 +405,7 @@ def test_whatever_happens_no_account_is_lost_and_one_at_most_is_current(sequence
 
 def test_what_is_due_while_attempts_are_put_off_comes_with_the_next_attempt() -> None:
     """The column Next of `kubectl get keyrotations` says when something will really be tried."""
-    after = postponed(entry(next_rotation_at=NOW), "Why", "words", NOW)
+    after = postponed(entry(next_rotation_at=NOW), "Why", "words", now=NOW)
     assert after.next_rotation_at == after.failures.next_attempt_at == NOW + minutes(1)
     assert scheduled(after, target()).next_rotation_at == NOW + minutes(30), "the interval ends later still"
-    assert postponed(empty_entry(), "Why", "words", NOW).next_rotation_at == NOW + minutes(1)
+    assert postponed(empty_entry(), "Why", "words", now=NOW).next_rotation_at == NOW + minutes(1)

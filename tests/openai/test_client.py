@@ -49,7 +49,7 @@ def list_accounts(api: OpenAIAdminApi) -> Awaitable[Any]:
 
 
 def create(api: OpenAIAdminApi) -> Awaitable[Any]:
-    return api.create_account(PROJECT, ADMIN, "app_1", timedelta(hours=1))
+    return api.create_account(PROJECT, ADMIN, "app_1", lifetime=timedelta(hours=1))
 
 
 def read(api: OpenAIAdminApi) -> Awaitable[Any]:
@@ -290,7 +290,7 @@ def test_the_limit_of_a_lifetime_is_told(text: str, words: str) -> None:
 def test_no_lifetime_is_sent_where_none_is_asked_for() -> None:
     """OpenAI's own default applies."""
     web = Web([js(MADE)])
-    ask(web, lambda api: api.create_account(PROJECT, ADMIN, "app_1", None))
+    ask(web, lambda api: api.create_account(PROJECT, ADMIN, "app_1", lifetime=None))
     assert web.sent[0]["json"] == {"name": "app_1"}
 
 
@@ -523,7 +523,7 @@ def test_a_strange_id_never_reaches_a_path(strange: str) -> None:
     project = Project(HOST, strange)
     calls: list[Callable[[OpenAIAdminApi], Awaitable[Any]]] = [
         lambda api: api.list_accounts(project, ADMIN),
-        lambda api: api.create_account(project, ADMIN, "app_1", None),
+        lambda api: api.create_account(project, ADMIN, "app_1", lifetime=None),
         lambda api: api.project_archived(project, ADMIN),
         lambda api: api.account_name(PROJECT, ADMIN, strange),
         lambda api: api.key_last_used(PROJECT, ADMIN, strange),

@@ -50,7 +50,7 @@ class OpenAI:
 
     def whole(self, work: Callable[[Limiter], Coroutine[Any, Any, T]]) -> T:
         async def whole() -> T:
-            return await work(Limiter(LoopClock(), self.slots, self.stop, self._known))
+            return await work(Limiter(LoopClock(), self.slots, self.stop, known=self._known))
 
         return run_virtually(whole(), 0.0)[0]
 

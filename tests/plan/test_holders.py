@@ -28,7 +28,7 @@ def verdict(*consumers: Consumer, after: timedelta, used: timedelta | None = Non
     """What becomes of an account so long after it was superseded; `used`: last use, after that moment."""
     last_used = SUPERSEDED + used if used is not None else None
     now = SUPERSEDED + after
-    return decide_retirement(old, Usage(last_used, consumers), RetirePolicy(GRACE, DAY), now)
+    return decide_retirement(old, Usage(last_used, consumers), RetirePolicy(GRACE, DAY), now=now)
 
 
 def consumer(minutes: float | None, *, follows: bool = False) -> Consumer:
@@ -66,7 +66,7 @@ def test_a_volume_is_waited_for_and_then_holds_nothing() -> None:
     mounted = consumer(-10, follows=True)
     short = replace(GRACE, grace=timedelta(seconds=10))
     waited = decide_retirement(
-        OLD, Usage(None, [mounted]), RetirePolicy(short, DAY), SUPERSEDED + timedelta(seconds=30)
+        OLD, Usage(None, [mounted]), RetirePolicy(short, DAY), now=SUPERSEDED + timedelta(seconds=30)
     )
     assert waited == Wait(SUPERSEDED + VOLUMES_FOLLOW)
     assert isinstance(verdict(mounted, after=timedelta(minutes=3)), Delete)

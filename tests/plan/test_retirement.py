@@ -66,7 +66,9 @@ def test_a_previous_account_goes_by_its_policy_and_its_last_use(
     policy: CleanupPolicy, superseded: datetime, used: datetime | None, verdict: object
 ) -> None:
     """Never used is no use at all; an unseen user holds it for a day at most, an idle policy as long as it is used."""
-    found = decide_retirement(publication(superseded_at=superseded), Usage(used), RetirePolicy(policy, 24 * HOUR), NOW)
+    found = decide_retirement(
+        publication(superseded_at=superseded), Usage(used), RetirePolicy(policy, 24 * HOUR), now=NOW
+    )
     assert found == verdict if isinstance(verdict, Wait) else isinstance(found, verdict)  # type: ignore[arg-type]
 
 
@@ -75,11 +77,11 @@ def test_a_key_that_was_in_use_just_now_is_looked_at_once_more() -> None:
     policy = CleanupPolicy(CleanupKind.RETAIN_LATEST, timedelta(minutes=2))
     just = NOW - timedelta(minutes=2)
     found = decide_retirement(
-        publication(superseded_at=just), Usage(just + timedelta(minutes=1)), RetirePolicy(policy, 24 * HOUR), NOW
+        publication(superseded_at=just), Usage(just + timedelta(minutes=1)), RetirePolicy(policy, 24 * HOUR), now=NOW
     )
     assert found == Wait(just + 2 * PROPAGATION)
     found = decide_retirement(
-        publication(superseded_at=just), Usage(just - timedelta(minutes=1)), RetirePolicy(policy, 24 * HOUR), NOW
+        publication(superseded_at=just), Usage(just - timedelta(minutes=1)), RetirePolicy(policy, 24 * HOUR), now=NOW
     )
     assert isinstance(found, Delete)
 
@@ -89,15 +91,17 @@ def test_a_use_by_holders_that_were_seen_is_explained() -> None:
     seen_before = replace(publication(superseded_at=SUPERSEDED), held=Hold(hold_reason("1: my-app/app"), SUPERSEDED))
     before = NOW - timedelta(seconds=1)
     assert isinstance(
-        decide_retirement(seen_before, Usage(before, looked_at=NOW), RetirePolicy(GRACE, 24 * HOUR), NOW), Delete
+        decide_retirement(seen_before, Usage(before, looked_at=NOW), RetirePolicy(GRACE, 24 * HOUR), now=NOW), Delete
     )
-    later = decide_retirement(seen_before, Usage(NOW, looked_at=NOW), RetirePolicy(GRACE, 24 * HOUR), NOW)
+    later = decide_retirement(seen_before, Usage(NOW, looked_at=NOW), RetirePolicy(GRACE, 24 * HOUR), now=NOW)
     assert isinstance(later, Held), "somebody has used it when they were gone"
 
 
 def test_a_held_account_says_why_and_until_when() -> None:
     """In words that fit into a condition."""
-    found = decide_retirement(publication(superseded_at=SUPERSEDED), Usage(NOW), RetirePolicy(GRACE, 24 * HOUR), NOW)
+    found = decide_retirement(
+        publication(superseded_at=SUPERSEDED), Usage(NOW), RetirePolicy(GRACE, 24 * HOUR), now=NOW
+    )
     words = "by somebody unseen: its key was used at 2026-11-24T10:00:00Z, after it was superseded"
     words += "; it goes at 2026-11-25T09:00:00Z"
     assert found == Held(hold_reason(words), SUPERSEDED + 24 * HOUR)
@@ -107,7 +111,7 @@ def test_a_current_account_is_never_retired() -> None:
     """It has no time at which it may go."""
     assert ripe_at(publication(), GRACE) is None
     with pytest.raises(ValueError, match="current"):
-        decide_retirement(publication(), Usage(), RetirePolicy(GRACE, HOUR), NOW)
+        decide_retirement(publication(), Usage(), RetirePolicy(GRACE, HOUR), now=NOW)
 
 
 @given(st.sampled_from([GRACE, IDLE]), TIMES, st.none() | TIMES)
@@ -115,7 +119,7 @@ def test_no_account_goes_before_its_grace(policy: CleanupPolicy, superseded: dat
     """Whatever was used when; and a wait is never for the past."""
     previous = publication(superseded_at=superseded)
     ripe = ripe_at(previous, policy)
-    found = decide_retirement(previous, Usage(used), RetirePolicy(policy, HOUR), NOW)
+    found = decide_retirement(previous, Usage(used), RetirePolicy(policy, HOUR), now=NOW)
     assert ripe is not None
     assert not (isinstance(found, Delete) and ripe > NOW)
     assert not (isinstance(found, Wait) and found.until <= NOW)

@@ -59,7 +59,7 @@ def seen(entry_: Entry | None = None, secret: SecretView | str | None = "", **ch
 
 
 def decided(wanted: Target | None = None, what: Observation | None = None, **run: Any) -> Decision:
-    return decide(wanted or target(), what or seen(), replace(RUN, **run), NOW)
+    return decide(wanted or target(), what or seen(), replace(RUN, **run), now=NOW)
 
 
 def says(decision: Decision) -> tuple[str, str]:
@@ -394,11 +394,13 @@ def test_a_target_is_rotated_once_per_interval_whatever_the_jitter(interval: int
         for again in (False, True):
             secret = secret_view(named=named(account(f"app_{number - 1 + again}"))) if state.history else None
             what = Observation(secret, state, secret.named.name if secret and secret.named else None)
-            decision = decide(wanted, what, run, started)
+            decision = decide(wanted, what, run, now=started)
             assert isinstance(decision, Rotate) is not again
             if not again:
-                state = intended(state, wanted, account(name), run, started, started + minutes(3))
-                state = published(state, account(name), started, started + minutes(1))
+                state = intended(
+                    state, wanted, account(name), run=run, requested_at=started, claimed_until=started + minutes(3)
+                )
+                state = published(state, account(name), started, at=started + minutes(1))
 
 
 @given(st.integers(1, 10**6), st.floats(0, 1))
@@ -414,5 +416,5 @@ def test_a_reverted_secret_is_kept_until_it_is_due_again() -> None:
     """A rollback by GitOps does not mint by itself."""
     before = entry(publication("app_0", superseded_at=NOW - minutes(30)), publication("app_1"))
     secret = secret_view(named=named(account("app_0")))
-    what = Observation(secret, catch_up_with_secret(before, secret, "app_0", NOW), "app_0")
+    what = Observation(secret, catch_up_with_secret(before, secret, "app_0", now=NOW), "app_0")
     assert says(decided(what=what)) == ("Keep", "NotDue")

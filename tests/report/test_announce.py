@@ -36,7 +36,7 @@ def outcome(result: Result, message: str = "words", reason: str = "Why") -> Outc
 
 def patched(result: Result, **status: Any) -> JSON | None:
     """The status that an ExternalSecret with this one would get."""
-    patch = status_patch(source(status=status), SECRET, outcome(result), NOW)
+    patch = status_patch(source(status=status), SECRET, outcome(result), now=NOW)
     return None if patch is None else patch["status"]
 
 
@@ -83,12 +83,12 @@ def test_what_is_true_already_is_not_written_again(result: Result, condition: JS
 @pytest.mark.parametrize("reason", ["InProgress", "Suspended"])
 def test_what_says_nothing_about_the_secret_changes_no_status(reason: str) -> None:
     """Another run tells, or nobody."""
-    assert status_patch(source(), SECRET, outcome(Result.KEPT, reason=reason), NOW) is None
+    assert status_patch(source(), SECRET, outcome(Result.KEPT, reason=reason), now=NOW) is None
 
 
 def test_a_standalone_generator_has_no_such_status() -> None:
     """Events only."""
-    assert status_patch(source(kind="OpenAI", resource=GENERATORS), SECRET, outcome(Result.ROTATED), NOW) is None
+    assert status_patch(source(kind="OpenAI", resource=GENERATORS), SECRET, outcome(Result.ROTATED), now=NOW) is None
 
 
 @pytest.mark.parametrize("conditions", [None, "x", {}, 5, ["x", None, {}], [{"type": "Ready"}], [{"type": 5}]])
@@ -219,7 +219,7 @@ def test_the_id_of_a_request_is_left_to_the_log() -> None:
     assert event is not None
     assert event["message"] == said
     told = source(status={"conditions": [BROKEN | {"message": said}]})
-    assert status_patch(told, SECRET, other, NOW) is None
+    assert status_patch(told, SECRET, other, now=NOW) is None
 
 
 def test_what_speaks_of_a_request_in_other_words_is_told_whole() -> None:

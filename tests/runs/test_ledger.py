@@ -17,9 +17,8 @@ from sandbox.transport.faults import Fate, Rule, answered, committed_late, deliv
 from sandbox.transport.wire import Request, Response
 from tests.support.ledgers import an_hour_later, annotation, rule, settle
 from tests.support.paths import ACCOUNTS, ENTRIES, ENTRY, EXTERNAL_SECRET, NO_WAIT, SECRET, SECRETS
-from tests.support.scene import HOST, LEDGER, PROJECT, TARGET, Meanwhile, Scene, checked_scene
+from tests.support.scene import HOST, LEDGER, PROJECT, TARGET, Meanwhile, Scene, checked_scene, run_command
 from tests.support.virtual_time import VirtualTimeLoop, run_virtually
-from worker.commands.run import run
 from worker.commands.session import World
 from worker.kubernetes.secret import CURRENT
 from worker.ledger.store import Ledger
@@ -47,7 +46,7 @@ def others_meanwhile(scene: Scene, *runs: tuple[float, dict[str, Any]]) -> Calla
         for seconds, options in runs:
             loop.moment += seconds
             with ThreadPoolExecutor(1) as pool:
-                _, loop.moment = pool.submit(run_virtually, scene.whole(run, **options), loop.moment).result()
+                _, loop.moment = pool.submit(run_virtually, scene.whole(run_command, **options), loop.moment).result()
 
     return stopped
 

@@ -41,7 +41,7 @@ def owned_by(owner: dict[str, Any], **changes: str) -> dict[str, Any]:
 def status_of(kubernetes: Kubernetes, method: str, target: str, body: object = None) -> int:
     """The status of the answer."""
     try:
-        send(kubernetes, method, target, body)
+        send(kubernetes, method, target, body=body)
     except Refused as error:
         return error.response.status
     return 200
@@ -210,7 +210,7 @@ def test_a_namespace_goes_when_its_termination_is_finished(kubernetes: Kubernete
     kubernetes.finish_termination()
     assert names(kubernetes) == ["elsewhere", "b"]
     assert "going" not in names(kubernetes, "namespaces")
-    send(kubernetes, "PATCH", "/api/v1/namespaces/held/secrets/b", {"metadata": {"finalizers": None}})
+    send(kubernetes, "PATCH", "/api/v1/namespaces/held/secrets/b", body={"metadata": {"finalizers": None}})
     kubernetes.finish_termination()
     assert names(kubernetes, "namespaces") == ["default", "kube-system"]
 
@@ -319,7 +319,7 @@ def test_an_object_is_served_in_each_version(kubernetes: Kubernetes) -> None:
         assert (found["apiVersion"], found["spec"]) == (f"example.com/{version}", {"x": 1})
     page = send(kubernetes, "GET", "/apis/example.com/v1/things")
     assert (page["kind"], page["items"][0]["apiVersion"]) == ("ThingList", "example.com/v1")
-    send(kubernetes, "PATCH", f"{CRDS}/things.example.com", thing_crd(open_schema))
+    send(kubernetes, "PATCH", f"{CRDS}/things.example.com", body=thing_crd(open_schema))
     assert status_of(kubernetes, "GET", path.format("v1beta1")) == 404
     assert status_of(kubernetes, "GET", path.format("v1")) == 200
 

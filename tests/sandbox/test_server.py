@@ -79,7 +79,7 @@ async def test_a_late_commit_happens_though_nobody_waits(kubernetes: Kubernetes)
 
 async def test_something_in_between_may_answer(kubernetes: Kubernetes) -> None:
     """The machine never hears of the request."""
-    fate = answered(Response.of_text(502, "<html>", "text/html", {"Retry-After": "3"}))
+    fate = answered(Response.of_text(502, "<html>", "text/html", headers={"Retry-After": "3"}))
     async with serving(kubernetes, once(fate)) as url, aiohttp.ClientSession(url) as session:
         response = await session.post(SECRETS, json=SECRET)
         assert (response.status, response.headers["Retry-After"]) == (502, "3")

@@ -104,7 +104,7 @@ class Actors:
         asyncio.get_running_loop().call_later(seconds, now)
 
     def _send(self, method: str, path: str, body: object = None) -> Any:
-        return send(self.stage.kubernetes, method, path, body)
+        return send(self.stage.kubernetes, method, path, body=body)
 
     @property
     def _count(self) -> int:

@@ -201,7 +201,7 @@ class History:
         if play.stopped_after is not None:
             asyncio.get_running_loop().call_later(play.stopped_after, stop.ask)
         async with asyncio.timeout_at(stop.deadline + DISCOVERY_OVERTIME):  # as the command line does
-            report = await run(play.options, world, stop, RecordingWatcher())
+            report = await run(play.options, world, stop, watcher=RecordingWatcher())
         for outcome in report.outcomes:
             self.say(f"{known.name}: {outcome.target} {outcome.result} {outcome.reason}: {outcome.message}")
         for item in report.retired:

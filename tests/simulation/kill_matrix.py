@@ -76,7 +76,7 @@ async def changed_project(history: History) -> None:
     """The accounts are in another project from now on."""
     await _rotated(history)
     await asyncio.sleep(300)
-    send(history.stage.kubernetes, "PATCH", generator_path("default"), {"spec": {"projectId": OTHER_PROJECT}})
+    send(history.stage.kubernetes, "PATCH", generator_path("default"), body={"spec": {"projectId": OTHER_PROJECT}})
     history.oracle.license(DOCUMENTED)
 
 

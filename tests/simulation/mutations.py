@@ -138,7 +138,7 @@ MUTATIONS = (
         "a look at the Secret counts however long ago it was",
         "retire/deletion",
         """
--            await self._look_again(sight)
+-            await self._look_again(snapshot)
 """,
     ),
     Mutation(
@@ -216,11 +216,11 @@ MUTATIONS = (
         "any answer of success is taken for a deletion",
         "openai/client",
         """
--        answer = await self._json("DELETE", path, admin_key, "delete account", repeatable=True)
+-        answer = await self._json("DELETE", path, admin_key, what="delete account", repeatable=True)
 -        if answer.get("deleted") is not True:
 -            raise _unintelligible("delete account", "does not say that it is deleted")
 +        await self._retry(
-+            lambda: self._send("DELETE", path, admin_key, "delete account"), repeatable=True
++            lambda: self._send("DELETE", path, admin_key, what="delete account"), repeatable=True
 +        )
 """,
     ),

@@ -108,26 +108,28 @@ class Story:
         self.look()
         if self.entry.claimed_until(at(self.now)) is None and step.do in ROTATING:
             new, requested = account(name, id=None, key_id=None, data_key="api_key"), at(self.now)
-            self.entry = intended(self.entry, target(), new, RUN, requested, requested + CLAIM)
+            self.entry = intended(
+                self.entry, target(), new, run=RUN, requested_at=requested, claimed_until=requested + CLAIM
+            )
             self.now += step.took
             if step.do is not Do.DIE_BEFORE_PUBLISHING:
                 self.secret.changes.append((self.now, name))
             if step.do is not Do.ROTATE:
                 return
-            self.entry = published(self.entry, ours(name), requested, at(self.now))
+            self.entry = published(self.entry, ours(name), requested, at=at(self.now))
         self.look()
         yield from self.retire()
 
     def look(self) -> None:
         self.unseen = False
         carried = self.secret.read(self.now)
-        self.entry = catch_up_with_secret(self.entry, view(carried), carried, at(self.now))
+        self.entry = catch_up_with_secret(self.entry, view(carried), carried, now=at(self.now))
 
     def retire(self) -> Iterator[Verdict]:
         for intent in ended_claims(self.entry, at(self.now)):
             if not may_yet_publish(self.entry, intent):
                 account, gone = f"user-{intent.account.name}", self.secret.read(self.now) is None
-                self.entry = presumed(self.entry, intent, account, at(self.now), secret_gone=gone)
+                self.entry = presumed(self.entry, intent, account, now=at(self.now), secret_gone=gone)
         consumers = self.consumers()
         used = dict(sorted(use for pod in self.pods for use in pod.uses(self.secret, self.now - self.late)))
         held: dict[str, HoldReason | None] = {}
@@ -143,7 +145,7 @@ class Story:
         self, publication: Publication, consumers: list[Consumer], last_used: int | None
     ) -> Delete | Wait | Held:
         used = at(last_used) if last_used is not None else None
-        return decide_retirement(publication, Usage(used, consumers), RetirePolicy(self.cleanup, DAY), at(self.now))
+        return decide_retirement(publication, Usage(used, consumers), RetirePolicy(self.cleanup, DAY), now=at(self.now))
 
     def consumers(self) -> list[Consumer]:
         shown = [pod.shown(self.secret, self.now) for pod in self.pods]

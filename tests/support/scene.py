@@ -84,6 +84,11 @@ class RecordingWatcher:
 Command: TypeAlias = Callable[[Options, World, Stop, RecordingWatcher], Awaitable[T]]
 
 
+async def run_command(options: Options, world: World, stop: Stop, watcher: RecordingWatcher) -> Report:
+    """`run`, as a Command."""
+    return await run(options, world, stop, watcher=watcher)
+
+
 @dataclass
 class Meanwhile:
     """Faults: does something right before a request that matches wholly is served, and then lets it through."""
@@ -180,18 +185,18 @@ class Scene:
         `options`: the worker's, and `cluster_faults`, `openai_faults`, `skew` (this machine's clock), `deadline`
         (seconds), `stop_after` (seconds until SIGTERM).
         """
-        return self.play(run, **options)
+        return self.play(run_command, **options)
 
     def adopt(self, *targets: Ref, yes: bool = False, accounts: tuple[str, ...] = (), **options: Any) -> Adopted:
         """`openai-key-rotator adopt`; with the same options as a run."""
         wanted = AdoptRequest(targets, accounts, yes)
-        return self.play(lambda asked, world, stop, _: adopt(asked, wanted, world, stop), **options)
+        return self.play(lambda asked, world, stop, _: adopt(asked, wanted, world, stop=stop), **options)
 
     def plan(self, target: Ref = TARGET, *, without_successor: bool = False, **options: Any) -> Plan:
         """What `openai-key-rotator revoke` shows before it asks."""
 
         async def command(asked: Options, world: World, stop: Stop, _: RecordingWatcher) -> Plan:
-            return await plan(asked, target, world, stop, without_successor=without_successor)
+            return await plan(asked, target, world, stop=stop, without_successor=without_successor)
 
         return self.play(command, **options)
 
@@ -212,7 +217,9 @@ class Scene:
 
     async def _revocation(self, target: Ref = TARGET, *, without_successor: bool = False, **options: Any) -> Revoked:
         async def command(asked: Options, world: World, stop: Stop, _: RecordingWatcher) -> Revoked:
-            return await revoke(asked, target, world, stop, say=self.said.append, without_successor=without_successor)
+            return await revoke(
+                asked, target, world, stop=stop, say=self.said.append, without_successor=without_successor
+            )
 
         return await self.whole(command, **options)
 
@@ -221,7 +228,7 @@ class Scene:
 
         async def later(seconds: float, options: dict[str, Any]) -> Report:
             await asyncio.sleep(seconds)
-            return await self.whole(run, **options)
+            return await self.whole(run_command, **options)
 
         async def all_of_them() -> list[Report]:
             return list(await asyncio.gather(*(later(i * apart, options) for i, options in enumerate(runs))))
@@ -291,12 +298,12 @@ class Scene:
     # --- the cluster
 
     def merge(self, path: str, patch: object) -> Any:
-        return send(self.kubernetes, "PATCH", path, patch)
+        return send(self.kubernetes, "PATCH", path, body=patch)
 
     def apply(self, *objects: dict[str, Any]) -> None:
         """Create objects."""
         for obj in objects:
-            send(self.kubernetes, "POST", self.kubernetes.path_of(obj).rpartition("/")[0], obj)
+            send(self.kubernetes, "POST", self.kubernetes.path_of(obj).rpartition("/")[0], body=obj)
 
     def delete(self, path: str) -> None:
         send(self.kubernetes, "DELETE", path)

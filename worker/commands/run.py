@@ -7,8 +7,9 @@
     retire     from the ledger, read again: previous and unpublished accounts that may go
     report     what the run did, why, and what happens next
 
-Guarantees: one target's failure stays its own. Nothing but the ledger passes from rotate to retire. A run that is
-stopped starts no new step.
+Guarantees: one target's failure stays its own.
+Nothing but the ledger passes from rotate to retire.
+A stopped run starts no new step.
 """
 
 from __future__ import annotations
@@ -31,19 +32,19 @@ from worker.settings.options import Options
 
 
 async def execute(session: Session) -> int:
-    """Run, tell what came of it, and give the exit code. Raises OutOfReach as `run` does."""
+    """Run, report the result, and return the exit code. Raises OutOfReach as `run` does."""
     settings = session.settings
     watcher = TerminalWatcher(session.clock) if settings.as_table else LogWatcher(logger())
     stop = session.stop()
     async with session.world(stop) as world:
-        report = await run(settings.options, world, stop, watcher)
+        report = await run(settings.options, world, stop, watcher=watcher)
     watcher.finished(report)
     code = exit_code(report, strict=settings.strict)
     termination.write(settings.summary_file, {**run_fields(report), "exit_code": code})
     return code
 
 
-async def run(options: Options, world: World, stop: Stop, watcher: Watcher) -> Report:
+async def run(options: Options, world: World, stop: Stop, *, watcher: Watcher) -> Report:
     """Do one run. Raises OutOfReach where the cluster or the ledger cannot be used at all."""
     begun = world.clock.monotonic()
     ledger, clock = await open_ledger(options, world)
@@ -59,7 +60,7 @@ async def run(options: Options, world: World, stop: Stop, watcher: Watcher) -> R
     reconciler, sweep = stages.reconciler, stages.sweep
     refused = await reconciler.refuse(discovered.rejected)
     async with alongside(reconciler.reconcile(discovered.targets)) as reconciling:
-        # Slow targets are not waited for: the accounts of all others go meanwhile.
+        # Retiring does not wait for slow targets: the accounts of all others go meanwhile.
         await asyncio.wait({reconciling}, timeout=stop.remaining * RECONCILE_SHARE)
         retired = await (sweep.preview() if options.dry_run else sweep.retire(discovered, reconciler.under_way))
     # Remarks come last: however many generators feed nothing, no key waits for them.

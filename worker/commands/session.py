@@ -1,6 +1,6 @@
-"""What every command starts from: settings and cluster, ledger, and the stages with what they need.
+"""The start of every command: settings and cluster, ledger, and the stages with their dependencies.
 
-Guarantee: the deadline ends whatever a command asks of cluster and OpenAI.
+Guarantee: the deadline ends every request of a command to the cluster and to OpenAI.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from worker.settings.options import Options, Settings
 
 _LOOKS_AT_THE_TIME = 3
 DISCOVERY_OVERTIME = 5.0
-"""Seconds after the deadline until even a list that is being read is given up; all else ends at the deadline."""
+"""Seconds after the deadline until a command gives up even a running list; all else ends at the deadline."""
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Everything outside: what the adapters implement, and time and chance."""
+    """Everything outside: the adapters, time and chance."""
 
     cluster: Cluster
     openai: OpenAIAdmin
@@ -77,7 +77,7 @@ class Session:
 
 
 async def open_ledger(options: Options, world: World) -> tuple[Ledger, Clock]:
-    """The ledger, and the clock put right by the API server's, which is asked again where its answer was slow."""
+    """The ledger, and a clock corrected by the API server's. After a slow answer it asks the API server again."""
     for _ in range(_LOOKS_AT_THE_TIME):
         asked = world.clock.monotonic()
         ledger, server_time = await Ledger.open(world.cluster, options.ledger_namespace, options.shard)
@@ -106,13 +106,21 @@ def wire_stages(
     stop: Stop,
     watcher: Watcher,
 ) -> Stages:
-    """The stages of one run with what they need. `world`: with the corrected clock."""
+    """The stages of one run with their dependencies. `world`: with the corrected clock."""
     cluster, openai, clock = world.cluster, world.openai, world.clock
     slots = Slots(options.concurrency)
     known = [entry.throttle for entry in entries.values() if isinstance(entry, Entry) and entry.throttle is not None]
-    # Who forces a rotation asks OpenAI now, whatever it asked of earlier runs.
-    limiter = Limiter(clock, slots, stop, [] if options.force else known)
-    projects = Projects(cluster, openai, limiter, slots, clock, options.allowed_hosts, options.fallback_admin_key)
+    # A forced rotation asks OpenAI now, also where OpenAI asked earlier runs to wait.
+    limiter = Limiter(clock, slots, stop, known=[] if options.force else known)
+    projects = Projects(
+        cluster,
+        openai,
+        limiter,
+        slots=slots,
+        clock=clock,
+        allowed_hosts=options.allowed_hosts,
+        fallback=options.fallback_admin_key,
+    )
     context = RunContext(
         run=run,
         cluster=cluster,

@@ -1,6 +1,6 @@
 """`status`: the state of every target, read from the ledger alone.
 
-Guarantee: what `openai-key-rotator status` shows needs no access to OpenAI, to Secrets or to other namespaces.
+Guarantee: `openai-key-rotator status` needs no access to OpenAI, to Secrets or to other namespaces.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ async def execute(session: Session) -> int:
     """Show every target. Raises OutOfReach where the ledger cannot be read."""
     ledger = Ledger(session.cluster, session.settings.options.ledger_namespace, "")
     uid = None
-    with suppress(OutOfReach):  # Entries are enough; whose they are is told where the namespace may be read as well.
+    with suppress(OutOfReach):  # Entries are enough; the namespace only tells which ledger is this one.
         uid = (await Ledger.open(session.cluster, ledger.namespace))[0].uid
     entries = await ledger.read_all()
     if session.settings.as_table:
@@ -38,7 +38,7 @@ async def execute(session: Session) -> int:
 
 
 def as_json(entries: Mapping[Ref, Entry | Unreadable], ledger: str | None) -> list[JSON]:
-    """Per target what its ledger object says, and of each account what it is and until when it stays.
+    """Each target's ledger entry, and the state and the end of stay of each of its accounts.
 
     `ledger`: the uid of this ledger, None where it may not be read.
     """
@@ -46,12 +46,12 @@ def as_json(entries: Mapping[Ref, Entry | Unreadable], ledger: str | None) -> li
 
 
 def as_text(entries: Mapping[Ref, Entry | Unreadable], now: datetime, ledger: str | None) -> str:
-    """A table, and below it, in words, what is wrong and which accounts wait for what."""
+    """A table, and below it the problems, and the accounts that wait, each with its reason."""
     ordered = sorted(entries.items(), key=lambda item: item[0])
     if not ordered:
         return "no targets: the ledger is empty"
-    lines = [_row(ref, entry, now, ledger) for ref, entry in ordered]
-    notes = [note for ref, entry in ordered for note in _notes(ref, entry, now, ledger)]
+    lines = [_row(ref, entry, now, ledger=ledger) for ref, entry in ordered]
+    notes = [note for ref, entry in ordered for note in _notes(ref, entry, now, ledger=ledger)]
     uids = {entry.ledger for _, entry in ordered if isinstance(entry, Entry)}
     if ledger is None and len(uids) > 1:
         notes.append(
@@ -60,7 +60,7 @@ def as_text(entries: Mapping[Ref, Entry | Unreadable], now: datetime, ledger: st
     return "\n".join([table(HEADERS, lines), *([""] if notes else []), *notes])
 
 
-def _row(ref: Ref, entry: Entry | Unreadable, now: datetime, ledger: str | None) -> tuple[str, ...]:
+def _row(ref: Ref, entry: Entry | Unreadable, now: datetime, *, ledger: str | None) -> tuple[str, ...]:
     if isinstance(entry, Unreadable):
         return (ref.namespace, ref.name, "Unknown", "LedgerUnreadable", "?", "?", "?", "?")
     condition = entry.condition
@@ -89,7 +89,7 @@ def _is_foreign(entry: Entry, ledger: str | None) -> bool:
     return ledger is not None and entry.ledger != ledger
 
 
-def _notes(ref: Ref, entry: Entry | Unreadable, now: datetime, ledger: str | None) -> Iterable[str]:
+def _notes(ref: Ref, entry: Entry | Unreadable, now: datetime, *, ledger: str | None) -> Iterable[str]:
     if isinstance(entry, Unreadable):
         yield f"{ref}: ledger entry {entry.name} is unreadable: {entry.message}"
         return

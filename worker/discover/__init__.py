@@ -1,1 +1,1 @@
-"""Which targets there are: generators and ExternalSecrets, listed and resolved. No target's Secret is read."""
+"""Which targets there are: generators and ExternalSecrets, listed and resolved. It reads no target's Secret."""

@@ -1,7 +1,8 @@
 """Read generators and ExternalSecrets from the cluster, and find the targets that they make.
 
-Guarantee: a cluster that cannot be asked, or does not know generators, ends the command (OutOfReach) in words that name
-what is missing; one without ExternalSecrets has standalone targets only.
+Guarantees: a cluster that does not answer, or does not know generators, ends the command.
+The message of that OutOfReach names the missing part.
+A cluster without ExternalSecrets has standalone targets only.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ T = TypeVar("T")
 async def discover(cluster: Cluster, options: Options) -> Discovered:
     """Every target of the shard in these namespaces (none: all), or of the generators with these labels.
 
-    Of what is others' no more is kept than the names that matter to the shard's targets. Raises ConfigurationError for
-    a selector that is none.
+    Of other shards' objects it keeps only the names that matter to this shard's targets.
+    Raises ConfigurationError for an invalid selector.
     """
     namespaces, selector, fallback = options.namespaces, options.selector, options.fallback_admin_key
     part = _Part(options.shard)
     try:
         resource, external_secrets = await _external_secrets(cluster, namespaces, part.external_secret)
         part.needed = {Ref(raw.ref.namespace, raw.generator) for raw in external_secrets}
-        generators = await list_in(cluster, namespaces, GENERATORS, part.generator)
+        generators = await list_in(cluster, namespaces, GENERATORS, keep=part.generator)
         selected = await _selected(cluster, namespaces, selector) if selector else None
     except NotFound:
         message = f"the cluster does not know {GENERATORS}: kubectl apply -k manifests/crds"
@@ -84,7 +85,7 @@ class _Part:
 
 
 async def list_in(
-    cluster: Cluster, namespaces: tuple[str, ...], resource: Resource, keep: Callable[[JSON], T], selector: str = ""
+    cluster: Cluster, namespaces: tuple[str, ...], resource: Resource, *, keep: Callable[[JSON], T], selector: str = ""
 ) -> list[T]:
     """The objects of these namespaces, or of all where none is named."""
     places: tuple[str | None, ...] = namespaces or (None,)
@@ -95,7 +96,7 @@ async def list_in(
 
 async def _selected(cluster: Cluster, namespaces: tuple[str, ...], selector: str) -> set[Ref]:
     try:
-        return set(await list_in(cluster, namespaces, GENERATORS, _ref, selector))
+        return set(await list_in(cluster, namespaces, GENERATORS, keep=_ref, selector=selector))
     except Refused as error:
         if error.status != 400:
             raise
@@ -111,10 +112,10 @@ def _ref(obj: JSON) -> Ref:
 async def _external_secrets(
     cluster: Cluster, namespaces: tuple[str, ...], keep: Callable[[JSON], RawObject | None]
 ) -> tuple[Resource | None, list[RawObject]]:
-    """In the first version that the cluster serves."""
+    """The ExternalSecrets, in the first version that the cluster serves."""
     for resource in EXTERNAL_SECRETS:
         try:
-            listed = await list_in(cluster, namespaces, resource, keep)
+            listed = await list_in(cluster, namespaces, resource, keep=keep)
             return resource, [raw for raw in listed if raw is not None]
         except NotFound:
             continue

@@ -65,7 +65,9 @@ def resolve_targets(
     if resource is not None:
         for raw in external_secrets:
             generator = Ref(raw.ref.namespace, raw.generator)
-            found.append((from_external_secret(raw, resource, known.get(generator), checked.get(generator)), generator))
+            found.append(
+                (from_external_secret(raw, resource, known.get(generator), generator=checked.get(generator)), generator)
+            )
     alone = [raw for raw in known.values() if _stands_alone(raw)]
     found += [(from_generator(raw, checked[raw.ref]), raw.ref) for raw in alone]
     feeding = {generator for _, generator in found} | set(used)
@@ -84,13 +86,13 @@ def resolve_targets(
         if selected is None or generator in selected
     ]
     looked_at = [known[ref] for ref in sorted(known) if (selected is None or ref in selected) and shard.owns(ref)]
-    unfed, malformed, idle = _without_targets(looked_at, checked, feeding)
+    remarks = _remarks(looked_at, checked, feeding)
     rejected = [item for item in items if isinstance(item, Rejected)]
     return Discovered(
         tuple(item for item in items if isinstance(item, Target)),
-        (*rejected, *unfed),
-        tuple(idle),
-        tuple(malformed),
+        (*rejected, *remarks.unfed),
+        remarks.idle,
+        remarks.malformed,
     )
 
 
@@ -98,12 +100,22 @@ def _stands_alone(raw: RawObject) -> bool:
     return PREFIX + "secret" in raw.annotations
 
 
-def _without_targets(
-    generators: Iterable[RawObject], checked: Mapping[Ref, Generator | Mistake], feeding: Collection[Ref]
-) -> tuple[list[Rejected], list[Rejected], list[Source]]:
-    """What is to be said of generators themselves: malformed ones that feed nothing, malformed ones whose
-    ExternalSecrets are told of it as well, and well-formed ones that feed nothing.
+@dataclass(frozen=True, slots=True)
+class _Remarks:
+    """What the worker says of generators themselves.
+
+    `unfed`: malformed, and they feed nothing. `malformed`: their ExternalSecrets are told of it as well. `idle`:
+    well-formed, and they feed nothing.
     """
+
+    unfed: tuple[Rejected, ...]
+    malformed: tuple[Rejected, ...]
+    idle: tuple[Source, ...]
+
+
+def _remarks(
+    generators: Iterable[RawObject], checked: Mapping[Ref, Generator | Mistake], feeding: Collection[Ref]
+) -> _Remarks:
     unfed: list[Rejected] = []
     malformed: list[Rejected] = []
     idle: list[Source] = []
@@ -116,7 +128,7 @@ def _without_targets(
             (malformed if raw.ref in feeding else unfed).append(reject(None, source, mistake))
         elif raw.ref not in feeding:
             idle.append(source)
-    return unfed, malformed, idle
+    return _Remarks(tuple(unfed), tuple(malformed), tuple(idle))
 
 
 def _subject(item: Target | Rejected) -> Ref:

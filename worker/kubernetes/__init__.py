@@ -1,1 +1,1 @@
-"""The Kubernetes API and the objects that are read from or written to it. It knows no stage of a run."""
+"""The Kubernetes API and the objects that a run reads from it or writes to it. It knows no stage of a run."""

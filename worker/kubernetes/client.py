@@ -2,10 +2,11 @@
 
 The client's low level (`param_serialize`, `call_api`) is used and not its typed classes: those cost over a second of
 CPU at import, and a merge PATCH of theirs silently becomes a strategic one. Authentication, TLS and kubeconfig stay the
-library's. Guarantees: every request has a timeout, of which the server is told too; lists are read page by page and
-start again when they expired; no page takes more memory than `LONGEST_PAGE` says, whatever tenants have written into
-their objects; errors hold our words, the status, the reason and field names, never the server's text, which quotes
-objects.
+library's.
+Guarantees: every request has a timeout, and the server is told of it.
+Lists are read page by page, and start again when they expired.
+No page takes more memory than `LONGEST_PAGE` says, whatever tenants have written into their objects.
+Errors hold our words, the status, the reason and field names, never the server's text: that quotes objects.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, NoReturn, TypeVar
@@ -107,6 +109,53 @@ async def _refuse_redirects(
     return response
 
 
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """One request to the API server, as it is sent each time.
+
+    `verb`: what RBAC calls it. `seconds`: until it is given up. `longest`: bytes of the answer, decompressed.
+    """
+
+    method: str
+    verb: str
+    resource: Resource
+    ref: Ref
+    body: JSON | None = field(default=None, repr=False)
+    query: tuple[tuple[str, str], ...] = ()
+    subresource: str = ""
+    dry_run: bool = False
+    seconds: float = TIMEOUT
+    longest: int = LONGEST_ANSWER
+
+    @property
+    def subject(self) -> str:
+        """The request in words, for messages."""
+        slash = f"/{self.subresource}" if self.subresource else ""
+        return f"{self.verb} {self.resource}{slash}{_place(self.ref)}"
+
+    @property
+    def path(self) -> str:
+        """Raises ConfigurationError where a name has characters that Kubernetes does not allow."""
+        return _path(self.resource, self.ref, self.subresource)
+
+    @property
+    def parameters(self) -> list[tuple[str, str]]:
+        parameters = list(self.query)
+        if self.method != "GET":
+            parameters.append(("timeout", f"{TIMEOUT:.0f}s"))
+        if self.dry_run:
+            parameters.append(("dryRun", "All"))
+        return parameters
+
+    @property
+    def headers(self) -> dict[str, str]:
+        headers = {"Accept": "application/json"}
+        if self.body is not None:
+            merging = self.method == "PATCH"
+            headers["Content-Type"] = "application/merge-patch+json" if merging else "application/json"
+        return headers
+
+
 class KubernetesApi:
     """`client` is configured and closed by the caller."""
 
@@ -121,33 +170,33 @@ class KubernetesApi:
     ) -> list[T]:
         for _ in range(_RESTARTS):
             try:
-                return await self._list(resource, keep, namespace, selector)
+                return await self._list(resource, keep, namespace=namespace, selector=selector)
             except _Expired:
                 continue
         raise Unanswered("ListExpired", f"the list of {resource} expired {_RESTARTS} times while it was read")
 
     async def read(self, resource: Resource, ref: Ref) -> Answer:
-        return await self._call("GET", resource, ref, what="get")
+        return await self._call(_Request("GET", "get", resource, ref))
 
     async def create(self, resource: Resource, namespace: str, body: JSON, *, dry_run: bool = False) -> Answer:
-        return await self._call("POST", resource, Ref(namespace, ""), what="create", body=body, dry_run=dry_run)
+        return await self._call(_Request("POST", "create", resource, Ref(namespace, ""), body, dry_run=dry_run))
 
     async def patch(
         self, resource: Resource, ref: Ref, patch: JSON, *, subresource: str = "", dry_run: bool = False
     ) -> Answer:
         return await self._call(
-            "PATCH", resource, ref, what="patch", body=patch, subresource=subresource, dry_run=dry_run
+            _Request("PATCH", "patch", resource, ref, patch, subresource=subresource, dry_run=dry_run)
         )
 
     async def delete(self, resource: Resource, ref: Ref, version: Version) -> None:
         preconditions = {"uid": version.uid, "resourceVersion": version.resource_version}
         body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions}
-        await self._call("DELETE", resource, ref, what="delete", body=body)
+        await self._call(_Request("DELETE", "delete", resource, ref, body))
 
     # --- one request
 
     async def _list(
-        self, resource: Resource, keep: Callable[[JSON], T], namespace: str | None, selector: str
+        self, resource: Resource, keep: Callable[[JSON], T], *, namespace: str | None, selector: str
     ) -> list[T]:
         kept: list[T] = []
         tokens: list[str] = []
@@ -155,7 +204,7 @@ class KubernetesApi:
         while True:
             query = [("labelSelector", selector)] if selector else []
             query += [("continue", tokens[-1])] if tokens else []
-            page, limit = await self._page(resource, Ref(namespace or "", ""), query, limit)
+            page, limit = await self._page(resource, Ref(namespace or "", ""), query, limit=limit)
             items, metadata = page.get("items"), page.get("metadata") or {}
             if not isinstance(items, list) or not isinstance(metadata, dict):
                 raise Unintelligible("ApiServerUnintelligible", f"the list of {resource} has no items")
@@ -168,82 +217,52 @@ class KubernetesApi:
                 raise Unintelligible("ApiServerUnintelligible", f"the list of {resource} does not end")
             tokens.append(following)
 
-    async def _page(self, resource: Resource, place: Ref, query: list[tuple[str, str]], limit: int) -> tuple[JSON, int]:
+    async def _page(
+        self, resource: Resource, place: Ref, query: list[tuple[str, str]], *, limit: int
+    ) -> tuple[JSON, int]:
         """The next objects of a list, at most `limit`, fewer where they are large; and the limit for the next page.
 
-        A token goes on after the last object that was shown, whatever the limit was. The limit grows only where twice
-        the page would not have been too long: a list of large objects is read without a page in two in vain.
+        A token goes on after the last object that was shown, whatever the limit was.
         """
         while True:
             longest = LONGEST_PAGE if limit > 1 else LONGEST_ANSWER
-            asked = [("limit", str(limit)), *query]
+            asked = (("limit", str(limit)), *query)
+            request = _Request("GET", "list", resource, place, query=asked, seconds=LIST_TIMEOUT, longest=longest)
             try:
                 async with self._pages:
-                    answer = await self._call(
-                        "GET", resource, place, what="list", query=asked, seconds=LIST_TIMEOUT, longest=longest
-                    )
+                    answer = await self._call(request)
             except _TooLong:
                 if limit == 1:
                     raise
                 limit = max(1, limit // 4)
                 continue
+            # The limit grows only where twice the page would not have been too long: no second page is read in vain.
             roomy = answer.length <= LONGEST_PAGE // 2
             return answer.body, min(PAGE, 2 * limit) if roomy else limit
 
-    async def _call(
-        self,
-        method: str,
-        resource: Resource,
-        ref: Ref,
-        *,
-        what: str,
-        body: JSON | None = None,
-        query: list[tuple[str, str]] | None = None,
-        subresource: str = "",
-        dry_run: bool = False,
-        seconds: float = TIMEOUT,
-        longest: int = LONGEST_ANSWER,
-    ) -> Answer:
-        subject = f"{what} {resource}{'/' + subresource if subresource else ''}{_place(ref)}"
-        parameters = list(query or [])
-        if method != "GET":
-            parameters.append(("timeout", f"{TIMEOUT:.0f}s"))
-        if dry_run:
-            parameters.append(("dryRun", "All"))
-        headers = {"Accept": "application/json"}
-        if body is not None:
-            headers["Content-Type"] = "application/merge-patch+json" if method == "PATCH" else "application/json"
-        path = _path(resource, ref, subresource)
+    async def _call(self, request: _Request) -> Answer:
+        return await retrying(lambda: self._once(request), repeatable=request.method == "GET", random=self._random)
 
-        async def once() -> Answer:
-            return await self._once(method, path, parameters, dict(headers), body, subject, seconds, longest)
-
-        return await retrying(once, repeatable=method == "GET", random=self._random)
-
-    async def _once(
-        self,
-        method: str,
-        path: str,
-        query: list[tuple[str, str]],
-        headers: dict[str, str],
-        body: JSON | None,
-        subject: str,
-        seconds: float,
-        longest: int,
-    ) -> Answer:
+    async def _once(self, request: _Request) -> Answer:
+        subject = request.subject
         try:
-            request = await self._client.param_serialize(
-                method, path, query_params=query, header_params=headers, body=body, auth_settings=["BearerToken"]
+            call = await self._client.param_serialize(
+                request.method,
+                request.path,
+                query_params=request.parameters,
+                header_params=request.headers,
+                body=request.body,
+                auth_settings=["BearerToken"],
             )
-            response = await self._client.call_api(*request, _request_timeout=aiohttp.ClientTimeout(total=seconds))
-            content = await _read(response.response, longest, subject)
+            response = await self._client.call_api(*call, _request_timeout=aiohttp.ClientTimeout(total=request.seconds))
+            content = await _read(response.response, request.longest, subject)
         except aiohttp.ClientConnectorError as error:
             number = getattr(error.os_error, "errno", None)
             kind = type(error).__name__ + (f", errno {number}" if number else "")
             raise NotSent("ClusterUnreachable", f"no connection to the cluster to {subject} ({kind})") from None
         except TimeoutError:
             raise Unanswered(
-                "ClusterUnanswered", f"the API server did not answer within {seconds:.0f} s: {subject}"
+                "ClusterUnanswered", f"the API server did not answer within {request.seconds:.0f} s: {subject}"
             ) from None
         except (aiohttp.ClientError, OSError) as error:
             message = f"the connection to the cluster broke: {subject} ({type(error).__name__})"
@@ -251,7 +270,7 @@ class KubernetesApi:
         except ValueError as error:
             raise ConfigurationError("InvalidRequest", f"{subject}: {type(error).__name__}") from None
         if not 200 <= response.status < 300:
-            _raise(response.status, response.headers, content, subject)
+            _raise(response.status, response.headers, content, subject=subject)
         return Answer(_object(content, subject), _date(response.headers), len(content))
 
 
@@ -278,7 +297,7 @@ async def _read(response: aiohttp.ClientResponse, longest: int, subject: str) ->
     return content
 
 
-def _raise(status: int, headers: Mapping[str, str], content: bytearray, subject: str) -> NoReturn:
+def _raise(status: int, headers: Mapping[str, str], content: bytearray, *, subject: str) -> NoReturn:
     try:
         answer = json.loads(content)
     except (ValueError, RecursionError):

@@ -1,6 +1,6 @@
-"""The ExternalSecret's format: which of its fields are honoured, and what they ask for. Pure.
+"""The ExternalSecret's format: the honoured fields and their meaning. Pure.
 
-Guarantee: whatever is not on the list of honoured fields and would change the result is a `Mistake` that names it.
+Guarantee: a field outside the list of honoured fields raises a `Mistake` with its name, if it would change the result.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ EXTERNAL_SECRETS = tuple(Resource("external-secrets.io", version, "externalsecre
 _LONGEST_CONDITIONS = 8192
 """Characters of all conditions in a status; those of External Secrets Operator have some hundred."""
 
-# The honoured fields. `text` stands also for what is not looked into: it is ignored, or refused where there is any.
+# The honoured fields. `text` also stands for a field without checked content: we ignore the field, or refuse any value.
 _REFERENCE: Shape = {"apiVersion": text, "kind": text, "name": text}
 _SOURCE: Mapping[str, Shape] = {
     "sourceRef": {"generatorRef": _REFERENCE},
@@ -70,9 +70,7 @@ _SPEC: Mapping[str, Shape] = {
 
 
 def raw_external_secret(obj: JSON) -> RawObject | None:
-    """What is kept of a listed ExternalSecret; None: it is being deleted, or names no OpenAI generator, and is not our
-    business.
-    """
+    """The kept part of a listed ExternalSecret; None if it is being deleted or names no OpenAI generator."""
     spec = mapping_or_empty(obj.get("spec"))
     generator = _generator_name(spec)
     if generator is None or "deletionTimestamp" in obj["metadata"]:
@@ -94,13 +92,13 @@ def _generator_name(spec: Mapping[str, Any]) -> str | None:
 
 
 def wanted_secret(raw: RawObject) -> Ref | None:
-    """The Secret that an ExternalSecret asks for; None where that is no name."""
+    """The Secret that an ExternalSecret asks for; None if its name is invalid."""
     name = mapping_or_empty(raw.spec.get("target")).get("name") or raw.ref.name
     return Ref(raw.ref.namespace, name) if is_name(name) else None
 
 
 def from_external_secret(
-    raw: RawObject, resource: Resource, feeding: RawObject | None, generator: Generator | Mistake | None
+    raw: RawObject, resource: Resource, feeding: RawObject | None, *, generator: Generator | Mistake | None
 ) -> Target | Rejected:
     source = Source(
         resource,
@@ -118,7 +116,9 @@ def from_external_secret(
         data_key = _data_key(raw.spec)
         labels, annotations = _template_metadata(wanted)
         creation = _creation_policy(wanted)
-        refresh = choice(RefreshPolicy, "spec.refreshPolicy", raw.spec.get("refreshPolicy"), RefreshPolicy.PERIODIC)
+        refresh = choice(
+            RefreshPolicy, "spec.refreshPolicy", raw.spec.get("refreshPolicy"), default=RefreshPolicy.PERIODIC
+        )
         interval = duration("spec.refreshInterval", raw.spec.get("refreshInterval"), DEFAULT_INTERVAL, zero=True)
         if feeding is None or generator is None:
             raise Mistake(
@@ -150,7 +150,7 @@ def from_external_secret(
 
 
 def _data_key(spec: Mapping[str, Any]) -> str:
-    """The Secret's data key, after the one rewrite that is honoured: a new name for `api_key`."""
+    """The Secret's data key, after the one honoured rewrite: a new name for `api_key`."""
     only(spec, "spec", _SPEC)
     items = spec.get("dataFrom")
     if spec.get("data"):
@@ -179,19 +179,19 @@ def _data_key(spec: Mapping[str, Any]) -> str:
 
 
 def _creation_policy(wanted: Mapping[str, Any]) -> CreationPolicy:
-    """Also refuses what is not honoured in `spec.target`.
-
-    `deletionPolicy` says what happens when a source has no data; a generator always has, so each of its values is
-    accepted and none has an effect (as in External Secrets Operator).
-    """
+    """Also refuses the fields of `spec.target` that are not honoured."""
     only(wanted, "spec.target", _TARGET)
     if wanted.get("immutable"):
         raise Mistake("spec.target.immutable", "is not honoured: an immutable Secret cannot be rotated")
+    # `deletionPolicy` governs a source without data. A generator always has data.
+    # So we accept each value, and none has an effect (as in External Secrets Operator).
     if wanted.get("deletionPolicy") not in (None, "Delete", "Merge", "Retain"):
         raise Mistake("spec.target.deletionPolicy", "must be Delete, Merge or Retain")
     if wanted.get("creationPolicy") == "None":
         raise Mistake("spec.target.creationPolicy", "None writes no Secret, so there is nothing to rotate")
-    return choice(CreationPolicy, "spec.target.creationPolicy", wanted.get("creationPolicy"), CreationPolicy.OWNER)
+    return choice(
+        CreationPolicy, "spec.target.creationPolicy", wanted.get("creationPolicy"), default=CreationPolicy.OWNER
+    )
 
 
 def _template_metadata(wanted: Mapping[str, Any]) -> tuple[Mapping[str, str], Mapping[str, str]]:
@@ -220,9 +220,8 @@ def _plain_map(metadata: Mapping[str, Any], field: str) -> Mapping[str, str]:
 
 
 def _status_of_interest(status: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What announcing compares with, and the conditions of others that it leaves as they are. A heap of conditions that
-    no controller writes counts as none.
-    """
+    """The status that announcing compares with, and the conditions of other controllers, which it preserves."""
     conditions = status.get("conditions")
+    # No controller writes that many conditions: such a heap counts as none.
     usual = isinstance(conditions, list) and len(json.dumps(conditions)) <= _LONGEST_CONDITIONS
     return {"conditions": conditions if usual else [], "refreshTime": text(status.get("refreshTime"))}

@@ -1,8 +1,10 @@
-"""What generators and ExternalSecrets have in common: the checked reading of users' fields. Pure.
+"""The checked reading of users' fields, common to generators and ExternalSecrets. Pure.
 
-Guarantees: a field that is not as it must be raises `Mistake`, which names the field; a tenant's text is quoted and
-cut. What is kept of a listed object is some kB however large it is, and the checks say of it what they would say of the
-whole: nothing becomes valid by being cut.
+Guarantees:
+- An invalid field raises `Mistake`, which names the field.
+- `Mistake` quotes and cuts a tenant's text.
+- The kept part of a listed object takes some kB, however large the object is.
+- The checks judge the kept part as they would judge the whole: no cut makes an object valid.
 """
 
 from __future__ import annotations
@@ -29,12 +31,12 @@ LONGEST_LIFETIME = timedelta(seconds=31_536_000)
 """OpenAI's `expires_in_seconds` goes up to one year."""
 
 LONGEST_TEXT = 512
-"""Characters. No sensible value is longer (a host may have 500): a longer one is kept cut, which is not valid."""
+"""Characters. No sensible value is longer (a host may have 500). We cut a longer one, and the cut text is invalid."""
 LARGEST_METADATA = 8192
 """Bytes of memory for the labels that a template may give the Secret, and as many for the annotations: some 50."""
 _NOTHING: tuple[object, ...] = (None, "", [], {})
 _CUT = "…"
-"""What a text ends in that was cut: in no name, id, host, key, duration or choice that is valid."""
+"""The end of a cut text. No valid name, id, host, key, duration or choice has it."""
 _REQUESTS = frozenset({PREFIX + "rotate", "force-sync"})
 _ANNOTATIONS = _REQUESTS | {
     PREFIX + name for name in ("suspend", "key-lifetime", "secret", "secret-key", "refresh-interval")
@@ -46,7 +48,7 @@ E = TypeVar("E", bound=StrEnum)
 class RawObject:
     """The parts of a listed object that matter here; made page by page so that a large list stays small.
 
-    `spec` is as `kept` leaves it; of the annotations there are those that are read, long requests as their hashes.
+    `spec` is as `kept` leaves it. `annotations` has only the ones that we read, long requests as hashes.
     `generator`: the OpenAI generator that an ExternalSecret names.
     """
 
@@ -62,7 +64,7 @@ class RawObject:
 
 
 class Mistake(ValueError):
-    """A field of a user's object is not as it must be. `reason` is fit for a condition."""
+    """A field of a user's object is invalid. `reason` is fit for a condition."""
 
     def __init__(self, field: str, problem: object, reason: str = "InvalidSpec") -> None:
         super().__init__(f"{field} {problem}")
@@ -70,13 +72,13 @@ class Mistake(ValueError):
 
 
 Shape: TypeAlias = "Mapping[str, Shape] | tuple[Shape] | Callable[[object], object]"
-"""What is read of a value: these fields of a map, the items of a list, or what a function leaves of it."""
+"""The read part of a value: these fields of a map, the items of a list, or the result of a function."""
 
 
 def raw_object(
     obj: JSON, shape: Mapping[str, Shape], *, status: Mapping[str, Any] | None = None, generator: str = ""
 ) -> RawObject:
-    """Keep what matters of a listed generator or ExternalSecret, whatever its shape or size."""
+    """Keep the parts of a listed generator or ExternalSecret that matter, whatever its shape or size."""
     metadata = obj["metadata"]
     annotations = mapping_or_empty(metadata.get("annotations"))
     return RawObject(
@@ -102,36 +104,36 @@ def _metadata_hash(labels: Mapping[str, Any], annotations: Mapping[str, Any]) ->
 
 
 def _request(value: str) -> str:
-    """A long value as its hash, for it goes into the ledger."""
+    """A request's value; a long one as its hash."""
+    # The value goes into the ledger.
     return value if len(value) <= 64 else "sha256:" + hashlib.sha256(value.encode()).hexdigest()
 
 
 def kept(value: object, shape: Shape) -> object:
-    """What is kept of a user's value: as much as the checks tell apart.
-
-    Of a map's other fields that is the first that says anything, by its name, as `only` tells it; of a list two items,
-    for none is honoured that has more than one.
-    """
+    """The kept part of a user's value: as much as the checks tell apart."""
     if isinstance(shape, Mapping):
         if not isinstance(value, Mapping):
             return text(value)
+        # `only` names the first other field with a value: that name is enough.
+        # `only` names the first other field with a value: that name is enough.
         others = [name for name in value if name not in shape and value[name] not in _NOTHING]
         fields = {name: kept(value[name], inner) for name, inner in shape.items() if name in value}
         return fields | ({str(text(min(others))): True} if others else {})
     if isinstance(shape, tuple):
+        # Two items are enough: no list with more than one is honoured.
         return [kept(item, shape[0]) for item in value[:2]] if isinstance(value, list) else text(value)
     return shape(value)
 
 
 def text(value: object) -> object:
-    """A text, cut where it is longer than any valid one; a number; of anything else whether it is there."""
+    """A text, cut if it is longer than any valid one; a number; for anything else, whether it is there."""
     if isinstance(value, str):
         return value if len(value) <= LONGEST_TEXT else value[:LONGEST_TEXT] + _CUT
     return value if not value or isinstance(value, int | float) else True
 
 
 def plain_map(value: object) -> object:
-    """A template's labels or annotations, whole, for they are copied: True where they are too large for that."""
+    """A template's labels or annotations, whole because we copy them; True if they are too large for that."""
     if not isinstance(value, Mapping):
         return text(value)
     if sum(sys.getsizeof(key) + sys.getsizeof(entry) for key, entry in value.items()) > LARGEST_METADATA:
@@ -145,7 +147,7 @@ def only(obj: Mapping[str, Any], where: str, honoured: Collection[str]) -> None:
             raise Mistake(f"{where}.{field[:80]}", "is not honoured by the rotator", "UnsupportedField")
 
 
-def choice(kind: type[E], field: str, value: object, default: E) -> E:
+def choice(kind: type[E], field: str, value: object, *, default: E) -> E:
     if value is None:
         return default
     try:
@@ -167,7 +169,7 @@ def duration(field: str, value: object, default: timedelta, *, zero: bool = Fals
 
 
 def suspended(*objects: RawObject) -> bool:
-    """Suspended by any of the objects that make a target."""
+    """Does any of the objects that make a target suspend it?"""
     field = PREFIX + "suspend"
     values = [raw.annotations[field] for raw in objects if field in raw.annotations]
     if not set(values) <= {"true", "false"}:

@@ -54,7 +54,7 @@ _SPEC: Mapping[str, Shape] = {
 
 
 def raw_generator(obj: JSON) -> RawObject:
-    """What is kept of a listed generator."""
+    """The kept part of a listed generator."""
     return raw_object(obj, _SPEC)
 
 
@@ -102,7 +102,7 @@ def _generator(raw: RawObject, allowed_hosts: Collection[Origin], central: Centr
 
 
 def _admin_key(raw: RawObject, project: Project, central: CentralKeys) -> AdminKeyRef:
-    """The one that it names in its own namespace, or where it names none (`openAiAdminKey: {}`) the operator's."""
+    """The admin key in the generator's own namespace; the operator's if it names none (`openAiAdminKey: {}`)."""
     where = raw.spec.get("openAiAdminKey")
     if not isinstance(where, Mapping):
         raise Mistake("spec.openAiAdminKey", "must name the Secret and the key that hold the admin key")
@@ -110,8 +110,8 @@ def _admin_key(raw: RawObject, project: Project, central: CentralKeys) -> AdminK
     if name is None and key is None and namespace is None:
         granted = central.key_for(project, raw.ref.namespace)
         if granted is None:
-            words = f"names no Secret, and namespace {raw.ref.namespace} may use no central admin key for {project}"
-            raise Mistake("spec.openAiAdminKey", words + " (--central-admin-keys)", "NoCentralAdminKey")
+            message = f"names no Secret, and namespace {raw.ref.namespace} may use no central admin key for {project}"
+            raise Mistake("spec.openAiAdminKey", message + " (--central-admin-keys)", "NoCentralAdminKey")
         return granted
     if not is_name(name):
         raise Mistake("spec.openAiAdminKey.name", "must be the name of a Secret")
@@ -146,13 +146,13 @@ def _cleanup(spec: object) -> CleanupPolicy:
 
 
 def own_secret(raw: RawObject) -> Ref | None:
-    """The Secret that a generator feeds by itself; None where there is none, or that is no name."""
+    """The Secret that a generator feeds by itself; None if it feeds none, or if the name is invalid."""
     name = raw.annotations.get(PREFIX + "secret")
     return Ref(raw.ref.namespace, name) if name is not None and is_name(name) else None
 
 
 def from_generator(raw: RawObject, generator: Generator | Mistake) -> Target | Rejected:
-    """A standalone target: the generator's own annotations say which Secret it feeds."""
+    """A standalone target: the generator's own annotations name its Secret."""
     source, annotations = generator_source(raw), raw.annotations
     secret = own_secret(raw)
     try:

@@ -1,9 +1,15 @@
 """One pod's JSON to its consumers: the containers that may carry a target Secret's key. Pure.
 
-What is known of kubelets: a container's environment is read before the container is made, so a value that comes through
-`env`, `envFrom` or a `subPath` mount is that of the container's start and stays until it ends; a container that
-restarts reads anew; a mounted volume follows its Secret, and is the pod's: it outlives its containers. Guarantees:
-whatever the pod's JSON looks like, a container that may carry a key is found; nothing raises.
+The facts about kubelets:
+- A kubelet reads a container's environment before it makes the container.
+- So a value from `env`, `envFrom` or a `subPath` mount stays from the container's start to its end.
+- A container that restarts reads anew.
+- A mounted volume follows its Secret.
+- A volume belongs to the pod and outlives the pod's containers.
+
+Guarantees:
+- The functions find each container that may carry a key, whatever the pod's JSON looks like.
+- No function raises.
 """
 
 from __future__ import annotations
@@ -29,11 +35,11 @@ def consumers_of(pod: Mapping[str, Any], wanted: Collection[str]) -> tuple[Consu
     )
     if not spec.get("nodeName") or phase == "Succeeded" or (phase == "Failed" and not runs):
         return ()
-    return tuple(_consumers(pod, spec, status, wanted))
+    return tuple(_consumers(pod, spec, status, wanted=wanted))
 
 
 def _consumers(
-    pod: Mapping[str, Any], spec: Mapping[str, Any], status: Mapping[str, Any], wanted: Collection[str]
+    pod: Mapping[str, Any], spec: Mapping[str, Any], status: Mapping[str, Any], *, wanted: Collection[str]
 ) -> Iterator[Consumer]:
     metadata, begun = mapping_or_empty(pod.get("metadata")), time_or_none(status.get("startTime"))
     pod_name, leaving = str(metadata.get("name", "?")), time_or_none(metadata.get("deletionTimestamp"))
@@ -53,13 +59,12 @@ def _consumers(
                     yield Consumer(secret, name, started, follows=False, mounted=True, read_until=_ended(own))
                 elif leaving is None:
                     yield Consumer(secret, name, begun, follows=True)
-                elif alive:  # a volume of a pod that is being deleted is not brought up to date any more
+                elif alive:  # a kubelet does not update the volumes of a pod that is being deleted
                     yield Consumer(secret, name, begun, follows=False, mounted=True, read_until=leaving)
 
 
 _Life = tuple[bool, datetime | None, datetime | None]
-"""Whether a container lives; when it started, None: it is about to; and if that is not known for certain, until when it
-may have read its environment."""
+"""Is the container alive; its start, None if it is about to start; the latest read of its environment if unsure."""
 
 
 def _life(own: Mapping[str, Any]) -> _Life:
@@ -68,7 +73,7 @@ def _life(own: Mapping[str, Any]) -> _Life:
         return True, _started(own), None
     if "terminated" in state:
         return False, None, None
-    # Waiting: its environment may have been read already. In a crash loop it will be read anew.
+    # Waiting: the kubelet may have read its environment already. In a crash loop the kubelet reads it anew.
     return mapping_or_empty(state.get("waiting")).get("reason") != "CrashLoopBackOff", None, None
 
 
@@ -81,21 +86,22 @@ def _inherited(own: Mapping[str, Any], pod_begun: datetime | None) -> _Life:
 
 
 def _started(own: Mapping[str, Any]) -> datetime | None:
-    """When a container started that runs or has ended, if it says so."""
+    """The start of a running or ended container, if its status has it."""
     state = mapping_or_empty(own.get("state"))
     times = (time_or_none(mapping_or_empty(state.get(name)).get("startedAt")) for name in ("running", "terminated"))
     return next((time for time in times if time is not None), None)
 
 
 def _ended(own: Mapping[str, Any]) -> datetime:
-    """When an init container ended; one that has not, or does not say, may read on for ever."""
+    """The end of an init container; without a known end it may read on for ever."""
     terminated = mapping_or_empty(mapping_or_empty(own.get("state")).get("terminated"))
     return time_or_none(terminated.get("finishedAt")) or datetime.max.replace(tzinfo=UTC)
 
 
 def _names(container: Mapping[str, Any], volumes: Mapping[str, frozenset[str]]) -> tuple[set[str], set[str], set[str]]:
-    """The Secrets whose values a container keeps from its start, through the environment and through a path of a
-    volume, and those that it sees through a whole volume.
+    """The Secrets that a container sees: through its environment, through a path of a volume, through a whole volume.
+
+    It keeps the values of the first two from its start.
     """
     fixed = {
         str(mapping_or_empty(mapping_or_empty(item.get("valueFrom")).get("secretKeyRef")).get("name"))

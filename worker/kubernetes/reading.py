@@ -1,7 +1,8 @@
 """Reading untrusted JSON. Pure.
 
-Guarantees: `mapping`, `text` and `time` read what we write, and raise `Malformed` where somebody has edited it.
-`mapping_or_empty`, `mappings` and `time_or_none` read what others write, whatever it looks like, and raise nothing.
+Guarantees:
+- `mapping`, `text` and `time` read our own values, and raise `Malformed` if somebody has edited them.
+- `mapping_or_empty`, `mappings` and `time_or_none` read others' values, whatever they look like, and raise nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from worker.model.values import JSON, Version
 
 
 class Malformed(ValueError):
-    """A stored value is not what we write there."""
+    """A stored value does not have the form that we write."""
 
 
 def version_of(obj: Mapping[str, Any]) -> Version:
@@ -60,7 +61,7 @@ def mapping_or_empty(value: object) -> Mapping[str, Any]:
 
 
 def mappings(value: object) -> list[Mapping[str, Any]]:
-    """The mappings in a list; none where it is no list."""
+    """The mappings in a list; none if the value is no list."""
     return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
 
 

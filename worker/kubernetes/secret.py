@@ -29,14 +29,14 @@ MANAGED = PREFIX + "managed"
 
 
 _LONGEST_ANNOTATION = 16_384
-"""An annotation of ours has a few hundred characters; a longer one is not ours and is not parsed."""
+"""An annotation of ours has a few hundred characters; a longer one is not ours, and we do not parse it."""
 
 
 # --- the target Secret -------------------------------------------------------------------------------------------
 
 
 def secret_view(obj: Mapping[str, Any]) -> SecretView:
-    """What the stages may know of a Secret: everything but its values."""
+    """A Secret for the stages: everything but its values."""
     metadata = mapping(obj, "metadata")
     annotations = dict(mapping(metadata, "annotations"))
     data = mapping(obj, "data")
@@ -95,7 +95,7 @@ def _time_if_any(stored: Mapping[str, Any], field: str) -> datetime | None:
 
 
 def previous_accounts(secret: SecretView) -> tuple[tuple[str, str], ...] | None:
-    """Id and name of the accounts that the Secret's annotation lists as previous ones; None where it is unreadable."""
+    """Id and name of each account that the Secret's annotation lists as previous; None if it is unreadable."""
     text = secret.annotations.get(PREVIOUS, "[]")
     try:
         stored = json.loads(text)
@@ -111,11 +111,11 @@ def previous_accounts(secret: SecretView) -> tuple[tuple[str, str], ...] | None:
 
 
 def key_patch(
-    target: Target, secret: SecretView | None, entry: Entry, key: Account, value: Hidden, at: datetime
+    target: Target, secret: SecretView | None, entry: Entry, *, key: Account, value: Hidden, at: datetime
 ) -> JSON:
     """The one PATCH (or, without a Secret, the object to create) that publishes a key together with its account's name.
 
-    Under the resourceVersion of the Secret that was read. `at` is the time of writing, for the annotation only.
+    The PATCH carries the resourceVersion of the read Secret. `at` is the time of writing, for the annotation only.
     """
     previous = [p.account for p in entry.history if p.account.name != key.name]
     annotations = dict(target.annotations) | {
@@ -129,7 +129,7 @@ def key_patch(
     data: JSON = {target.data_key: base64.b64encode(value.reveal().encode()).decode()}
     former = secret.named.data_key if secret is not None and secret.named is not None else None
     if secret is not None and former != target.data_key and former in secret.filled:
-        data[former] = None  # the data key was renamed: under the old name a key would stay that is going to die
+        data[former] = None  # somebody renamed the data key: a dying key would stay under the old name
     body: JSON = {"metadata": metadata, "data": data}
     if secret is None:
         metadata["name"], metadata["namespace"] = target.ref.name, target.ref.namespace
@@ -153,10 +153,7 @@ def _annotation(account: Account, entry: Entry, at: datetime) -> JSON:
 
 
 def _owners(target: Target, secret: SecretView | None) -> list[Mapping[str, Any]] | None:
-    """The owner references to write; None where they stay as they are.
-
-    A reference to an earlier object of the same kind and name is dropped: with it the Secret would be collected.
-    """
+    """The owner references to write; None if they stay as they are."""
     if target.creation is not CreationPolicy.OWNER:
         return None
     source = target.source
@@ -168,6 +165,8 @@ def _owners(target: Target, secret: SecretView | None) -> list[Mapping[str, Any]
         "controller": True,
     }
     existing = secret.owners if secret is not None else ()
+    # A reference to an earlier object of the same kind and name goes: with it the collector would take the Secret.
+    # A reference to an earlier object of the same kind and name goes: with it the collector would take the Secret.
     others = [owner for owner in existing if not _same_object(owner, ours)]
     if any(owner.get("controller") for owner in others):
         ours["controller"] = False

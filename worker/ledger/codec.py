@@ -1,7 +1,8 @@
-"""Our own formats: the KeyRotation object, and what is written into and read from a target Secret. Pure.
+"""Our own format: the KeyRotation object. Pure.
 
-Guarantees: an entry that is encoded and decoded again is equal to the first (times to the second); a value that is not
-what we write raises `Malformed`, naming the field; no function returns or raises a data value of a Secret.
+Guarantees: an entry equals itself after encoding and decoding (times to the second).
+A value in another format raises `Malformed`, which names the field.
+No function returns or raises a data value of a Secret.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ def decode_entry(obj: Mapping[str, Any]) -> Entry:
     for name, stored in mapping(status, "accounts").items():
         if not isinstance(stored, Mapping):
             raise Malformed("status.accounts holds something that is not an object")
-        account = _account(name, stored, ref.namespace, mapping(obj, "metadata").get("namespace"))
+        account = _account(name, stored, ref.namespace, ledger_namespace=mapping(obj, "metadata").get("namespace"))
         published, requested = time(stored, "publishedAt"), time(stored, "requestedAt")
         if published is not None:
             superseded = time(stored, "supersededAt")
@@ -146,7 +147,7 @@ def _hold_object(hold: Hold | None) -> JSON:
 
 
 def _hold(stored: Mapping[str, Any], *, since: datetime) -> Hold | None:
-    """`since`: where the object does not say since when, as those of the first version do not."""
+    """`since`: the start of a hold whose object has none, as in the first version."""
     begun = time(stored, "heldSince") or since
     told = text(stored, "heldTold") if stored.get("heldTold") is not None else None
     return Hold(hold_reason(text(stored, "held")), begun, told) if stored.get("held") is not None else None
@@ -171,7 +172,7 @@ def _throttle(stored: Mapping[str, Any]) -> Throttle | None:
 
 
 def entry_patch(entry: Entry) -> JSON:
-    """What turns the entry as it was read into what it is now."""
+    """The patch from the stored entry to its present state."""
     return merge_patch(json.loads(entry.stored), entry_object(entry))
 
 
@@ -203,7 +204,7 @@ def _account_object(account: Account, target: Ref) -> JSON:
     )
 
 
-def _account(name: str, stored: Mapping[str, Any], namespace: str, ledger_namespace: object) -> Account:
+def _account(name: str, stored: Mapping[str, Any], namespace: str, *, ledger_namespace: object) -> Account:
     admin = mapping(stored, "adminKey")
     where = admin.get("namespace", namespace)
     if where not in (namespace, ledger_namespace):
@@ -213,7 +214,9 @@ def _account(name: str, stored: Mapping[str, Any], namespace: str, ledger_namesp
             raise Malformed(f"status.accounts: {field} is not an id")
     return Account(
         name=name,
-        access=_access(text(stored, "host"), text(stored, "projectId"), where, text(admin, "name"), text(admin, "key")),
+        access=_access(
+            text(stored, "host"), text(stored, "projectId"), where, secret=text(admin, "name"), key=text(admin, "key")
+        ),
         id=stored.get("id"),
         key_id=stored.get("keyId"),
         expires_at=time(stored, "expiresAt"),
@@ -223,8 +226,8 @@ def _account(name: str, stored: Mapping[str, Any], namespace: str, ledger_namesp
 
 
 @functools.lru_cache(maxsize=1024)
-def _access(host: str, project: str, namespace: str, secret: str, key: str) -> ProjectAccess:
-    """Thousands of accounts have few of them between them, so each is one object."""
+def _access(host: str, project: str, namespace: str, *, secret: str, key: str) -> ProjectAccess:
+    """One shared object per distinct access: thousands of accounts share a few."""
     return ProjectAccess(Project(host, project), AdminKeyRef(Ref(namespace, secret), key))
 
 

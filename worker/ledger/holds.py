@@ -1,7 +1,8 @@
-"""Superseded accounts that stay although their grace has passed: why, since when, and what is told of it. Pure.
+"""Superseded accounts that stay although their grace has passed: why, since when, and the notices. Pure.
 
-Guarantees: a hold that goes on keeps its beginning, whoever holds; each thing that matters about it is told once; the
-words are the same from run to run as long as the facts are.
+Guarantees: a hold that continues keeps its start, also where the holder changes.
+Each important change of a hold produces one notice.
+The text stays the same from run to run as long as the facts do.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from worker.model.outcomes import Notice
 from worker.model.times import format_time
 
 EVENT_AFTER = timedelta(days=1)
-"""A hold is told by an Event once it lasts this long, and again when the held key ends by itself within this time."""
+"""An Event tells of a hold once it lasts this long, and again when the held key ends by itself within this time."""
 
 _SHOWN = 3
 
 
 def hold_reason(text: str) -> HoldReason:
-    """A reason as its text in the ledger says it. A text that begins like no other kind names containers."""
+    """Parse a reason from its text in the ledger. A text that begins like no other kind names containers."""
     for kind in HoldKind:
         if kind is not HoldKind.CONTAINERS and text.startswith(kind.value):
             return HoldReason(kind, text.removeprefix(kind.value))
@@ -31,7 +32,7 @@ def hold_reason(text: str) -> HoldReason:
 def with_reasons(
     entry: Entry, reasons: Mapping[str, HoldReason | None], now: datetime
 ) -> tuple[Entry, tuple[Notice, ...]]:
-    """The entry with why each account is held, by its name (None: it is not); and what is to be told of it now."""
+    """The entry with its holds, and the new notices. `reasons`: by account name, None where nothing holds it."""
     history, notices = [], []
     for publication in entry.history:
         reason, before = reasons.get(publication.account.name), publication.held
@@ -47,7 +48,7 @@ def with_reasons(
 
 
 def ended(publication: Publication, affected: HoldReason, why: str) -> Notice:
-    """What is told of an account that was deleted although somebody held it."""
+    """The notice about a deleted account that somebody still held."""
     message = (
         f"account {publication.account.name} was deleted, {why}, and was still held: {affected}; whoever has its key"
     )
@@ -55,7 +56,7 @@ def ended(publication: Publication, affected: HoldReason, why: str) -> Notice:
 
 
 def in_words(entry: Entry) -> str:
-    """For the condition: what is held, since when and why; nothing where nothing is, or not for long."""
+    """For the condition: the held accounts, since when and why. It is empty where only passing errors hold them."""
     known = [(p.account.name, p.held) for p in entry.history if p.held is not None]
     held = [(name, hold) for name, hold in known if hold.kind is not HoldKind.PASSING]
     if not held:
@@ -77,7 +78,7 @@ def _event_reason(publication: Publication, hold: Hold, now: datetime) -> str | 
     expires = publication.account.expires_at
     if expires is not None and expires <= now + EVENT_AFTER:
         return "KeyExpiring"
-    # Somebody unseen loses the key when the hold ends: told while something can be done about it.
+    # An unseen consumer loses the key when the hold ends: the notice comes while a human can still act.
     return "KeyHeld" if hold.since + EVENT_AFTER <= now or hold.kind is HoldKind.UNSEEN else None
 
 

@@ -1,7 +1,8 @@
 """The ledger: one KeyRotation object per target, in the worker's own namespace.
 
-Guarantees: every write is conditional on the version that was read; a write that changes nothing is not sent; what the
-ledger returns is what the API server has stored.
+Guarantees: every write is conditional on the version that the ledger read.
+The ledger sends no write that changes nothing.
+The ledger returns the entry that the API server has stored.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ _ATTEMPTS = 5
 
 
 class Ledger:
-    """`uid` is that of the ledger's namespace: it tells this ledger from a copy. `shard`: whose entries are read."""
+    """`uid` is that of the ledger's namespace: it tells this ledger from a copy. `shard`: the targets to read."""
 
-    def __init__(self, cluster: Cluster, namespace: str, uid: str, shard: Shard = WHOLE) -> None:
+    def __init__(self, cluster: Cluster, namespace: str, uid: str, *, shard: Shard = WHOLE) -> None:
         self._cluster = cluster
         self._shard = shard
         self._latest: dict[str, Entry] = {}
-        """What was listed last, by name: an entry that is still the same is not decoded, or kept, twice."""
+        """The last listed entries, by name: the ledger decodes and keeps an unchanged entry only once."""
         self.namespace = namespace
         self.uid = uid
 
@@ -46,7 +47,7 @@ class Ledger:
             ) from None
         except RotatorError as error:
             raise OutOfReach(error.reason, error.message) from None
-        return cls(cluster, namespace, version_of(answer.body).uid, shard), answer.at
+        return cls(cluster, namespace, version_of(answer.body).uid, shard=shard), answer.at
 
     async def read_all(self) -> dict[Ref, Entry | Unreadable]:
         """Every entry of the shard. Raises OutOfReach where the ledger cannot be read."""
@@ -100,13 +101,13 @@ class Ledger:
 
     def _stored(self, answer: Answer) -> Entry:
         entry = _decoded(answer.body)
-        self._latest.pop(entry_name(entry.target), None)  # what it was is kept by nobody else
+        self._latest.pop(entry_name(entry.target), None)  # nobody else keeps the old version
         return entry
 
     async def update(self, entry: Entry, change: Callable[[Entry], Entry]) -> Entry:
-        """Store what `change` makes of the entry; where it has changed meanwhile, of what it is now.
+        """Store the result of `change` on the entry, or on its present version where it has changed meanwhile.
 
-        An object that somebody deleted is made again: the accounts that it recorded still exist.
+        `update` recreates an object that somebody deleted: the accounts that it recorded still exist.
         """
         for _ in range(_ATTEMPTS - 1):
             try:
@@ -134,7 +135,7 @@ def _decode(obj: JSON) -> tuple[Ref, Entry | Unreadable]:
 
 
 def _target_of(name: str) -> Ref:
-    """The target of an unreadable object, told by its name: what it says itself may be another target's."""
+    """The target of an unreadable object, by its name: its content may name another target."""
     namespace, _, secret = name.partition(".")
     return Ref(namespace, secret)
 

@@ -1,7 +1,8 @@
 """How a target's entry changes: each step of a rotation as a pure function from one entry to the next.
 
-Guarantees: no account leaves an entry other than by `released` and `missed` (invariant I4); at most one publication is
-not superseded; the current account is the one that the Secret names, never one that the ledger merely hopes for.
+Guarantees: an account leaves an entry only by `released` and `missed` (invariant I4).
+At most one publication is not superseded.
+The current account is the one that the Secret names, never one that the ledger merely hopes for.
 """
 
 from __future__ import annotations
@@ -20,42 +21,43 @@ from worker.model.times import format_time, pause_after
 
 READY = "Rotated"
 CLAIM = timedelta(seconds=210)
-"""How long an intent claims its target: rotation's work and last write (165 s), the 15 that the API server is given to
-end a request (its `timeout` parameter), and a margin for clocks. What was asked for at OpenAI has appeared by then."""
+"""How long an intent claims its target. It covers rotation's work and last write (165 s), the `timeout` parameter of
+API server requests (15 s), and a margin for clocks. An account that a run requested has appeared at OpenAI by then."""
 UNKNOWN_FATE_PAUSE = timedelta(seconds=45)
-"""For so long, at least, a target is left alone after a request of which nobody knows whether it takes effect. A claim
-is longer; it may have ended before the request was sent, by a run that was stopped."""
+"""The minimum pause of a target after a request with an unknown outcome. A claim is longer, but it may have ended
+before a stopped run sent the request."""
 VOLUMES_FOLLOW = timedelta(minutes=2)
 """How long a kubelet takes to bring a mounted volume up to date."""
 LISTS_APART = timedelta(minutes=1)
-"""How far apart the two lists must begin that let an intent go for which no account was found."""
+"""How far apart the two lists must begin that release an intent without an account."""
 
 _LARGEST_EXPIRY_MARGIN = timedelta(days=1)
 
 
-def catch_up_with_secret(entry: Entry, secret: SecretView | None, named_at_openai: str | None, now: datetime) -> Entry:
-    """Correct the entry by what the Secret carries, and where that cannot be told, by what it names.
+def catch_up_with_secret(
+    entry: Entry, secret: SecretView | None, named_at_openai: str | None, *, now: datetime
+) -> Entry:
+    """Correct the entry by the key that the Secret carries, or where that is unknown, by the account that it names.
 
-    `named_at_openai`: the name that OpenAI has for the account id which the Secret names, None where there is none or
-    it is not known.
+    `named_at_openai`: OpenAI's name for the account id in the Secret, None where there is none or it is unknown.
     A publication or an end that has no time of its own gets `now`: too late is safe, too early is not.
     """
     if secret is None:
         return _secret_gone(entry, now)
     entry = _secret_back(entry, now)
-    # Intents that are still claimed are left out: their runs note what became of them.
+    # While a claim runs, the run of the intent itself notes the outcome.
     ended = [intent for intent in entry.unpublished if intent.claimed_until <= now]
-    carried = _by_key(entry, ended, secret, now)
+    carried = _by_key(entry, ended, secret, now=now)
     if carried is not None:
-        # The key in the data says whose Secret it is: an annotation that was put back alone moves nothing.
+        # The key in the data decides: an annotation that somebody put back alone moves nothing.
         return carried
     named = secret.named
     if named is None or named.ledger != entry.ledger or named.target != str(entry.target):
         return entry
-    return _by_name(entry, ended, named, secret, named_at_openai=named_at_openai, now=now)
+    return _by_name(entry, ended, named, secret=secret, named_at_openai=named_at_openai, now=now)
 
 
-def _by_key(entry: Entry, ended: Collection[Intent], secret: SecretView, now: datetime) -> Entry | None:
+def _by_key(entry: Entry, ended: Collection[Intent], secret: SecretView, *, now: datetime) -> Entry | None:
     """The entry with the account current whose key the Secret carries; None where it carries no known key."""
     carried = [publication for publication in entry.history if secret.carries(publication.account)]
     if any(publication.superseded_at is None for publication in carried):
@@ -64,7 +66,7 @@ def _by_key(entry: Entry, ended: Collection[Intent], secret: SecretView, now: da
         return _promoted(entry, carried[-1], now)
     for intent in ended:
         if secret.carries(intent.account):
-            return published(entry, intent.account, intent.requested_at, now)
+            return published(entry, intent.account, intent.requested_at, at=now)
     return None
 
 
@@ -72,8 +74,8 @@ def _by_name(
     entry: Entry,
     ended: Collection[Intent],
     named: NamedAccount,
-    secret: SecretView,
     *,
+    secret: SecretView,
     named_at_openai: str | None,
     now: datetime,
 ) -> Entry:
@@ -99,16 +101,16 @@ def _by_name(
             expires_at=intent.account.expires_at or named.expires_at,
             key_digest=secret.digests.get(named.data_key or ""),
         )
-        return published(entry, account, intent.requested_at, now)
+        return published(entry, account, intent.requested_at, at=now)
     return entry
 
 
 def intended(
-    entry: Entry, target: Target, account: Account, run: RunInfo, requested_at: datetime, claimed_until: datetime
+    entry: Entry, target: Target, account: Account, *, run: RunInfo, requested_at: datetime, claimed_until: datetime
 ) -> Entry:
-    """The entry that names an account before it is asked for, claims the target, and honours the target's requests."""
+    """The entry that names an account before its request, claims the target, and honours the target's requests."""
     if entry.condition is None:
-        entry = entry.with_condition(False, "InProgress", "its first key is being made", requested_at)
+        entry = entry.with_condition(False, "InProgress", "its first key is being made", now=requested_at)
     return replace(
         entry,
         ledger=run.ledger,
@@ -125,12 +127,12 @@ def holds_intent(entry: Entry, name: str) -> bool:
     return any(intent.account.name == name for intent in entry.unpublished)
 
 
-def published(entry: Entry, account: Account, rotated_at: datetime, at: datetime) -> Entry:
-    """The intent's account is in the Secret since `at`; what was there before is superseded from then on.
+def published(entry: Entry, account: Account, rotated_at: datetime, *, at: datetime) -> Entry:
+    """The intent's account is in the Secret since `at`, and supersedes the earlier accounts from then on.
 
     `rotated_at`: the start of the run, from which the interval is measured.
     """
-    # In the history already: another run has noted it first, from the Secret.
+    # The history has it already where another run noted it first, from the Secret.
     known: tuple[Intent | Publication, ...] = (*entry.unpublished, *entry.history)
     requested = next((item.requested_at for item in known if item.account.name == account.name), None)
     new = Publication(account, at, None, requested)
@@ -151,7 +153,7 @@ def published(entry: Entry, account: Account, rotated_at: datetime, at: datetime
 
 
 def scheduled(entry: Entry, target: Target) -> Entry:
-    """With the time of the next rotation, as the target's interval now says."""
+    """The entry with the time of the next rotation, by the target's present interval."""
     last, publication = entry.last_rotated_at, current(entry)
     times = [last + target.interval] if last is not None and target.interval is not None else []
     if publication is not None and publication.account.expires_at is not None:
@@ -161,13 +163,13 @@ def scheduled(entry: Entry, target: Target) -> Entry:
 
 
 def _not_before_attempt(at: datetime | None, failures: Failures) -> datetime | None:
-    """What is due while attempts are put off comes with the next attempt."""
+    """The due time, but not before the next attempt."""
     later = failures.next_attempt_at
     return at if later is None else max(at or later, later)
 
 
 def renew_by(publication: Publication, expires_at: datetime) -> datetime:
-    """When a key that ends by itself is to be replaced: a third of its life before, a day at most."""
+    """When a run replaces a key that ends by itself: a third of its life before, a day at most."""
     return expires_at - min((expires_at - publication.at) / 3, _LARGEST_EXPIRY_MARGIN)
 
 
@@ -176,38 +178,38 @@ def generator_note(target: Target) -> GeneratorNote:
 
 
 def healthy(entry: Entry, now: datetime) -> Entry:
-    """With the condition of a target whose Secret holds a key; the same text for as long as nothing changes."""
+    """The entry with the condition of a target whose Secret holds a key. The text stays while nothing changes."""
     publication = current(entry)
     if publication is None:
         return entry
     message = f"account {publication.account.name} is current since {format_time(publication.at)}"
     message += holds.in_words(entry)
-    return entry.with_condition(True, READY, message, now)
+    return entry.with_condition(True, READY, message, now=now)
 
 
 def failed(
     entry: Entry,
     intent: Intent,
     account: Account | None,
+    *,
     reason: str,
     message: str,
     now: datetime,
-    *,
     definite: bool = True,
 ) -> Entry:
-    """An attempt failed, and the next one is put off, unless another run has published since."""
-    entry = given_up(entry, intent, account, now, definite=definite)
+    """Note a failed attempt, and postpone the next one unless another run has published since."""
+    entry = given_up(entry, intent, account, now=now, definite=definite)
     last = current(entry)
     if last is not None and last.at > intent.requested_at:
         return entry
-    return postponed(entry, reason, message, now)
+    return postponed(entry, reason, message, now=now)
 
 
-def given_up(entry: Entry, intent: Intent, account: Account | None, now: datetime, *, definite: bool = True) -> Entry:
-    """An intent that came to nothing, or to an account that was not published. Where that is definite its claim ends
-    now; otherwise it runs on, and for `UNKNOWN_FATE_PAUSE` at least.
+def given_up(entry: Entry, intent: Intent, account: Account | None, *, now: datetime, definite: bool = True) -> Entry:
+    """Note that an intent led to no publication.
 
-    `account`: what is known of the account that was made, None where nothing is: then nothing was published either.
+    A definite failure ends the claim now; otherwise the claim runs on, for `UNKNOWN_FATE_PAUSE` at least.
+    `account`: the account as the run knows it, None where it knows none: then the run published nothing either.
     """
     known = replace(
         intent,
@@ -219,41 +221,40 @@ def given_up(entry: Entry, intent: Intent, account: Account | None, now: datetim
 
 
 def _with_intent(entry: Entry, intent: Intent) -> Entry:
-    """The entry with this intent as its own run knows it, also where another run has let it go: a run that was stopped
-    for longer than its claim may have asked for the account only then. One that is published or was stays so.
-    """
+    """The entry with this intent as its own run knows it. A present or past publication stays one."""
     if any(publication.account.name == intent.account.name for publication in entry.history):
         return entry
+    # Another run may have released the intent before its own run, stopped past its claim, requested the account.
     others = tuple(other for other in entry.unpublished if other.account.name != intent.account.name)
     return replace(entry, unpublished=(*others, intent))
 
 
-def postponed(entry: Entry, reason: str, message: str, now: datetime) -> Entry:
-    """Count a failed attempt; the delay doubles with each, from a minute to an hour, and is OpenAI's at least."""
+def postponed(entry: Entry, reason: str, message: str, *, now: datetime) -> Entry:
+    """Count a failed attempt. The delay doubles with each, from a minute to an hour, and is OpenAI's at least."""
     count = entry.failures.count + 1
     later = now + pause_after(count)
     if entry.throttle is not None:
         later = max(later, entry.throttle.until)
     failures = Failures(count, later)
     entry = replace(entry, failures=failures, next_rotation_at=_not_before_attempt(entry.next_rotation_at, failures))
-    return entry.with_condition(False, reason, message, now)
+    return entry.with_condition(False, reason, message, now=now)
 
 
 def with_throttle(entry: Entry, error: RotatorError | None) -> Entry:
-    """With what OpenAI has just asked for, so that the next run honours it too."""
+    """The entry with the pause that OpenAI has just asked for, so that the next run honours it too."""
     return (
         replace(entry, throttle=error.throttle) if isinstance(error, Deferred) and error.throttle is not None else entry
     )
 
 
 def last_tried(entry: Entry) -> datetime:
-    """When an attempt was last made, roughly: who has waited longest comes first."""
+    """The rough time of the last attempt: the target that has waited longest comes first."""
     times = (entry.last_rotated_at, entry.failures.next_attempt_at)
     return max((time for time in times if time is not None), default=datetime.min.replace(tzinfo=UTC))
 
 
 def released(entry: Entry, names: Collection[str]) -> Entry:
-    """Without accounts of which OpenAI has confirmed that they do not exist."""
+    """The entry without accounts whose absence OpenAI has confirmed."""
     return replace(
         entry,
         history=tuple(publication for publication in entry.history if publication.account.name not in names),
@@ -262,7 +263,7 @@ def released(entry: Entry, names: Collection[str]) -> Entry:
 
 
 def missed(entry: Entry, name: str, list_begun_at: datetime) -> Entry:
-    """A complete list, begun after the claim had ended, holds no account of this intent: the second one lets it go."""
+    """Note a complete list, begun after the claim, without the intent's account. The second one releases the intent."""
     intent = next(intent for intent in entry.unpublished if intent.account.name == name)
     if intent.missed_at is not None and list_begun_at >= intent.missed_at + LISTS_APART:
         return released(entry, {name})
@@ -270,8 +271,8 @@ def missed(entry: Entry, name: str, list_begun_at: datetime) -> Entry:
     return replace(entry, unpublished=tuple(first if other is intent else other for other in entry.unpublished))
 
 
-def presumed(entry: Entry, intent: Intent, account_id: str, now: datetime, *, secret_gone: bool) -> Entry:
-    """An intent whose run died, perhaps in the Secret from its request until now: it goes as a publication does."""
+def presumed(entry: Entry, intent: Intent, account_id: str, *, now: datetime, secret_gone: bool) -> Entry:
+    """Turn a dead run's intent into a publication: its key was perhaps in the Secret from the request until now."""
     account, asked = replace(intent.account, id=account_id), intent.requested_at
     publication = Publication(account, asked, now, asked, secret_gone=secret_gone)
     rest = tuple(other for other in entry.unpublished if other.account.name != intent.account.name)
@@ -282,15 +283,15 @@ def adopted(
     entry: Entry,
     ledger: str,
     current_one: Publication | None,
+    *,
     previous: Collection[Publication],
     target: Target | None,
     now: datetime,
 ) -> Entry:
     """An entry with accounts that a human has asked to record, as this ledger's.
 
-    `current_one` is in the Secret now, in place of what the entry took for it; `previous` are superseded. What is
-    asked for at the target at this moment counts as honoured: it may have been served before the ledger was lost, and
-    one rotation too few is mended by asking again. `target`: None where nothing asks for it any more.
+    `current_one` is in the Secret now, in place of the entry's current account; `previous` are superseded.
+    The target's present requests count as honoured. `target`: None where nothing asks for it any more.
     """
     new = (*previous, *((current_one,) if current_one is not None else ()))
     names = {publication.account.name for publication in new}
@@ -307,17 +308,18 @@ def adopted(
         last_rotated_at=current_one.at if current_one is not None else entry.last_rotated_at,
     )
     if target is not None:
+        # A run may have served the requests before the ledger was lost; a human mends a missed one by asking again.
         entry = scheduled(replace(entry, honoured={**entry.honoured, **target.requests}), target)
     if current(entry) is None:
         message = "taken into the ledger by adopt; no account is known to be in the Secret"
-        return entry.with_condition(False, "Adopted", message, now)
+        return entry.with_condition(False, "Adopted", message, now=now)
     return healthy(entry, now)
 
 
 def unaccounted(entry: Entry, item: Publication | Intent, secret: SecretView | None) -> bool:
     """May the Secret carry the key of this intent, or publication without a known key, whatever its annotation says?
 
-    It may where a key is in the place that it was for, and the ledger knows no account whose key that is.
+    It may where the item's data key holds a key that belongs to no account in the ledger.
     """
     if isinstance(item, Publication) and item.account.key_digest is not None:
         return False
@@ -333,7 +335,7 @@ def _superseded(publication: Publication, at: datetime) -> Publication:
 
 
 def _secret_gone(entry: Entry, now: datetime) -> Entry:
-    """The Secret is not there: what volumes had not left behind when it was last known to be there, they keep."""
+    """The Secret is gone: volumes keep each key that they had not replaced when the Secret was last there."""
     publication = current(entry)
     known = [publication.at] if publication is not None else []
     there = max((*known, *(p.secret_back_at for p in entry.history if p.secret_back_at is not None)), default=now)
@@ -349,13 +351,13 @@ def _secret_gone(entry: Entry, now: datetime) -> Entry:
 
 
 def _secret_back(entry: Entry, at: datetime) -> Entry:
-    """The Secret is there: volumes that kept what was in a deleted one begin to follow it."""
+    """The Secret is there: volumes that kept a deleted Secret's key begin to follow it."""
     history = tuple(replace(p, secret_back_at=at) if p.frozen else p for p in entry.history)
     return replace(entry, history=history) if history != entry.history else entry
 
 
 def _promoted(entry: Entry, chosen: Publication, now: datetime) -> Entry:
-    """The Secret was put back to an earlier account: that one is current again."""
+    """Somebody put the Secret back to an earlier account: that one is current again."""
     return replace(
         entry,
         history=tuple(

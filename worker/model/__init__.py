@@ -1,1 +1,1 @@
-"""The nouns: immutable values and the rules of their names. No I/O, and nothing of the rest is imported."""
+"""The nouns: immutable values and the rules of their names. No I/O. It imports no other package of the worker."""

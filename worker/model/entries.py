@@ -1,4 +1,4 @@
-"""What the ledger knows of a target: accounts, publications, intents. Immutable values."""
+"""The ledger's knowledge of a target: accounts, publications, intents. Immutable values."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def is_empty(entry: Entry) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A ledger object that is not as the rotator writes it: somebody edited it."""
+    """A ledger object that somebody edited: it does not have the form that the rotator writes."""
 
     name: str
     message: str
@@ -47,20 +47,20 @@ class Account:
     key_digest: str | None = None
     """Tells whether a Secret carries this account's key, whatever the Secret's annotation says."""
     data_key: str | None = None
-    """Under which of the Secret's data keys its key is written."""
+    """The Secret's data key that holds the account's key."""
 
 
 class HoldKind(Enum):
-    """What holds a superseded account. The value is how its text begins, in the ledger and in messages."""
+    """The cause that holds a superseded account. Its text begins with the value, in the ledger and in messages."""
 
     CONTAINERS = ""
-    """Containers carry the key for certain, or did when they were last looked for."""
+    """Containers carry the key for certain, or did at the last look."""
     POSSIBLE = "possibly "
     """Containers may carry it."""
     UNSEEN = "by somebody unseen: "
-    """The key is in use, and no pod is seen to use it."""
+    """The key is in use, and we see no pod that uses it."""
     NOT_IDLE = "until it is idle "
-    """The generator's policy asks for a key that was not used for a while."""
+    """The generator's policy asks for a key without use for a while."""
     PASSING = "cannot be deleted for the moment: "
     """Something stands in the way that passes by itself."""
     STUCK = "cannot be deleted: "
@@ -69,7 +69,7 @@ class HoldKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class HoldReason:
-    """Why a superseded account is not deleted although its grace has passed."""
+    """The reason why a superseded account stays although its grace has passed."""
 
     kind: HoldKind
     detail: str
@@ -95,7 +95,7 @@ class Hold:
 
     @property
     def why(self) -> str:
-        """In words."""
+        """The reason as text."""
         return str(self.reason)
 
 
@@ -112,13 +112,13 @@ class Publication:
     requested_at: datetime | None = None
     held: Hold | None = None
     secret_gone: bool = False
-    """It was superseded by nothing: the Secret was deleted. Volumes then keep what they have."""
+    """No account superseded it: somebody deleted the Secret. Volumes then keep their content."""
     secret_back_at: datetime | None = None
-    """After that: when the Secret was seen again, and volumes began to follow it. None: it is still gone."""
+    """The time when a run saw the Secret again, and volumes began to follow it. None: it is still gone."""
 
     @property
     def followed_from(self) -> datetime | None:
-        """Since when volumes have followed the Secret to another key, unless they were left behind; None: current."""
+        """The time from which volumes follow the Secret to another key, unless they stayed behind; None: current."""
         return self.secret_back_at or self.superseded_at
 
     @property
@@ -129,10 +129,10 @@ class Publication:
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """An account that was asked for, or is about to be, and of which nobody has noted that it was published.
+    """An account that a run requests or has requested; no run has noted its publication.
 
     Until `claimed_until` its run may be working on it. `missed_at`: when the first complete list without it began.
-    `refused`: its run has noted that its key is never published; otherwise it may have been, or may yet be.
+    `refused`: its run has noted that it never publishes the key; otherwise a run may have done so, or may yet.
     """
 
     account: Account
@@ -144,7 +144,7 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class Failures:
-    """Failed attempts since the last publication, and when the next may be made."""
+    """Failed attempts since the last publication, and the earliest time of the next one."""
 
     count: int = 0
     next_attempt_at: datetime | None = None
@@ -152,7 +152,7 @@ class Failures:
 
 @dataclass(frozen=True, slots=True)
 class Throttle:
-    """OpenAI asked for nothing more with an admin key until then. `key`: its digest, the same in whatever Secret it is.
+    """OpenAI wants no request with an admin key until then. `key`: the key's digest, the same in every Secret.
 
     `times`: how many runs, one after the other, gave up on it.
     """
@@ -175,7 +175,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class GeneratorNote:
-    """What is still needed of a generator once it is gone."""
+    """The part of a generator that the ledger needs after the generator is gone."""
 
     name: str = ""
     cleanup: CleanupPolicy = field(default_factory=CleanupPolicy)
@@ -196,18 +196,18 @@ class Entry:
     honoured: Mapping[str, str] = field(default_factory=dict, hash=False)
     failures: Failures = Failures()
     throttle: Throttle | None = None
-    """What OpenAI said when it was last asked for this target, if it asked to slow down."""
+    """OpenAI's last answer for this target, if it asked to slow down."""
     condition: Condition | None = None
     version: Version | None = None
     stored: bytes = field(default=b"{}", compare=False, repr=False)
-    """`spec` and `status` as they were read: what a PATCH is made against. JSON takes a third of what objects take."""
+    """`spec` and `status` as read: the base of a PATCH. JSON takes a third of the memory of objects."""
 
     def claimed_until(self, now: datetime) -> datetime | None:
         """The end of the last claim that still runs."""
         running = [intent.claimed_until for intent in self.unpublished if intent.claimed_until > now]
         return max(running, default=None)
 
-    def with_condition(self, ready: bool, reason: str, message: str, now: datetime) -> Entry:
+    def with_condition(self, ready: bool, reason: str, message: str, *, now: datetime) -> Entry:
         """The same entry with this condition; its time moves only when its status does, as Kubernetes has it."""
         old = self.condition
         since = old.since if old is not None and old.ready == ready else now

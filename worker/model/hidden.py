@@ -1,4 +1,4 @@
-"""Secret values that cannot be shown, and texts without what looks like one. Pure."""
+"""Secret values that nothing can show, and texts without anything that looks like a key. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def redacted(text: str) -> str:
 
 
 class Hidden:
-    """A secret value. `reveal` is called in the places that put it into a request, nowhere else."""
+    """A secret value. Only the code that puts it into a request calls `reveal`."""
 
     __slots__ = ("_value",)
 

@@ -1,6 +1,6 @@
-"""Which hosts may receive an admin key. Pure.
+"""The hosts that may receive an admin key. Pure.
 
-Guarantee: a host is allowed by its parsed scheme, name and port, never by a prefix of its text
+Guarantee: the parsed scheme, name and port decide about a host, never a prefix of its text
 (`https://api.openai.com@evil.example` begins like OpenAI's own).
 """
 
@@ -17,9 +17,9 @@ _OPENAI = "api.openai.com"
 _CHARACTERS = "has characters that a host and path may not have"
 _PATH = re.compile(r"(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*/?\Z")
 _PRINTABLE = re.compile(r"[!-~]*\Z")
-"""urlsplit drops line ends wherever they are, and a capital letter of another alphabet may become one of ours."""
+"""urlsplit drops line ends anywhere, and lowercasing may turn a foreign capital letter into an ASCII one."""
 _BRACKETS = re.compile(r"\[[0-9A-Fa-f:.]+(%[A-Za-z0-9._~-]+)?\](:[0-9]*)?\Z")
-"""An IPv6 address and a port. urlsplit takes no notice of what else is beside the brackets."""
+"""An IPv6 address and a port. urlsplit ignores other text beside the brackets."""
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?\Z")
 
 
@@ -31,7 +31,7 @@ class Origin:
 
 
 def normalise(host: object) -> tuple[str, Origin]:
-    """The base URL without trailing slash and its origin. Raises ValueError saying what is wrong with it."""
+    """The base URL without trailing slash and its origin. Raises ValueError, whose message names the problem."""
     if not isinstance(host, str) or len(host) > 500:
         raise ValueError("is not a URL")
     if not _PRINTABLE.match(host):
@@ -78,7 +78,7 @@ def named_origin(host: str) -> Origin:
 
 
 def is_loopback(name: str) -> bool:
-    """An IPv4 address that is written as an IPv6 one is none: Pythons differ about it."""
+    """An IPv4 address in IPv6 form counts as none: Python versions differ about it."""
     if not _is_address(name):
         return name == "localhost"
     address = ipaddress.ip_address(name)

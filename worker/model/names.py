@@ -1,4 +1,4 @@
-"""What names and ids must look like before they become part of a path. Pure."""
+"""The form of names and ids that may become part of a path. Pure."""
 
 from __future__ import annotations
 
@@ -39,4 +39,4 @@ def is_namespace(value: object) -> bool:
 
 
 ID = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")
-"""What an id must look like before it becomes part of a path (yarl would normalise `..`)."""
+"""The form of an id that may become part of a path (yarl would normalise `..`)."""

@@ -1,4 +1,4 @@
-"""What a run did and says of it: outcomes, notices, the report. Immutable values."""
+"""The results of a run: outcomes, notices, the report. Immutable values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from worker.model.values import Ref
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """What is the same for all targets of a run."""
+    """The facts that all targets of a run share."""
 
     started_at: datetime
     ledger: str
@@ -33,7 +33,7 @@ class Result(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run did for one target, why, and what happens next. Feeds conditions, Events, log, table, exit code."""
+    """A run's action for one target, its reason, and the next step. Feeds conditions, Events, log, table, exit code."""
 
     target: Ref
     result: Result
@@ -46,7 +46,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something that the users of a target are warned of, by an Event."""
+    """A warning to the users of a target, by an Event."""
 
     reason: str
     message: str
@@ -54,9 +54,9 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class RetireOutcome:
-    """What became of a target's accounts that are not current.
+    """The fate of a target's accounts that are not current.
 
-    `result` is KEPT where nothing stood in the way, whether or not something was deleted.
+    `result` is KEPT if nothing stood in the way, whether or not the run deleted an account.
     """
 
     target: Ref
@@ -68,7 +68,7 @@ class RetireOutcome:
     """Accounts that stay for now: their grace or claim runs, or somebody uses their key."""
     next_at: datetime | None = None
     held: tuple[str, ...] = ()
-    """In words: which of them stay although their grace has passed, and why."""
+    """As text: the accounts that stay although their grace has passed, and the reasons."""
     notices: tuple[Notice, ...] = ()
 
 
@@ -80,7 +80,7 @@ class Report:
     unused: tuple[Ref, ...]
     seconds: float
     stopped: str | None = None
-    """Why the run ended early, None where it did not."""
+    """The reason for an early end; None without one."""
     shard: Shard = field(default_factory=Shard)
 
 

@@ -1,7 +1,8 @@
-"""Which targets are this pod's, where several share the work. Pure.
+"""The targets of this pod, where several pods share the work. Pure.
 
-Guarantee: each target belongs to exactly one shard, by the name of its ledger entry alone: whatever asks for it, in
-whichever pod and run.
+Guarantees:
+- Each target belongs to exactly one shard.
+- The name of its ledger entry alone decides, in every pod and run and for every source.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Shard:
         return self.owns_entry(entry_name(target))
 
     def owns_entry(self, name: str) -> bool:
-        """The same by the name of the target's ledger entry: an entry of another shard need not be read further."""
+        """The same by the name of the target's ledger entry: a run need not read another shard's entry further."""
         if self.count == 1:
             return True
         return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % self.count == self.index

@@ -1,4 +1,4 @@
-"""What was seen of the world: Secrets, containers, OpenAI's lists and answers. Immutable values."""
+"""Observations of the world: Secrets, containers, OpenAI's lists and answers. Immutable values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from worker.model.values import Ref, Version
 
 @dataclass(frozen=True, slots=True)
 class NamedAccount:
-    """What a Secret's annotation claims. Evidence to compare with the ledger, never a reason to delete."""
+    """The claim of a Secret's annotation. Evidence to compare with the ledger, never a reason to delete."""
 
     id: str
     name: str
@@ -44,7 +44,7 @@ class SecretView:
     digests: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Of each data value, as `Hidden.digest` makes it."""
     named: NamedAccount | None = None
-    """The account that the annotation names; None where it is absent or unreadable."""
+    """The account that the annotation names; None if it is absent or unreadable."""
 
     def carries(self, account: Account) -> bool:
         """Is the account's key one of the values, as far as its digest is known?"""
@@ -53,7 +53,7 @@ class SecretView:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A complete list of a project's accounts: id to name. `begun_at`: when its first page was asked for."""
+    """A complete list of a project's accounts: id to name. `begun_at`: the time of the request for its first page."""
 
     begun_at: datetime
     accounts: Mapping[str, str] = field(hash=False)
@@ -84,9 +84,10 @@ class AccountKey:
 class Consumer:
     """A container that lives and reads a Secret. `started_at` is None while it is about to start.
 
-    `follows`: it sees the Secret through a volume, which belongs to its pod, starts with it (`started_at` is the pod's)
-    and is kept up to date by the kubelet; otherwise it keeps what was in the Secret at its start, or, where it had a
-    volume to read from, at any time until `read_until`. `mounted`: what it keeps is from a volume.
+    `follows`: it sees the Secret through a volume of its pod. `started_at` is then the pod's.
+    The kubelet keeps such a volume up to date.
+    Otherwise it keeps the Secret's content of its start, or, with a volume, of any time until `read_until`.
+    `mounted`: the kept content is from a volume.
     """
 
     secret: str
@@ -99,7 +100,7 @@ class Consumer:
 
 @dataclass(frozen=True, slots=True)
 class NewAccount:
-    """OpenAI's answer to a create. `expires_at`: when the key ends by itself; None: not, or OpenAI does not say."""
+    """OpenAI's answer to a create. `expires_at`: the key's expiry; None: no expiry, or OpenAI does not tell it."""
 
     id: str
     key_id: str

@@ -1,4 +1,4 @@
-"""What users ask for: projects, admin keys, generators, targets. Immutable values, checked when they were read."""
+"""Users' requests: projects, admin keys, generators, targets. Immutable values; discovery has checked them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from worker.model.values import Ref, Resource
 
-# --- what users ask for ------------------------------------------------------------------------------------------
+# --- users' requests ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -26,13 +26,13 @@ class Project:
 
 @dataclass(frozen=True, slots=True, order=True)
 class AdminKeyRef:
-    """Where an admin key is kept: a key of a Secret."""
+    """The place of an admin key: a key of a Secret."""
 
     secret: Ref
     key: str
 
     def is_central(self, namespace: str) -> bool:
-        """For targets of that namespace: is it the operator's, which sees more than this tenant may?"""
+        """For targets of that namespace: is it the operator's key, which sees more than this tenant may?"""
         return self.secret.namespace != namespace
 
     def __str__(self) -> str:
@@ -41,7 +41,7 @@ class AdminKeyRef:
 
 @dataclass(frozen=True, slots=True, order=True)
 class ProjectAccess:
-    """A project seen through one admin key: what a list of accounts is asked for."""
+    """A project seen through one admin key: the subject of a list of accounts."""
 
     project: Project
     admin_key: AdminKeyRef
@@ -54,7 +54,7 @@ class CleanupKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CleanupPolicy:
-    """How superseded accounts go; the defaults are those of the generator's CRD."""
+    """The rule by which superseded accounts go; the defaults are those of the generator's CRD."""
 
     kind: CleanupKind = CleanupKind.RETAIN_LATEST
     grace: timedelta = timedelta(minutes=2)
@@ -63,7 +63,7 @@ class CleanupPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Generator:
-    """An `OpenAI` object that was found to be well formed."""
+    """A well-formed `OpenAI` object."""
 
     ref: Ref
     uid: str
@@ -74,7 +74,7 @@ class Generator:
 
 
 class CreationPolicy(StrEnum):
-    """Who makes the target Secret, and whether it goes with its source (ExternalSecret `target.creationPolicy`)."""
+    """The maker of the target Secret, and whether it goes with its source (ExternalSecret `target.creationPolicy`)."""
 
     OWNER = "Owner"
     ORPHAN = "Orphan"
@@ -90,8 +90,9 @@ class RefreshPolicy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The object that asked for a target: an ExternalSecret, or a generator that stands alone; for an Event about one
-    that nothing asks for any more, the Secret.
+    """The object that asked for a target: an ExternalSecret, or a generator that stands alone.
+
+    For an Event about a target that nothing asks for any more, it is the Secret.
     """
 
     resource: Resource
@@ -108,21 +109,21 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One Secret that a generator feeds, with all that was asked of it."""
+    """One Secret that a generator feeds, with all the user's wishes for it."""
 
     ref: Ref
     source: Source
     generator: Generator
     data_key: str
     interval: timedelta | None
-    """None: rotated once, then only for a reason other than time."""
+    """None: the worker rotates once, then only for a reason other than time."""
     refresh: RefreshPolicy
     creation: CreationPolicy
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
     annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
     suspended: bool = False
     requests: Mapping[str, str] = field(default_factory=dict, hash=False)
-    """Values of the annotations that force one rotation each, by what carries them."""
+    """Values of the annotations that force one rotation each, by their carrier."""
     key_lifetime: timedelta | None = None
 
     @property
@@ -132,7 +133,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A source that cannot be served as it is written. `secret` is None where it does not even tell its Secret."""
+    """A source that the worker cannot serve as it is written. `secret` is None if the source names no valid Secret."""
 
     secret: Ref | None
     source: Source
@@ -141,5 +142,5 @@ class Rejected:
 
     @property
     def subject(self) -> Ref:
-        """What is reported on: the Secret, or where that is not known its source."""
+        """The subject of reports: the Secret, or its source if the Secret is unknown."""
         return self.secret or self.source.ref

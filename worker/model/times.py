@@ -1,6 +1,6 @@
 """Times and durations as Kubernetes writes them. Pure.
 
-Guarantee: what is not a time or duration raises ValueError with a message that quotes at most 40 characters.
+Guarantee: an invalid time or duration raises ValueError with a message that quotes at most 40 characters.
 """
 
 from __future__ import annotations
@@ -20,23 +20,24 @@ _NANOSECONDS = {
 _TERM = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,9}))?(h|ms|m|s|us|µs|ns)")
 _LONGEST_TEXT = 64
 LONGEST = timedelta(days=3650)
-"""Durations beyond this are taken for a mistake."""
+"""A longer duration counts as a mistake."""
 _LONGEST_NANOSECONDS = LONGEST // timedelta(microseconds=1) * 1000
 
 
 def parse_duration(text: object) -> timedelta:
-    """A Go duration (`90s`, `1h30m`, `0`), as metav1.Duration takes it: not negative, at most ten years, of
-    at most 64 characters. Fractions of a microsecond are cut off.
+    """A Go duration (`90s`, `1h30m`, `0`), as metav1.Duration takes it; fractions of a microsecond are cut off.
 
-    The rules of the generator's CRD (`manifests/crds/openai.yaml`) accept the same, hence whole numbers: a sum of
-    floats has its own opinion of where ten years end.
-
-    durationpy, which comes with the Kubernetes client, also accepts days, weeks and years, which Kubernetes refuses.
+    It is not negative, is at most ten years, and has at most 64 characters.
     """
+    # durationpy, which comes with the Kubernetes client, also accepts days, weeks and years. Kubernetes refuses them.
     if not isinstance(text, str):
         raise ValueError("is not a duration such as 90s or 1h30m")
     if text == "0":
         return timedelta(0)
+    # Whole numbers: the generator's CRD (`manifests/crds/openai.yaml`) accepts the same durations.
+    # A sum of floats would place the limit of ten years elsewhere.
+    # Whole numbers: the generator's CRD (`manifests/crds/openai.yaml`) accepts the same durations.
+    # A sum of floats would place the limit of ten years elsewhere.
     nanoseconds, position = 0, 0
     while position < len(text) <= _LONGEST_TEXT:
         term = _TERM.match(text, position)
@@ -84,11 +85,11 @@ _LONGEST_DELAY = timedelta(hours=1)
 
 
 def pause_after(count: int) -> timedelta:
-    """How long to wait after so many failures one after the other, at least one."""
+    """The pause after so many failures one after the other, at least one."""
     doubled: timedelta = _FIRST_DELAY * 2 ** min(count - 1, 10)
     return min(doubled, _LONGEST_DELAY)
 
 
 def next_attempt(until: datetime | None) -> str:
-    """The end of a message about something that was not done."""
+    """The end of a message about an action that did not happen."""
     return f"; next attempt {'with the next run' if until is None else 'at ' + format_time(until)}"

@@ -1,7 +1,8 @@
 """The nouns of the rotator: immutable values without behaviour that does I/O or asks for the time.
 
-Guarantees: values cannot be changed after they were made; a secret value is always a `Hidden`, which no log, format
-string, repr, traceback or pickle can show.
+Guarantees:
+- Nobody can change a value after its creation.
+- A secret value is always a `Hidden`, which no log, format string, repr, traceback or pickle can show.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ JSON = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, order=True)
 class Ref:
-    """A namespaced object of a kind that the context tells."""
+    """A namespaced object; the context tells its kind."""
 
     namespace: str
     name: str
@@ -46,9 +47,7 @@ class Resource:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An object from the API server, the server's time when it answered (header `Date`; one second fine), and the bytes
-    that it took.
-    """
+    """An object from the API server, the server's time of the answer (header `Date`, to the second), and its bytes."""
 
     body: JSON
     at: datetime | None = None
@@ -57,7 +56,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """Which stored object an entry was read from: what a PATCH or DELETE of it is conditional on."""
+    """The version of a read object: the condition of a PATCH or DELETE of it."""
 
     uid: str
     resource_version: str

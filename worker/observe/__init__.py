@@ -1,1 +1,1 @@
-"""What a target looks like now: its Secret, its account at OpenAI, its consumers. Nothing is decided or written."""
+"""What a target looks like now: its Secret, its account at OpenAI, its consumers. It decides and writes nothing."""

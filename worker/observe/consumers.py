@@ -1,7 +1,8 @@
 """The consumers in a namespace, read from its pods.
 
-Guarantees: one paged list of pods per namespace, begun when it is first asked for; of a pod only what names a target
-Secret is kept, and of a pod of thousands of containers one of each kind, so memory does not grow with pods.
+Guarantees: `Pods` reads one paged list of pods per namespace, and begins it at the first request.
+`Pods` keeps only consumers of target Secrets.
+Of a pod with thousands of containers it keeps one consumer of each kind, so memory does not grow with pods.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ class Pods:
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def consumers(self, target: Ref) -> tuple[Consumer, ...]:
-        """Who consumed this Secret at `looked_at`.
+        """The consumers of this Secret at `looked_at`.
 
-        Raises ConsumersUnseen, in words that name what to grant, where pods may not be listed.
+        Raises ConsumersUnseen, whose message names the missing permission, where the worker may not list pods.
         """
         async with self._locks[target.namespace]:
             if target.namespace not in self._seen:
@@ -67,7 +68,7 @@ class Pods:
 
 
 def _distinct(consumers: tuple[Consumer, ...]) -> tuple[Consumer, ...]:
-    """One pod's consumers; where they are too many, one of those that differ by name alone: no decision goes by it."""
+    """One pod's consumers. Of too many, it keeps one of those that differ by name alone: no decision depends on it."""
     if len(consumers) <= _ORDINARY:
         return consumers
     return tuple({replace(consumer, name=""): consumer for consumer in consumers}.values())

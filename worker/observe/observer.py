@@ -1,7 +1,8 @@
 """One target's entry, Secret and account at OpenAI, read together and in this order: ledger first, then Secret.
 
-Guarantees: an observation's entry is reconciled with its Secret; nothing is written; a trouble with OpenAI or the admin
-key is part of the observation, for a target that is not due does not need them.
+Guarantees: an observation's entry is reconciled with its Secret.
+The observer writes nothing.
+A trouble with OpenAI or the admin key is part of the observation, for a target that is not due needs neither.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Observer:
     clock: Clock
 
     async def observe(self, target: Target, entry: Entry) -> Observation:
-        """Read the target's Secret and what OpenAI says of its account. Raises what reading the Secret raised."""
+        """Read the target's Secret and its account at OpenAI. Raises the errors of reading the Secret."""
         secret = await self.secret(target.ref)
         access = target.generator.access
         try:
@@ -36,19 +37,19 @@ class Observer:
             await self.projects.listing(access)
             name, asked = await self._named_at_openai(entry, secret, access)
         except RotatorError as trouble:
-            return Observation(secret, catch_up_with_secret(entry, secret, None, self.clock.now()), None, trouble)
-        return Observation(secret, catch_up_with_secret(entry, secret, name, self.clock.now()), name, asked=asked)
+            return Observation(secret, catch_up_with_secret(entry, secret, None, now=self.clock.now()), None, trouble)
+        return Observation(secret, catch_up_with_secret(entry, secret, name, now=self.clock.now()), name, asked=asked)
 
     async def caught_up(self, entry: Entry) -> tuple[Entry, SecretView | None]:
-        """The entry as its Secret says that it is now. Raises what either read raised."""
+        """The entry, reconciled with its Secret, and the Secret. Raises the errors of reading the Secret."""
         secret = await self.secret(entry.target)
         name = None
         if secret is not None and secret.named is not None:
             intents = [i for i in entry.unpublished if i.account.name == secret.named.name]
             if intents:
-                with suppress(RotatorError):  # not confirmed, and whoever wants to delete the account meets it again
+                with suppress(RotatorError):  # not confirmed; a delete of the account meets the error again
                     name = await self.projects.account_name(intents[0].account.access, secret.named.id)
-        return catch_up_with_secret(entry, secret, name, self.clock.now()), secret
+        return catch_up_with_secret(entry, secret, name, now=self.clock.now()), secret
 
     async def secret(self, ref: Ref) -> SecretView | None:
         """The Secret as the stages may see it; None where the API server answers 404 (and nothing else)."""
@@ -62,9 +63,8 @@ class Observer:
     ) -> tuple[str | None, bool]:
         """The name of the account whose id the Secret names, and whether OpenAI could be asked about it.
 
-        It is looked up where the ledger says. An account that the ledger does not know is asked for with the target's
-        own admin key, at the target's own host: an annotation does not decide who receives a key. A central one sees
-        projects that are not this tenant's, so it is asked about those that the ledger or the operator names.
+        The observer looks up a recorded account in the project that the ledger names. It looks up an unrecorded one
+        with the target's own admin key, at the target's own host.
         """
         if secret is None or secret.named is None:
             return None, True
@@ -74,12 +74,14 @@ class Observer:
         project = known.access.project if known is not None else named.project
         if project == access.project:
             return await self.projects.account_name(access, named.id), True
+        # An annotation does not decide which host receives an admin key.
         if project is None or project.host != access.project.host:
             return None, False
+        # A central key sees other tenants' projects, so it serves only projects that ledger or operator name.
         if known is None and access.admin_key.is_central(secret.ref.namespace):
             return None, False
         try:
             elsewhere = known.access if known is not None else ProjectAccess(project, access.admin_key)
             return await self.projects.account_name(elsewhere, named.id), True
         except RotatorError:
-            return None, False  # a project that is left behind may be out of reach; this one is not for it
+            return None, False  # the former project may be out of reach, and the present one is not

@@ -1,1 +1,1 @@
-"""OpenAI's Admin API, what a run knows of each project, and when OpenAI is left alone. It knows no target."""
+"""OpenAI's Admin API, a run's knowledge of each project, and the limits on requests. It knows no target."""

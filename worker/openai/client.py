@@ -1,8 +1,12 @@
 """Adapter: OpenAI's Admin API over HTTP. The only module that sends an admin key or a new key to OpenAI.
 
-Guarantees: redirects are not followed; a create is sent once; ids are checked again before they become part of a path;
-an answer counts only if it has the documented shape; errors hold our words, the status, OpenAI's error code if it looks
-like one, and the request id, never a server's text.
+Guarantees:
+- The client follows no redirect.
+- It sends a create once.
+- It checks an id again before the id becomes part of a path.
+- An answer counts only if it has the documented shape.
+- An error holds our text, the status, a well-formed OpenAI error code and the request id, never a server's text.
+
 Source of paths, fields and status codes: OpenAI's API description (openapi 2.3.0) and the notes in docs/openai.md.
 """
 
@@ -43,7 +47,7 @@ TIMEOUT = 30.0
 PAGE = 100
 """The largest page that OpenAI gives."""
 _CODE = re.compile(r"(?!.*sk-)[A-Za-z0-9_.-]{1,64}\Z")
-"""What an error code or a request id looks like, and a key does not."""
+"""The form of an error code or a request id. A key does not have it."""
 _ADVICE = {
     401: ("OpenAIUnauthorized", "the admin key is not valid"),
     403: ("OpenAIForbidden", "the admin key lacks the permission"),
@@ -70,7 +74,7 @@ async def connected(connections: int, random: Randomness, proxies: Proxies) -> A
 
 
 class OpenAIAdminApi:
-    """`session` is an aiohttp.ClientSession, or what stands in for it."""
+    """`session` is an aiohttp.ClientSession, or its stand-in."""
 
     def __init__(self, session: aiohttp.ClientSession, random: Randomness, proxies: Proxies = DIRECT) -> None:
         self._session = session
@@ -98,12 +102,12 @@ class OpenAIAdminApi:
         return keys
 
     async def create_account(
-        self, project: Project, admin_key: Hidden, name: str, lifetime: timedelta | None
+        self, project: Project, admin_key: Hidden, name: str, *, lifetime: timedelta | None
     ) -> NewAccount:
         body: JSON = {"name": name}
         if lifetime is not None:
             body["expires_in_seconds"] = int(lifetime.total_seconds())
-        made = await self._json("POST", _path(project), admin_key, _CREATE, body=body)
+        made = await self._json("POST", _path(project), admin_key, what=_CREATE, body=body)
         key = made.get("api_key")
         if not isinstance(key, Mapping):
             raise _unintelligible(_CREATE, "holds no key")
@@ -115,7 +119,7 @@ class OpenAIAdminApi:
 
     async def account_name(self, project: Project, admin_key: Hidden, account_id: str) -> str:
         path = f"{_path(project)}/{_id(account_id)}"
-        account = await self._json("GET", path, admin_key, "read account", repeatable=True)
+        account = await self._json("GET", path, admin_key, what="read account", repeatable=True)
         if account.get("id") != account_id:
             raise _unintelligible("read account", "is about another account")
         name = account.get("name")
@@ -123,27 +127,29 @@ class OpenAIAdminApi:
 
     async def key_last_used(self, project: Project, admin_key: Hidden, key_id: str) -> datetime | None:
         path = f"{_project(project)}/api_keys/{_id(key_id)}"
-        key = await self._json("GET", path, admin_key, "read key", repeatable=True)
+        key = await self._json("GET", path, admin_key, what="read key", repeatable=True)
         used = key.get("last_used_at")
         return None if used is None else _time(used, "read key", "last_used_at")
 
     async def delete_account(self, project: Project, admin_key: Hidden, account_id: str) -> None:
         path = f"{_path(project)}/{_id(account_id)}"
-        answer = await self._json("DELETE", path, admin_key, "delete account", repeatable=True)
+        answer = await self._json("DELETE", path, admin_key, what="delete account", repeatable=True)
         if answer.get("deleted") is not True:
             raise _unintelligible("delete account", "does not say that it is deleted")
 
     async def project_archived(self, project: Project, admin_key: Hidden) -> bool:
-        found = await self._json("GET", _project(project), admin_key, "read project", repeatable=True)
+        found = await self._json("GET", _project(project), admin_key, what="read project", repeatable=True)
         return found.get("id") == project.id and found.get("status") == "archived"
 
     async def key_accepted(self, host: str, key: Hidden) -> bool:
-        """401: not yet. 403 and 404 cannot tell (a key without that permission, a host without that path): accepted."""
+        """Does OpenAI accept the key? 401: not yet."""
         try:
-            await self._json("GET", f"{host}/models", key, "verify key", repeatable=False)
+            await self._json("GET", f"{host}/models", key, what="verify key", repeatable=False)
         except Refused as error:
             if error.status == 401:
                 return False
+            # They tell nothing about the key: it may lack that permission, or the host may lack that path.
+            # They tell nothing about the key: it may lack that permission, or the host may lack that path.
             if error.status in (403, 404):
                 return True
             if isinstance(error, Throttled):
@@ -160,7 +166,7 @@ class OpenAIAdminApi:
         seen: set[str] = set()
         while True:
             query = f"?limit={PAGE}" + (f"&after={after}" if after is not None else "")
-            page = await self._json("GET", path + query, admin_key, what, repeatable=True)
+            page = await self._json("GET", path + query, admin_key, what=what, repeatable=True)
             items, more = page.get("data"), page.get("has_more")
             if not isinstance(items, list) or not isinstance(more, bool):
                 raise _unintelligible(what, "has no data or has_more")
@@ -178,9 +184,11 @@ class OpenAIAdminApi:
             after = last
 
     async def _json(
-        self, method: str, url: str, key: Hidden, what: str, *, body: JSON | None = None, repeatable: bool = False
+        self, method: str, url: str, key: Hidden, *, what: str, body: JSON | None = None, repeatable: bool = False
     ) -> JSON:
-        text = await self._retry(lambda: self._send(method, url, key, what, body), repeatable=repeatable, method=method)
+        text = await self._retry(
+            lambda: self._send(method, url, key, what=what, body=body), repeatable=repeatable, method=method
+        )
         try:
             answer = json.loads(text)
         except (ValueError, RecursionError):
@@ -190,15 +198,15 @@ class OpenAIAdminApi:
         return answer
 
     async def _retry(self, call: Callable[[], Awaitable[bytes]], *, repeatable: bool, method: str = "") -> bytes:
-        """A create is never sent a second time under the same name, not even where that would be harmless (I1).
-
-        Nor is anything after a 429: that is the business of all who use the same admin key (`worker.openai.limiter`).
-        """
+        """Send a request, and repeat it if `retrying` allows that; never a create, and nothing after a 429."""
+        # I1: no second create under the same name, not even a harmless one.
         if method == "POST":
             return await call()
+        # A 429 concerns all users of the same admin key: `worker.openai.limiter` handles it.
+        # A 429 concerns all users of the same admin key: `worker.openai.limiter` handles it.
         return await retrying(call, repeatable=repeatable, random=self._random, throttled=False)
 
-    async def _send(self, method: str, url: str, key: Hidden, what: str, body: JSON | None = None) -> bytes:
+    async def _send(self, method: str, url: str, key: Hidden, *, what: str, body: JSON | None = None) -> bytes:
         """The body of a 2xx answer. Raises one of the errors of `worker.errors` for anything else."""
         try:
             async with self._session.request(
@@ -220,11 +228,11 @@ class OpenAIAdminApi:
         except ValueError as error:
             raise ConfigurationError("InvalidRequest", f"{what}: {type(error).__name__}") from None
         if not 200 <= response.status < 300:
-            _raise(response.status, response.headers, content, what)
+            _raise(response.status, response.headers, content, what=what)
         return content
 
 
-def _raise(status: int, headers: Mapping[str, str], content: bytes, what: str) -> NoReturn:
+def _raise(status: int, headers: Mapping[str, str], content: bytes, *, what: str) -> NoReturn:
     details = _details(status, headers, content)
     if status == 429:
         message = f"OpenAI asks to slow down: {what} ({details})"
@@ -243,7 +251,7 @@ def _raise(status: int, headers: Mapping[str, str], content: bytes, what: str) -
 
 
 def _details(status: int, headers: Mapping[str, str], content: bytes) -> str:
-    """Status, code and request id; nothing that could quote a key."""
+    """Status, code and request id, without any text that could quote a key."""
     parts = [f"status {status}"]
     try:
         code = json.loads(content)["error"]["code"]
@@ -256,7 +264,7 @@ def _details(status: int, headers: Mapping[str, str], content: bytes) -> str:
 
 
 def _is_about_expiry(content: bytes) -> bool:
-    """Does an error speak of when keys expire? Its exact form is not documented; the text is looked at, not shown."""
+    """Is an error about the expiry of keys? OpenAI documents no form. We inspect its text and never show it."""
     try:
         error = json.loads(content)["error"]
         return any("expir" in str(error.get(field)) for field in ("param", "code", "message"))
@@ -265,7 +273,7 @@ def _is_about_expiry(content: bytes) -> bool:
 
 
 def _limit(content: bytes) -> str:
-    """The limit, where the text of the error holds one number of seconds or days: a number gives nothing away."""
+    """The limit, if the text of the error holds one number of seconds or days. A number reveals no secret."""
     found = re.findall(rb"(?<![\w.-])(\d{1,8}) (second|day)s?\b", content)
     if len(found) != 1:
         return ""
@@ -274,17 +282,16 @@ def _limit(content: bytes) -> str:
 
 
 def _expiry(value: object) -> datetime | None:
-    """`api_key.expires_at`: known from the official client (3.51), not from the API description. The account exists by
-    now, so what cannot be read is not said.
-    """
+    """`api_key.expires_at`. The official client (3.51) has this field, the API description does not."""
     try:
         return None if value is None else _time(value, _CREATE, "expires_at")
     except Unintelligible:
+        # The account exists by now: an unreadable expiry must not fail the create.
         return None
 
 
 def _cause(error: Exception) -> str:
-    """The kind of a connection's failure: class names and an errno, no text of the library's."""
+    """The kind of a connection's failure: class name and errno, without the library's text."""
     inner = getattr(error, "os_error", None)
     number = getattr(inner, "errno", None)
     return type(error).__name__ + (f", errno {number}" if number else "")

@@ -1,8 +1,10 @@
-"""What OpenAI knows about a project, asked at most once a run: the admin key, the list of its accounts.
+"""A run's knowledge of each project, asked at most once: the admin key, the list of its accounts.
 
-Guarantees: for one project and one admin key there is one read of the Secret and, unless a later list is demanded, one
-list of accounts a run, failures included: a thousand targets with one bad key cost one request. No admin key leaves for
-a host that is not allowed, whatever the ledger says.
+Guarantees:
+- For one project and one admin key a run reads the Secret once.
+- It lists the accounts once, unless a caller demands a later list.
+- A failure counts as well: a thousand targets with one bad key cost one request.
+- No admin key leaves for a host that is not allowed, whatever the ledger says.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ class Projects:
         cluster: Cluster,
         openai: OpenAIAdmin,
         limiter: Limiter,
+        *,
         slots: Slots,
         clock: Clock,
         allowed_hosts: Collection[Origin],
@@ -44,7 +47,7 @@ class Projects:
     ) -> None:
         self._cluster = cluster
         self._openai = openai
-        self._restraint = limiter
+        self._limiter = limiter
         self._slots = slots
         self._clock = clock
         self._allowed_hosts = allowed_hosts
@@ -56,7 +59,7 @@ class Projects:
         self._turns: defaultdict[ProjectAccess, Turns] = defaultdict(Turns)
 
     async def admin_key(self, ref: AdminKeyRef) -> Hidden:
-        """The admin key as its Secret has it. Raises AdminKeyUnusable, or what reading the Secret raised."""
+        """The admin key as its Secret has it. Raises AdminKeyUnusable, or the error of reading the Secret."""
         async with self._reading[ref]:
             return await _cached(ref, self._keys, lambda: self._read_key(ref))
 
@@ -79,7 +82,7 @@ class Projects:
         return known if isinstance(known, Listing) else None
 
     async def account_name(self, access: ProjectAccess, account_id: str) -> str | None:
-        """The name of an account; None where OpenAI has no such account. A list that lacks it is not taken for it."""
+        """The name of an account; None if OpenAI has no such account. A list without it proves nothing."""
         try:
             listing = await self.listing(access)
             if account_id in listing.accounts:
@@ -99,10 +102,8 @@ class Projects:
             return await _cached(access, self._account_keys, lambda: self._list_keys(access))
 
     async def retiring_key(self, access: ProjectAccess) -> Hidden:
-        """The admin key of the project's accounts, or the fallback where its Secret does not exist any more.
-
-        The host is checked here as well: the ledger's may have been allowed once, or edited.
-        """
+        """The admin key of the project's accounts, or the fallback if its Secret does not exist any more."""
+        # The ledger's host may have lost its permission, or somebody may have edited it.
         if not is_allowed(access.project.host, self._allowed_hosts):
             message = f"{access.project.host[:80]!r} may not receive the admin key (any more): see --allow-host"
             raise ConfigurationError("HostNotAllowed", message)
@@ -114,11 +115,12 @@ class Projects:
             return await self.admin_key(self._fallback)
 
     async def key_last_used(self, access: ProjectAccess, key_id: str) -> datetime | None:
-        """When a key was last used; None: never, as far as OpenAI knows, or the key does not exist any more.
+        """The last use of a key; None: OpenAI knows of no use, or the key does not exist any more.
 
-        This is asked right before a delete, so it is not where no delete will follow: raises Deferred.
+        Raises Deferred if this run makes no more deletes.
         """
-        self._restraint.check(access, await self.retiring_key(access), kind="delete")
+        # A delete follows this request: without the delete the answer is of no use.
+        self._limiter.check(access, await self.retiring_key(access), kind="delete")
         try:
             return await self._ask(access, lambda key: self._openai.key_last_used(access.project, key, key_id))
         except NotFound:
@@ -134,12 +136,12 @@ class Projects:
     ) -> bool:
         """Delete an account. True: OpenAI confirms that it does not exist (any more) (invariant I4).
 
-        `ready`: is called right before, and raises where the account must stay. `shown_from`: when lists show it at the
-        latest, if it exists; an earlier one confirms nothing.
+        `ready` runs right before the delete, and raises if the account must stay.
+        `shown_from`: the latest time at which lists begin to show the account; an earlier list confirms nothing.
         """
         key = await self.retiring_key(access)
         try:
-            await self._restraint.ask(
+            await self._limiter.ask(
                 access,
                 key,
                 lambda: self._openai.delete_account(access.project, key, account_id),
@@ -151,14 +153,14 @@ class Projects:
                 return False
             if account_id not in (await self.listing(access, not_before=shown_from)).accounts:
                 return True
-            # It was listed earlier in this run: somebody else may have deleted it since.
+            # A list of this run has it: somebody else may have deleted it since.
             return account_id not in (await self.listing(access, not_before=self._clock.now())).accounts
         return True
 
     async def archived(self, access: ProjectAccess, error: RotatorError) -> bool:
-        """Was this refused because the project is archived? "Archived projects have no service accounts" (OpenAI's API
-        description of their DELETE), so that is a confirmation as well.
-        """
+        """Did OpenAI refuse this because the project is archived?"""
+        # "Archived projects have no service accounts" (OpenAI's API description of their DELETE).
+        # So an archived project confirms the absence of the account, too.
         if not isinstance(error, Refused) or error.status != 400:
             return False
         return await self._ask(access, lambda key: self._openai.project_archived(access.project, key))
@@ -171,9 +173,9 @@ class Projects:
         return await self._ask(access, begin)
 
     async def _ask(self, access: ProjectAccess, call: Callable[[Hidden], Awaitable[Value]]) -> Value:
-        """Read, unless OpenAI is left alone."""
+        """Make a read, if the limiter allows it."""
         key = await self.retiring_key(access)
-        return await self._restraint.ask(access, key, lambda: call(key), kind="read")
+        return await self._limiter.ask(access, key, lambda: call(key), kind="read")
 
     async def _list_keys(self, access: ProjectAccess) -> Mapping[str, tuple[AccountKey, ...]]:
         found: dict[str, tuple[AccountKey, ...]] = {}
@@ -199,12 +201,13 @@ class Projects:
 
 
 async def _cached(key: Key, cache: dict[Key, Value | RotatorError], fetch: Callable[[], Awaitable[Value]]) -> Value:
-    """To be called under a lock, not shared as a task: a task would outlive a killed run."""
+    """The cached result, fetched at the first call. The caller holds a lock."""
+    # No shared task: it would outlive a killed run.
     if key not in cache:
         try:
             cache[key] = await fetch()
         except Deferred:
-            raise  # the limiter knows when there is something to be asked again
+            raise  # the limiter decides when the run may ask again
         except RotatorError as error:
             cache[key] = error
     return _found(cache[key])
@@ -212,5 +215,5 @@ async def _cached(key: Key, cache: dict[Key, Value | RotatorError], fetch: Calla
 
 def _found(found: Value | RotatorError) -> Value:
     if isinstance(found, RotatorError):
-        raise found.with_traceback(None)  # it is raised many times: no growing chain of frames
+        raise found.with_traceback(None)  # many callers raise it: no growing chain of frames
     return found

@@ -16,7 +16,7 @@ class Rotate:
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """The target keeps its key. `next_at`: when this is decided anew, None: on request only."""
+    """The target keeps its key. `next_at`: when a run decides anew, None: on request only."""
 
     reason: str
     message: str
@@ -33,7 +33,7 @@ class Blocked:
 
 @dataclass(frozen=True, slots=True)
 class Unable:
-    """Something outside stands in the way. `until`: when the next attempt may be made, None: with the next run."""
+    """Something outside stands in the way. `until`: the earliest next attempt, None: with the next run."""
 
     reason: str
     message: str

@@ -10,7 +10,7 @@ from worker.model.entries import Publication
 from worker.model.sightings import Consumer
 
 STALE = timedelta(minutes=5)
-"""A container started this soon after an account was superseded may still have got its key: the kubelet reads the
+"""A container that started this soon after an account was superseded may still have its key. The kubelet reads the
 Secret before it makes the container, and possibly from a cache."""
 
 
@@ -20,8 +20,8 @@ CLOCKS_APART = timedelta(minutes=1)
 def holders(previous: Publication, consumers: Collection[Consumer]) -> tuple[list[Consumer], list[Consumer]]:
     """Which consumers carry a superseded account's key for certain, and which may, once volumes have followed.
 
-    Where the Secret was deleted, its volumes keep what they have until it is there again, also for containers that
-    start in between: those then keep it from a `subPath`.
+    While the Secret is gone, its volumes keep their data, also for containers that start in between.
+    Such a container then keeps the old key from a `subPath`.
     """
     if previous.superseded_at is None:
         raise ValueError("a current account is held by its Secret")
@@ -54,7 +54,7 @@ def _carries(previous: Publication, consumer: Consumer) -> _Carries:
         # It has not started, so nobody knows which key the kubelet has read for it.
         return _Carries.POSSIBLY
     if started < superseded:
-        # It read the Secret while this key could be there, unless its last read was before the key was asked for.
+        # It read the Secret while this key could be there, unless its last read was before the key's request.
         # Nodes' clocks and the API server's differ a little.
         earliest = (previous.requested_at or previous.at) - CLOCKS_APART
         return _Carries.CERTAINLY if earliest <= (consumer.read_until or started) else _Carries.NO

@@ -1,6 +1,6 @@
 """Why a target gets a new key now: one function per reason, in order of precedence. Pure; no clock of its own.
 
-Guarantees: the first reason that applies is the one that is told.
+Guarantees: a run tells the first reason that applies.
 A target is due once per interval, measured from run start to run start (I5).
 """
 
@@ -89,7 +89,7 @@ def _project_changed(keyed: _Keyed) -> Rotate | None:
     if keyed.publication.account.access.project == project:
         return None
     if _overtaken(keyed.seen.entry, keyed.run):
-        # The later run has seen a newer generator: its project is not put back.
+        # The later run has seen a newer generator: this run does not put its project back.
         return None
     return Rotate("ProjectChanged", f"the generator's project is {project} now")
 
@@ -167,4 +167,4 @@ REASONS: tuple[Callable[[_Keyed], Rotate | None], ...] = (
     _retry,
     _due,
 )
-"""In order of precedence: what heals a Secret comes before what users and time ask for."""
+"""In order of precedence: reasons that heal a Secret come before the requests of users and time."""

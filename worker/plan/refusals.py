@@ -1,6 +1,6 @@
-"""Why a target's Secret is not written: one function per rule, in order of precedence. Pure.
+"""Why a run does not write a target's Secret: one function per rule, in order of precedence. Pure.
 
-Guarantee: a Secret is written only where it is absent, ours, or was asked for with Merge.
+Guarantee: a run writes a Secret only where it is absent, ours, or requested with Merge.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ADOPT = "`openai-key-rotator adopt"
 
 
 def refusal(target: Target, seen: Observation) -> Blocked | None:
-    """Why the Secret may not be written, None where it may."""
+    """Why a run may not write the Secret, None where it may."""
     if seen.secret is None:
         return _nothing_to_merge_into(target)
     rules = (_type, _immutable, _foreign_owner)
@@ -122,7 +122,7 @@ def _is_somebodys(seen: Observation, named: NamedAccount) -> bool:
     """Does the annotation name an account that exists, as far as is known, and that this target's entry lacks?"""
     foreign = named.ledger != seen.entry.ledger
     if any((p.account.name, p.account.id) == (named.name, named.id) for p in seen.entry.history):
-        # The entry records it, whichever ledger the annotation names: adopting does that.
+        # The entry records it, whichever ledger the annotation names: `adopt` leaves the annotation as it was.
         return False
     if not foreign and any(intent.account.name == named.name for intent in seen.entry.unpublished):
         return False

@@ -19,7 +19,7 @@ PROPAGATION = timedelta(minutes=2)
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """May be deleted now. `affected`: what holds it all the same, where the longest hold has passed."""
+    """The account may go now. `affected`: its remaining holders, where the longest hold has passed."""
 
     why: str
     affected: HoldReason | None = None
@@ -27,14 +27,14 @@ class Delete:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """May be deleted at `until`, not earlier."""
+    """The account may go at `until`, not earlier."""
 
     until: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Somebody uses the key, or may; asked again in the next run. `until`: held no longer than this, None: no limit."""
+    """Somebody uses the key, or may: the next run decides again. `until`: the end of the hold, None: no limit."""
 
     reason: HoldReason
     until: datetime | None
@@ -43,7 +43,7 @@ class Held:
 def ripe_at(previous: Publication, cleanup: CleanupPolicy) -> datetime | None:
     """The earliest moment at which a publication may go, by its grace period alone; None: it is current.
 
-    Not before all that its request may have made has appeared: something on the way may have sent it twice.
+    It waits until all accounts of the request have appeared: something on the way may have sent the request twice.
     """
     if previous.superseded_at is None:
         return None
@@ -52,7 +52,7 @@ def ripe_at(previous: Publication, cleanup: CleanupPolicy) -> datetime | None:
 
 
 def next_release(entry: Entry, now: datetime) -> datetime | None:
-    """When the next account may go that may not go yet, by grace and claim alone; None: there is none."""
+    """When the next account becomes deletable, by grace and claim alone; None: there is none."""
     claim = entry.claimed_until(now)
     if claim is not None:
         return claim
@@ -63,8 +63,8 @@ def next_release(entry: Entry, now: datetime) -> datetime | None:
 def may_yet_publish(entry: Entry, intent: Intent) -> bool:
     """May the run of an intent still write the Secret, although its claim has ended?
 
-    One that noted nothing may be dead, or stopped right before that write. Once another key was published since, the
-    write is refused, for it is made under the resourceVersion of before.
+    A run that noted nothing may be dead, or stopped right before that write.
+    The API server refuses the write once another run has published, for its resourceVersion is out of date.
     """
     publication = current(entry)
     return not intent.refused and (publication is None or publication.at <= intent.requested_at)
@@ -72,9 +72,9 @@ def may_yet_publish(entry: Entry, intent: Intent) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """How a superseded account's key is used, as far as it can be seen.
+    """The use of a superseded account's key, as far as the worker sees it.
 
-    `last_used`: None where OpenAI knows of no use. `looked_at`: when the consumers were looked for, None: now.
+    `last_used`: None where OpenAI knows of no use. `looked_at`: when the worker looked for consumers, None: now.
     """
 
     last_used: datetime | None = None
@@ -84,16 +84,18 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class RetirePolicy:
-    """How long a superseded account stays. `max_hold`, since it was superseded, ends every hold; None: no limit."""
+    """How long a superseded account stays. `max_hold`: the longest hold after it was superseded, None: no limit."""
 
     cleanup: CleanupPolicy
     unseen_hold: timedelta
     max_hold: timedelta | None = None
 
 
-def decide_retirement(previous: Publication, usage: Usage, policy: RetirePolicy, now: datetime) -> Delete | Wait | Held:
+def decide_retirement(
+    previous: Publication, usage: Usage, policy: RetirePolicy, *, now: datetime
+) -> Delete | Wait | Held:
     """May a superseded account be deleted? Raises ValueError for a current one."""
-    verdict = _without_limit(previous, usage, policy, now)
+    verdict = _without_limit(previous, usage, policy, now=now)
     if not isinstance(verdict, Held) or policy.max_hold is None or previous.superseded_at is None:
         return verdict
     limit = previous.superseded_at + policy.max_hold
@@ -102,7 +104,7 @@ def decide_retirement(previous: Publication, usage: Usage, policy: RetirePolicy,
     return Held(verdict.reason, min(limit, verdict.until or limit))
 
 
-def _without_limit(previous: Publication, usage: Usage, policy: RetirePolicy, now: datetime) -> Delete | Wait | Held:
+def _without_limit(previous: Publication, usage: Usage, policy: RetirePolicy, *, now: datetime) -> Delete | Wait | Held:
     cleanup = policy.cleanup
     ripe, superseded = ripe_at(previous, cleanup), previous.superseded_at
     if ripe is None or superseded is None:
@@ -122,7 +124,7 @@ def _without_limit(previous: Publication, usage: Usage, policy: RetirePolicy, no
         return Held(HoldReason(HoldKind.POSSIBLE, _named(possible)), idle)
     if cleanup.kind is CleanupKind.IDLE:
         return _by_idle_policy(cleanup, used, now)
-    return _by_unseen_use(previous, usage, policy, now, superseded=superseded)
+    return _by_unseen_use(previous, usage, policy, now=now, superseded=superseded)
 
 
 def _by_idle_policy(cleanup: CleanupPolicy, used: datetime, now: datetime) -> Delete | Held:
@@ -134,7 +136,7 @@ def _by_idle_policy(cleanup: CleanupPolicy, used: datetime, now: datetime) -> De
 
 
 def _by_unseen_use(
-    previous: Publication, usage: Usage, policy: RetirePolicy, now: datetime, *, superseded: datetime
+    previous: Publication, usage: Usage, policy: RetirePolicy, *, now: datetime, superseded: datetime
 ) -> Delete | Wait | Held:
     """A use after the account was superseded, with no holder in sight, means a consumer that nobody sees."""
     used = max(superseded, usage.last_used or superseded)
@@ -145,7 +147,7 @@ def _by_unseen_use(
         return Delete(f"superseded at {format_time(superseded)}")
     settled = superseded + 2 * PROPAGATION
     if settled > now:
-        # It was in use just now: is it still, once all that follow the Secret have followed?
+        # Consumers that follow the Secret may still have used the old key; a later use is somebody else's.
         return Wait(settled)
     if used <= superseded + PROPAGATION:
         return Delete(f"superseded at {format_time(superseded)}")
@@ -167,10 +169,9 @@ def ended_claims(entry: Entry, now: datetime) -> tuple[Intent, ...]:
 
 
 def reachable(entry: Entry, account: Account) -> Account:
-    """The account, seen through the admin key that the target's last publication in the same project was made with: the
-    Secret of its own may be gone, or renamed.
-    """
+    """The account with the admin key of the target's last publication in the same project."""
     project = account.access.project
     same = [publication for publication in entry.history if publication.account.access.project == project]
     latest = max(same, key=lambda publication: publication.at, default=None)
+    # The Secret of the account's own admin key may be gone, or renamed.
     return replace(account, access=latest.account.access) if latest is not None else account

@@ -1,7 +1,8 @@
 """What to do for one target, decided from plain values: rotate, keep, or say why not. Pure; no clock of its own.
 
 Guarantees: only the run that holds the claim works on a target.
-A Secret is written only where `refusals` finds nothing; a key is made only for one of `reasons`.
+A run writes a Secret only where `refusals` finds nothing.
+A run makes a key only for one of `reasons`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from worker.plan.reasons import open_requests, reason_to_rotate
 from worker.plan.refusals import ADOPT, refusal
 
 
-def decide(target: Target, seen: Observation, run: RunInfo, now: datetime) -> Decision:
+def decide(target: Target, seen: Observation, run: RunInfo, *, now: datetime) -> Decision:
     """Decide what to do for a target."""
     entry, trouble = seen.entry, seen.trouble
     if entry.ledger != run.ledger:
@@ -33,7 +34,7 @@ def decide(target: Target, seen: Observation, run: RunInfo, now: datetime) -> De
     if target.suspended:
         return Keep("Suspended", "suspended by annotation: no rotation and no deletion")
     if trouble is not None and _lasting(trouble):
-        # Waiting does not mend it, so it is reported although nothing may be due yet.
+        # Waiting does not mend it, so the run reports it although nothing may be due yet.
         return Unable(trouble.reason, about(target.generator.access, trouble))
     rotate = reason_to_rotate(target, seen, run)
     if rotate is None:
@@ -42,7 +43,7 @@ def decide(target: Target, seen: Observation, run: RunInfo, now: datetime) -> De
         until = trouble.until if isinstance(trouble, Deferred) else None
         message = about(target.generator.access, trouble) + next_attempt(until)
         return Unable(trouble.reason, message, until)
-    return _backing_off(target, entry, run, now) or rotate
+    return _backing_off(target, entry, run, now=now) or rotate
 
 
 def _foreign_entry(target: Target, entry: Entry) -> Blocked:
@@ -58,7 +59,7 @@ def _lasting(trouble: RotatorError) -> bool:
     return isinstance(trouble, ConfigurationError | Refused) and not isinstance(trouble, Throttled)
 
 
-def _backing_off(target: Target, entry: Entry, run: RunInfo, now: datetime) -> Unable | None:
+def _backing_off(target: Target, entry: Entry, run: RunInfo, *, now: datetime) -> Unable | None:
     """The pause after failed attempts, None where it is over or a human does not want to wait."""
     later = entry.failures.next_attempt_at
     if later is None or later <= now or run.force or open_requests(target, entry, run):

@@ -1,10 +1,10 @@
-"""Outcomes, told to the cluster: an ExternalSecret's status, and Events on whatever asked for the target.
+"""Tell outcomes to the cluster: an ExternalSecret's status, and Events on the object that asked for the target.
 
-What a reader of an ExternalSecret expects is kept: condition `Ready` with the reasons SecretSynced and
-SecretSyncedError, `refreshTime`, `syncedResourceVersion`, `binding`; Events Created, Updated, UpdateFailed. What else
-matters to users of a target is a Warning with a reason of ours.
-Guarantees: what is true already is not written again; a failure to announce is returned, never raised, for the
-rotation that it is about has happened.
+Readers of an ExternalSecret find what they expect: condition `Ready` with the reasons SecretSynced and
+SecretSyncedError, `refreshTime`, `syncedResourceVersion`, `binding`; Events Created, Updated, UpdateFailed. A Warning
+with a reason of ours tells everything else that matters to users of a target.
+Guarantees: the announcer never writes again what is true already.
+The announcer returns a failure to announce and never raises it, for the rotation itself has happened.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class Announcer:
     async def announce(
         self, source: Source, secret: Ref | None, outcome: Outcome, *, created: bool = False
     ) -> list[str]:
-        """Tell the outcome. `created`: the Secret did not exist before. What could not be told, and why."""
+        """Tell the outcome. `created`: the Secret did not exist before. Returns the errors."""
         problems = []
-        status = status_patch(source, secret, outcome, self.clock.now())
+        status = status_patch(source, secret, outcome, now=self.clock.now())
         if status is not None:
             try:
                 await self.cluster.patch(source.resource, source.ref, status, subresource="status")
@@ -56,27 +56,27 @@ class Announcer:
         return problems + (await self._tell(source, event) if event is not None else [])
 
     async def warn(self, source: Source, notices: Collection[Notice], *, kind: EventKind = "Warning") -> list[str]:
-        """An Event for each notice. What could not be told, and why."""
+        """Send an Event for each notice. Returns the errors."""
         now = self.clock.now()
-        events = [_event(source, kind, notice.reason, notice.message, now) for notice in notices]
+        events = [_event(source, kind, notice.reason, message=notice.message, now=now) for notice in notices]
         return [problem for event in events for problem in await self._tell(source, event)]
 
     async def _tell(self, source: Source, event: JSON) -> list[str]:
         try:
             await self.cluster.create(EVENTS, source.ref.namespace, event)
         except (Conflict, NotFound):
-            pass  # its name is made of what it says: it has been said within the last hour; or the namespace is gone
+            pass  # the same text has the same name, so the last hour's Event says it; or the namespace is gone
         except RotatorError as error:
             return [error.message]
         return []
 
 
 def secret_source(target: Ref) -> Source:
-    """The Secret itself, to tell about where nothing asks for it any more: not the ledger's namespace but its own."""
+    """The Secret itself, for Events in its own namespace where nothing asks for it any more."""
     return Source(SECRETS, "Secret", target, "")
 
 
-def status_patch(source: Source, secret: Ref | None, outcome: Outcome, now: datetime) -> JSON | None:
+def status_patch(source: Source, secret: Ref | None, outcome: Outcome, *, now: datetime) -> JSON | None:
     """The merge patch of an ExternalSecret's status; None where it says so already, or there is nothing to say."""
     if source.kind != "ExternalSecret" or outcome.reason in ("InProgress", "Suspended"):
         return None
@@ -108,13 +108,13 @@ def status_patch(source: Source, secret: Ref | None, outcome: Outcome, now: date
 def outcome_event(source: Source, outcome: Outcome, *, created: bool, now: datetime) -> JSON | None:
     """The Event for an outcome; None where nothing happened."""
     if outcome.result is Result.ROTATED:
-        return _event(source, "Normal", "Created" if created else "Updated", outcome.message, now)
+        return _event(source, "Normal", "Created" if created else "Updated", message=outcome.message, now=now)
     if outcome.result in (Result.FAILED, Result.BLOCKED):
-        return _event(source, "Warning", FAILED, outcome.message, now)
+        return _event(source, "Warning", FAILED, message=outcome.message, now=now)
     return None
 
 
-def _event(source: Source, kind: EventKind, reason: str, message: str, now: datetime) -> JSON:
+def _event(source: Source, kind: EventKind, reason: str, *, message: str, now: datetime) -> JSON:
     """An Event. The same text has the same name."""
     message = _lasting(message)[:_LONGEST_MESSAGE]
     digest = hashlib.sha256(f"{source.uid}\n{reason}\n{message}".encode()).hexdigest()[:16]
@@ -141,5 +141,5 @@ def _event(source: Source, kind: EventKind, reason: str, message: str, now: date
 
 
 def _lasting(message: str) -> str:
-    """Without ids of requests, which the log has: each run's are others, so the same failure would be told again."""
+    """The message without request ids, which the log has: they differ per run, so the same failure would be news."""
     return _REQUEST.sub("", message)

@@ -1,7 +1,7 @@
 """Log lines: JSON, one per target and one per run, constant dotted names, facts as keys.
 
-Guarantees: nothing that looks like an OpenAI key is written, whatever put it there; an error's text that is not ours is
-not written either, nor are tracebacks' values.
+Guarantees: the log never contains text that looks like an OpenAI key, whatever its origin.
+The log contains neither foreign error texts nor values of tracebacks.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _redact(logger: object, method: str, event: MutableMapping[str, Any]) -> Mut
 
 
 def _clean(value: object) -> object:
-    """The value as it may be written, however deep it is."""
+    """The value without OpenAI keys, at any depth."""
     match value:
         case None | bool() | int() | float():
             return value
@@ -43,7 +43,7 @@ def _clean(value: object) -> object:
 
 
 def _ordered(logger: object, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """When, how bad and what first: lines are read by people too."""
+    """Time, level and event come first: people read the lines too."""
     first = {key: event.pop(key) for key in ("timestamp", "level", "event") if key in event}
     return {**first, **event}
 
@@ -60,7 +60,7 @@ class _LibraryHandler(logging.Handler):
 
 
 def configure(stream: TextIO | None = None) -> Log:
-    """A logger that writes JSON lines to `stream` (default: standard output); libraries are routed through it."""
+    """A logger that writes JSON lines to `stream` (default: standard output); libraries write through it too."""
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -84,7 +84,7 @@ def logger() -> Log:
 
 
 class LogWatcher:
-    """Writes what happens as it happens."""
+    """Writes a line for each step as it happens."""
 
     def __init__(self, log: Log) -> None:
         self._log = log

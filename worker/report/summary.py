@@ -1,4 +1,4 @@
-"""What a run came to, as log fields, table rows and an exit code. Pure.
+"""The result of a run, as log fields, table rows and an exit code. Pure.
 
 Guarantee: one `reason` and one `message` per outcome feed the log, the table, the conditions and the Events alike.
 """

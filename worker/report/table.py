@@ -12,7 +12,7 @@ HEADERS = ("NAMESPACE", "SECRET", "DONE", "WHY", "OTHER ACCOUNTS", "NEXT")
 
 
 def rows(report: Report, now: datetime) -> list[tuple[str, ...]]:
-    """One row per target: what was done, why, what became of its other accounts, and what happens next."""
+    """One row per target: the result, its reason, the fate of its other accounts, and the next step."""
     retired = {item.target: item for item in report.retired}
     shown = [_row(outcome, retired.pop(outcome.target, None), now) for outcome in sorted(report.outcomes, key=_order)]
     shown += [_retired_row(item, now) for item in retired.values() if is_news(item)]
@@ -72,7 +72,7 @@ def age(duration: timedelta) -> str:
 
 
 def table(headers: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """Aligned columns, two blanks apart, never cut: what kubectl's users read and grep."""
+    """Aligned columns, two blanks apart, never cut: kubectl's users read and grep such tables."""
     printable = [[_one_line(cell) for cell in line] for line in (headers, *lines)]
     widths = [max(len(line[i]) for line in printable) for i in range(len(headers))]
     return "\n".join(

@@ -1,6 +1,7 @@
 """A run on a terminal: a line of progress while it works, a table at the end.
 
-Guarantee: the progress goes to standard error and only to a terminal; the table goes to standard output.
+Guarantees: the progress goes to standard error and only to a terminal.
+The table goes to standard output.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class TerminalWatcher:
         self._problems.append(f"{target}: could not be told to the cluster: {problem}")
 
     def finished(self, report: Report) -> None:
-        """The table, what needs attention below it, and one line for the run."""
+        """Print the table, below it the targets that need attention, and one line for the run."""
         self._show("")
         lines = rows(report, self._clock.now())
         if lines:
@@ -82,8 +83,8 @@ class TerminalWatcher:
             self._print(problem)
         facts = run_fields(report)
         seconds = facts.pop("seconds")
-        words = ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in facts.items() if value)
-        self._print(f"{words or 'nothing to do'} in {seconds} s")
+        message = ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in facts.items() if value)
+        self._print(f"{message or 'nothing to do'} in {seconds} s")
 
     def _print(self, text: str) -> None:
         print(redacted(text), file=self._out)

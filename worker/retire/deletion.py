@@ -54,9 +54,9 @@ class AccountDeleter:
         self,
         account: Account,
         account_id: str | None,
-        sight: SecretSnapshot,
-        requested_at: datetime | None,
+        snapshot: SecretSnapshot,
         *,
+        requested_at: datetime | None,
         by_name: bool = True,
         spared: bool = True,
     ) -> bool:
@@ -71,9 +71,9 @@ class AccountDeleter:
         async def ready() -> None:
             if not spared:
                 return
-            await self._look_again(sight)
-            carried = sight.secret is not None and account_id == account.id and sight.secret.carries(account)
-            named = sight.secret.named if sight.secret is not None else None
+            await self._look_again(snapshot)
+            carried = snapshot.secret is not None and account_id == account.id and snapshot.secret.carries(account)
+            named = snapshot.secret.named if snapshot.secret is not None else None
             if carried or (named is not None and (named.id == account_id or (by_name and named.name == account.name))):
                 raise _InTheSecret("InTheSecret", f"account {account.name} is in its Secret")
 
@@ -87,7 +87,7 @@ class AccountDeleter:
         self,
         item: Publication | Intent,
         ids: Collection[str],
-        sight: SecretSnapshot,
+        snapshot: SecretSnapshot,
         *,
         spared: bool = True,
         early: bool = False,
@@ -97,7 +97,9 @@ class AccountDeleter:
         `early`: what OpenAI shows now counts, although more may appear that the request has made.
         """
         account, requested_at = item.account, None if early else item.requested_at
-        return all([await self.account(account, one, sight, requested_at, spared=spared) for one in ids])
+        return all(
+            [await self.account(account, one, snapshot, requested_at=requested_at, spared=spared) for one in ids]
+        )
 
     async def ids(self, item: Publication | Intent) -> list[str]:
         """Every account that its request made: something on the way may have sent it twice, or lost the answer."""
@@ -106,16 +108,16 @@ class AccountDeleter:
         listing = await self.projects.listing(account.access, not_before=appeared)
         return sorted({*listing.ids_of(account.name), *([account.id] if account.id is not None else [])})
 
-    async def _look_again(self, sight: SecretSnapshot) -> None:
+    async def _look_again(self, snapshot: SecretSnapshot) -> None:
         """See to it that the Secret was looked at right before; again, where the look itself took too long."""
         for _ in range(_LOOKS):
-            if self.clock.monotonic() - sight.at <= SNAPSHOT_FRESH_FOR:
+            if self.clock.monotonic() - snapshot.at <= SNAPSHOT_FRESH_FOR:
                 return
             at = self.clock.monotonic()
-            sight.secret = await self.observer.secret(sight.target)
-            sight.at = at  # only now: a look that failed is none
-        if self.clock.monotonic() - sight.at > SNAPSHOT_FRESH_FOR:
+            snapshot.secret = await self.observer.secret(snapshot.target)
+            snapshot.at = at  # only now: a look that failed is none
+        if self.clock.monotonic() - snapshot.at > SNAPSHOT_FRESH_FOR:
             raise Unanswered(
                 "TooSlow",
-                f"nothing is deleted while reading Secret {sight.target} takes over {SNAPSHOT_FRESH_FOR:.0f} s",
+                f"nothing is deleted while reading Secret {snapshot.target} takes over {SNAPSHOT_FRESH_FOR:.0f} s",
             )

@@ -1,9 +1,11 @@
 """Delete the accounts of one target that may go, and let them go from the ledger.
 
-Guarantees: I3 an account is deleted only if the ledger records it for this target, no claim runs, its grace has passed,
-nobody holds its key, and the Secret, read once more right before, does not name it; I4 it leaves the ledger only when
-OpenAI has confirmed that it does not exist. Everything comes from the ledger: nothing that this run's rotations did is
-handed on.
+Guarantees: I3 retirement deletes an account only if all of these hold:
+- the ledger records it for this target, and no claim runs;
+- its grace has passed, and nobody holds its key;
+- the Secret, read once more right before, does not name it.
+I4 an account leaves the ledger only when OpenAI has confirmed that it does not exist.
+Everything comes from the ledger: this run's rotations hand nothing on.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ _UNKNOWN_KEY = HoldReason(HoldKind.STUCK, "the Secret holds a key that the ledge
 
 @dataclass(frozen=True, slots=True)
 class _LetGo:
-    """What came of one account: the entry after it, what holds it, and what its holders are told."""
+    """The result for one account: the entry afterwards, the reason of a hold, and the notice to its holders."""
 
     entry: Entry
     held: HoldReason | None = None
@@ -72,13 +74,13 @@ class Retirement:
     unseen_hold: timedelta
     max_hold: timedelta | None
     begun: datetime
-    """What is ripe now may go; what ripens meanwhile is the next round's, so pods are listed once."""
+    """Accounts ripe at this time may go. Later ones wait for the next round, so a round lists pods once."""
 
     async def retire(self, entry: Entry, *, has_source: bool, served: bool) -> RetireOutcome:
-        """Delete what may go now. Raises nothing expected.
+        """Delete the accounts that may go now. Raises no expected error.
 
         `has_source`: something still asks for this target. `served`: this run has looked at its Secret already;
-        otherwise this looks at it, for it may be gone.
+        otherwise `retire` looks at the Secret, for it may be gone.
         """
         now = self.clock.now()
         claim = entry.claimed_until(now)
@@ -102,7 +104,7 @@ class Retirement:
         held: dict[str, HoldReason | None] = {}
         notices: list[Notice] = []
         after = seen
-        # Where the Secret is going to get another key: until then a run that was only stopped may still write its own.
+        # With a source the Secret gets another key; until then a run that was only stopped may still write its own.
         claims = ended_claims(seen, self.clock.now())
         intents = [intent for intent in claims if not (has_source and may_yet_publish(seen, intent))]
         items: tuple[Publication | Intent, ...] = (*seen.history, *intents)
@@ -118,14 +120,14 @@ class Retirement:
         deleted = [item.account.name for item in items if item.account.name not in left]
         try:
             for account, twin in self._twins(seen):
-                await self.deletion.account(account, twin, snapshot, None, by_name=False)
+                await self.deletion.account(account, twin, snapshot, requested_at=None, by_name=False)
         except RotatorError as error:
             trouble = error
         after, of_holds = holds.with_reasons(after, held, self.clock.now())
         if not has_source:
             after = self._disowned(after, snapshot.secret, trouble)
         elif after.condition is not None and after.condition.reason == transitions.READY:
-            after = transitions.healthy(after, self.clock.now())  # which says what is held
+            after = transitions.healthy(after, self.clock.now())  # its message names the held accounts
         stored = await self._save(entry, transitions.with_throttle(after, trouble), deleted)
         if trouble is not None:
             return replace(_troubled(stored, trouble), deleted=tuple(deleted), notices=(*notices, *of_holds))
@@ -138,7 +140,7 @@ class Retirement:
         parts = [f"deleted {', '.join(deleted)}"] if deleted else []
         staying = tuple(f"{name} stays ({reason})" for name, reason in held.items() if reason is not None)
         if not has_source and is_empty(stored):
-            with suppress(Conflict, NotFound):  # another run is at it
+            with suppress(Conflict, NotFound):  # another run works on it
                 await self.ledger.delete(stored)
         elif not has_source and stored.condition is not None:
             parts.append(stored.condition.message)
@@ -158,10 +160,10 @@ class Retirement:
                 return _LetGo(entry, _UNKNOWN_KEY)
             verdict = await self._verdict(item, entry, snapshot)
             if isinstance(verdict, Delete):
-                entry, gone = await self._delete_all(entry, item, await self.deletion.ids(item), snapshot)
-                if gone and verdict.affected is not None:
-                    return _LetGo(entry, notice=holds.ended(item, verdict.affected, verdict.why))
-                return _LetGo(entry)
+                without = await self._delete_all(entry, item, await self.deletion.ids(item), snapshot=snapshot)
+                if without is not None and verdict.affected is not None:
+                    return _LetGo(without, notice=holds.ended(item, verdict.affected, verdict.why))
+                return _LetGo(without or entry)
             return _LetGo(entry, verdict.reason if isinstance(verdict, Held) else None)
         except Refused as error:
             if await self.projects.archived(account.access, error):
@@ -171,24 +173,22 @@ class Retirement:
     async def _verdict(
         self, previous: Publication, entry: Entry, snapshot: SecretSnapshot
     ) -> Delete | Wait | Held | None:
-        """Delete, Wait or Held; pods are listed and OpenAI asked for the last use only once the grace has passed."""
+        """Delete, Wait or Held. It lists pods and asks OpenAI for the last use only once the grace has passed."""
         now, cleanup = self.clock.now(), entry.generator.cleanup
         ripe = ripe_at(previous, cleanup)
         if ripe is None or ripe > self.begun:
             return None
         consumers = await self.pods.consumers(entry.target)
         certain, possible = holders(previous, consumers)
-        # Certain holders hold it whatever its last use was: OpenAI is not asked.
+        # Certain holders hold it whatever its last use was, so retirement does not ask OpenAI.
         last_used = None if certain else await self._last_used(previous.account, possible)
         usage = Usage(last_used, consumers, self.pods.looked_at(entry.target.namespace))
-        return decide_retirement(previous, usage, RetirePolicy(cleanup, self.unseen_hold, self.max_hold), now)
+        return decide_retirement(previous, usage, RetirePolicy(cleanup, self.unseen_hold, self.max_hold), now=now)
 
     async def _last_used(self, account: Account, possible: Collection[Consumer]) -> datetime | None:
-        """When its key was last used, as far as OpenAI knows; None: never.
-
-        An account whose run died before it could note its key is asked about by name only where somebody may hold it: a
-        run that was stopped for long may have tried the key itself, late, and that would be taken for somebody unseen.
-        """
+        """When its key was last used, as far as OpenAI knows; None: never."""
+        # A run that was stopped for long, and noted no key id, may have tried the key itself, late.
+        # Without a possible holder that use would look like an unseen consumer's, so retirement does not ask for it.
         ids = [account.key_id] if account.key_id is not None else await self._key_ids(account) if possible else []
         uses = [await self.projects.key_last_used(account.access, key_id) for key_id in ids]
         return max((use for use in uses if use is not None), default=None)
@@ -200,36 +200,37 @@ class Retirement:
         return [key.id for key in (await self.projects.account_keys(account.access)).get(account.id, ())]
 
     async def _settle(self, entry: Entry, intent: Intent, snapshot: SecretSnapshot) -> Entry:
-        """Delete every account that the intent made: by its id, and by its name in a list begun after its claim.
-
-        Where neither is known the intent stays until a second such list confirms it. Where its run died, it may have
-        been published, and then somebody may hold its key: it goes as a publication does.
-        """
+        """Delete every account that the intent made: by its id, and by its name in a list begun after its claim."""
         account = intent.account
         ids = await self.deletion.ids(intent)
         if not ids:
+            # Without a known account the intent stays until a second such list confirms that there is none.
             listing = await self.projects.listing(account.access, not_before=intent.claimed_until)
             return transitions.missed(entry, account.name, listing.begun_at)
         if not intent.refused:
-            return transitions.presumed(entry, intent, ids[0], self.clock.now(), secret_gone=snapshot.secret is None)
-        return (await self._delete_all(entry, intent, ids, snapshot))[0]
+            # Its run died, perhaps after publishing, so somebody may hold its key: it goes as a publication does.
+            return transitions.presumed(
+                entry, intent, ids[0], now=self.clock.now(), secret_gone=snapshot.secret is None
+            )
+        return await self._delete_all(entry, intent, ids, snapshot=snapshot) or entry
 
     async def _delete_all(
-        self, entry: Entry, item: Publication | Intent, ids: list[str], snapshot: SecretSnapshot
-    ) -> tuple[Entry, bool]:
-        """The entry without the item, where all of its accounts are gone now; and whether they are."""
-        gone = await self.deletion.all_of(item, ids, snapshot)
-        return (transitions.released(entry, {item.account.name}), True) if gone else (entry, False)
+        self, entry: Entry, item: Publication | Intent, ids: list[str], *, snapshot: SecretSnapshot
+    ) -> Entry | None:
+        """The entry without the item once all of its accounts are gone; None: not all of them are."""
+        if not await self.deletion.all_of(item, ids, snapshot):
+            return None
+        return transitions.released(entry, {item.account.name})
 
     def _twins(self, entry: Entry) -> list[tuple[Account, str]]:
-        """Other accounts with the name of a published one, in lists that this run has read: a create was repeated on
-        its way (by a proxy, say). The name is the ledger's, so they are ours.
+        """Other accounts with the name of a published one, in lists that this run has read.
 
-        Where it is not known for certain which of them was published (no digest), they go together.
+        Something on the way (a proxy, say) repeated a create. The name is the ledger's, so they are ours.
         """
         found = []
         for publication in entry.history:
             account, listing = publication.account, self.projects.known_listing(publication.account.access)
+            # Without a digest nobody knows for certain which of them a run published: they go together.
             if listing is not None and account.id is not None and account.key_digest is not None:
                 found += [(account, id) for id in listing.ids_of(account.name) if id != account.id]
         return found
@@ -243,10 +244,10 @@ class Retirement:
         else:
             reason, message = "SourceGone", "nothing asks for this Secret any more: delete it to let its account go"
         message += holds.in_words(entry)
-        return replace(entry, next_rotation_at=None).with_condition(False, reason, message, self.clock.now())
+        return replace(entry, next_rotation_at=None).with_condition(False, reason, message, now=self.clock.now())
 
     async def _save(self, before: Entry, after: Entry, deleted: list[str]) -> Entry:
-        """Store what was done. Where the entry changed meanwhile, only the releases are carried over, as facts."""
+        """Store the result. Where the entry changed meanwhile, carry over only the releases, which are facts."""
         try:
             return await self.ledger.save(after)
         except Conflict:
@@ -259,7 +260,7 @@ class Retirement:
         if has_source:
             # Its condition is that of its rotation.
             return
-        noted = entry.with_condition(False, error.reason, _explained(error, entry), self.clock.now())
+        noted = entry.with_condition(False, error.reason, _explained(error, entry), now=self.clock.now())
         try:
             await self.ledger.save(noted)
         except Conflict:
@@ -286,7 +287,7 @@ def leaving(entry: Entry) -> int:
 
 
 def _troubled(entry: Entry, error: RotatorError) -> RetireOutcome:
-    """What is told where something stands in the way: of a human's doing (BLOCKED), or that may pass (FAILED)."""
+    """The outcome of an error: BLOCKED where a human has to act, FAILED where the error may pass."""
     if isinstance(error, ConfigurationError | ConsumersUnseen):
         return RetireOutcome(
             entry.target, Result.BLOCKED, error.reason, _explained(error, entry), waiting=leaving(entry)
@@ -297,7 +298,7 @@ def _troubled(entry: Entry, error: RotatorError) -> RetireOutcome:
 
 
 def _explained(trouble: RotatorError, entry: Entry) -> str:
-    """Why accounts of a target stay that should go, and what can be done about it."""
+    """Why accounts of a target stay that should go, and the remedy."""
     if not isinstance(trouble, ConfigurationError):
         return trouble.message
     absent = isinstance(trouble, AdminKeyUnusable) and trouble.absent
@@ -306,5 +307,5 @@ def _explained(trouble: RotatorError, entry: Entry) -> str:
 
 
 def waiting(entry: Entry, now: datetime) -> RetireOutcome:
-    """What stays, and when the next of it may go; what was ripe and stayed is the next run's."""
+    """How many accounts stay, and when the next one may go. Ripe accounts that stayed are the next run's."""
     return RetireOutcome(entry.target, waiting=leaving(entry), next_at=next_release(entry, now))

@@ -1,9 +1,10 @@
-"""Retire for every entry, in each namespace once: now, or, where something may go soon, after one wait for all of them.
+"""Retire every entry, once per namespace: now, or after one common wait where an account may go soon.
 
-So pods are listed once per namespace and run; but for what turns out only now to go soon (its Secret was deleted): it
-waits as well. That round does not wait for who is slow in the first.
-Guarantees: everything comes from the ledger, read again; an entry is taken for abandoned only if it was there before
-discovery and discovery would have found what asks for it; a suspended target is left alone.
+So a run lists pods once per namespace. The exception is a target that the first round finds to go soon (its Secret was
+deleted): it waits as well. The second round does not wait for slow targets of the first.
+Guarantees: everything comes from the ledger, which the sweep reads again.
+An entry counts as abandoned only if it was there before discovery, and discovery would have found its source.
+The sweep leaves a suspended target alone.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ from worker.retire.retirement import Retirement, leaving, waiting
 from worker.runtime.for_each import Crash, Done, alongside, for_each
 
 FIRST_ROUND_SHARE = 1 / 3
-"""Of the time that is left: for so long all of the first round is waited for."""
+"""The share of the remaining time for which the sweep waits for the whole first round."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """Who asks for which target, rejected ones too; and which of them this run has looked at."""
+    """The source of each target, also of rejected ones; and the targets that this run has looked at."""
 
     sources: Mapping[Ref, Source]
     served: Collection[Ref]
@@ -60,7 +61,7 @@ class Sweep:
     max_hold: timedelta | None
 
     async def retire(self, discovered: Discovered, under_way: Collection[Ref] = ()) -> list[RetireOutcome]:
-        """Retire for every target but those `under_way`, wait once for what may go soon, and retire that."""
+        """Retire every target but those `under_way`, wait once for accounts that may go soon, and retire those."""
         if self.context.stop.reason is not None:
             return []
         self.context.limiter.once_more(min(MAX_PAUSE_RETIRING, self.max_wait))
@@ -88,7 +89,7 @@ class Sweep:
                     waited = await self._retire_later(soon, later, asked)
             done = _joined(first.outcomes, waited)
         except OutOfReach as error:
-            # What was rotated is done and told; deleting is the next run's.
+            # The rotations are done and told; the next run deletes.
             ledger = Ref(self.context.ledger.namespace, "keyrotations")
             done = {ledger: RetireOutcome(ledger, Result.FAILED, error.reason, error.message)}
         for item in done.values():
@@ -96,7 +97,7 @@ class Sweep:
         return list(done.values())
 
     async def preview(self) -> list[RetireOutcome]:
-        """What a run would look at for deletion, said and not done."""
+        """Report the accounts that a run would consider for deletion, and delete none."""
         now, found = self.context.now(), []
         for ref, entry in (await self._entries()).items():
             ripe = [
@@ -106,21 +107,21 @@ class Sweep:
             names = [name for name, at in ripe if at is not None and at <= now]
             names += [intent.account.name for intent in ended_claims(entry, now)]
             if names:
-                words = f"would delete, unless somebody holds it: {', '.join(names)}"
-                found.append(RetireOutcome(ref, message=words, waiting=len(names)))
+                message = f"would delete, unless somebody holds it: {', '.join(names)}"
+                found.append(RetireOutcome(ref, message=message, waiting=len(names)))
         for item in found:
             self.context.watcher.retired(item)
         return found
 
     def _soon(self, times: Mapping[Ref, datetime | None]) -> dict[Ref, datetime]:
-        """Those of the times at which something may go that are within the longest wait."""
+        """The release times that are within the longest wait."""
         horizon = self.context.now() + min(self.max_wait, timedelta(seconds=self.context.stop.remaining))
         return {ref: at for ref, at in times.items() if at is not None and at <= horizon}
 
     async def _retire_later(
         self, soon: Mapping[Ref, datetime], later: Collection[Ref], asked: _Asked
     ) -> dict[Ref, RetireOutcome]:
-        """Wait, once, for all that may go soon, and retire it and what else there is in its namespaces."""
+        """Wait once for all of `soon`, and retire the entries of `later`."""
         if not soon:
             return {}
         until = max(soon.values())
@@ -156,7 +157,7 @@ class _Round:
     outcomes: dict[Ref, RetireOutcome] = field(default_factory=dict)
 
     async def retire(self, entries: Collection[Entry]) -> None:
-        """Retire for each entry."""
+        """Retire each entry."""
         context, retirement = self.context, self._retirement(entries)
 
         async def one(entry: Entry) -> RetireOutcome:
@@ -200,7 +201,7 @@ class _Round:
         )
 
     async def _announce(self, source: Source | None, entry: Entry, outcome: RetireOutcome) -> None:
-        """Warn the object that asked for the target; where none does any more, whoever has its Secret."""
+        """Warn the object that asked for the target, or the Secret itself where none asks any more."""
         if not outcome.notices:
             return
         subject = source or secret_source(entry.target)
@@ -209,7 +210,7 @@ class _Round:
 
 
 def _joined(first: Mapping[Ref, RetireOutcome], second: Mapping[Ref, RetireOutcome]) -> dict[Ref, RetireOutcome]:
-    """The later outcome of each target, with what both rounds deleted."""
+    """The later outcome of each target, with the accounts that both rounds deleted."""
     joined = dict(first)
     for ref, outcome in second.items():
         before = first[ref].deleted if ref in first else ()

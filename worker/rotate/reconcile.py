@@ -1,7 +1,9 @@
-"""Reconcile every target: observe, plan, rotate, and tell the cluster what came of it.
+"""Reconcile every target: observe, plan, rotate, and tell the cluster the outcome.
 
-Guarantees: one target's failure stays its own; what was decided stands in the ledger, whatever it is; another
-installation's entry is never written; a dry run writes nothing.
+Guarantees: one target's failure stays its own.
+The reconciler notes every decision in the ledger.
+The reconciler never writes another installation's entry.
+A dry run writes nothing.
 """
 
 from __future__ import annotations
@@ -29,14 +31,14 @@ from worker.rotate.rotation import Rotation
 from worker.runtime.for_each import Crash, Done, for_each
 
 RECONCILE_SHARE = 2 / 3
-"""Of the run's time, for reconciling: a slow tenant must not keep the others' accounts from going."""
+"""The share of the run's time for reconciling: a slow tenant must not keep the others' accounts from going."""
 
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
 class Reconciler:
-    """`entries`: the ledger as it was before discovery; each is dropped once reconciled, to free memory."""
+    """`entries`: the ledger as it was before discovery. The reconciler drops each one it begins, to free memory."""
 
     context: RunContext
     entries: dict[Ref, Entry | Unreadable]
@@ -53,15 +55,18 @@ class Reconciler:
             if item.secret is not None and noted[item.secret] is item:
                 entry = self._entry(item.secret)
                 if isinstance(entry, Entry):
-                    await self._note(entry, entry.with_condition(False, item.reason, item.message, self.context.now()))
+                    await self._note(
+                        entry, entry.with_condition(False, item.reason, item.message, now=self.context.now())
+                    )
             await self._announce(item.secret, outcome)
             return outcome
 
         return await self._for_each(rejected, one, lambda item: item.subject)
 
     async def remark(self, malformed: Collection[Rejected], idle: Collection[Source]) -> None:
-        """Say at generators themselves what is wrong with them or that they feed nothing: none of it is an outcome. In
-        each run, for what has been said already has the same name.
+        """Tell malformed generators their mistake, and idle ones that they feed nothing. Neither is an outcome.
+
+        Every run does so, for a repeated Event has the same name.
         """
         remarks: list[tuple[Source, EventKind, Notice]] = [
             *((item.source, "Warning", Notice(FAILED, item.message)) for item in malformed),
@@ -83,8 +88,9 @@ class Reconciler:
                 self.context.watcher.not_announced(done.item[0].ref, problem)
 
     async def reconcile(self, targets: Collection[Target]) -> list[Outcome]:
-        """Observe, plan and rotate each target. A tenant's projects take turns; of each project that target goes first
-        whose last attempt is longest ago.
+        """Observe, plan and rotate each target.
+
+        A tenant's projects take turns. In each project the target with the oldest attempt goes first.
         """
 
         def waited(target: Target) -> datetime:
@@ -114,7 +120,7 @@ class Reconciler:
         return [outcome(done) for done in finished]
 
     async def _reconcile(self, target: Target) -> Outcome:
-        """What a target comes to, told to the cluster whatever it is."""
+        """Reconcile a target, and tell the cluster every outcome."""
         self.under_way.add(target.ref)
         try:
             return await self._announced(target)
@@ -138,7 +144,7 @@ class Reconciler:
             if isinstance(entry, Entry):
                 with suppress(RotatorError):
                     await self._note(
-                        entry, entry.with_condition(False, error.reason, error.message, self.context.now())
+                        entry, entry.with_condition(False, error.reason, error.message, now=self.context.now())
                     )
         if isinstance(entry, Entry) and outcome.result in (Result.FAILED, Result.BLOCKED):
             outcome = replace(outcome, message=outcome.message + holds.soon_dead(entry, self.context.now()))
@@ -146,25 +152,24 @@ class Reconciler:
         return outcome
 
     async def _rotate(self, target: Target, entry: Entry) -> tuple[Outcome, bool]:
-        """Rotate a target, or note why not; the outcome, and whether there was no Secret before."""
+        """Rotate a target, or note why not. Returns the outcome, and whether there was no Secret before."""
         entry, seen = await self._observe(target, entry)
-        decision = decide(target, seen, self.context.run, self.context.now())
+        decision = decide(target, seen, self.context.run, now=self.context.now())
         if isinstance(decision, Rotate) and not self.context.run.dry_run:
             outcome = await self.rotation.rotate(target, seen, decision)
         else:
             outcome = _outcome(target, decision)
-            await self._note(entry, _with_decision(target, seen, decision, self.context.now()))
+            await self._note(entry, _with_decision(target, seen, decision, now=self.context.now()))
         return outcome, seen.secret is None
 
     async def _observe(self, target: Target, entry: Entry) -> tuple[Entry, Observation]:
-        """Observe a target. A Secret that names an account which its entry lacks is newer than the entry, which is
-        as old as this run: another run may have rotated meanwhile, so the entry is read again.
-        """
+        """Observe a target. Reads the entry again where the Secret names an account that the entry lacks."""
         seen = await self.context.observer.observe(target, entry)
         named = seen.secret.named if seen.secret is not None else None
         accounts = [publication.account.name for publication in seen.entry.history]
         if named is None or named.name in accounts or transitions.holds_intent(entry, named.name):
             return entry, seen
+        # The entry is as old as this run, and another run may have rotated meanwhile.
         newer = await self.context.ledger.read(target.ref)
         if newer is None or newer.version == entry.version:
             return entry, seen
@@ -174,7 +179,7 @@ class Reconciler:
         return self.entries.get(ref) or Entry(ref, self.context.ledger.uid)
 
     async def _note(self, before: Entry, after: Entry) -> None:
-        """Store what was seen and decided. Another installation's entry is never written; a conflict is another run."""
+        """Store this run's decision, never in another installation's entry. A conflict is another run."""
         if self.context.run.dry_run or before.ledger != self.context.ledger.uid:
             return
         try:
@@ -190,7 +195,7 @@ class Reconciler:
 
 
 def _in_turn(targets: Iterable[Target]) -> list[Target]:
-    """The same, but that the projects of a namespace take turns: the first of each, then the second of each, …"""
+    """The same targets, but a namespace's projects take turns: the first of each, then the second of each, …"""
     seen: Counter[tuple[str, ProjectAccess]] = Counter()
     places: list[tuple[int, Target]] = []
     for target in targets:
@@ -201,7 +206,7 @@ def _in_turn(targets: Iterable[Target]) -> list[Target]:
 
 
 def _outcome(target: Target, decision: Decision) -> Outcome:
-    """The outcome of a decision that nothing more is done about in this run."""
+    """The outcome of a decision that ends a target's part in this run."""
     results = {Rotate: Result.KEPT, Keep: Result.KEPT, Blocked: Result.BLOCKED, Unable: Result.FAILED}
     next_at = (
         decision.next_at if isinstance(decision, Keep) else decision.until if isinstance(decision, Unable) else None
@@ -210,21 +215,21 @@ def _outcome(target: Target, decision: Decision) -> Outcome:
     return Outcome(target.ref, results[type(decision)], reason, decision.message, next_at, source=target.source)
 
 
-def _with_decision(target: Target, seen: Observation, decision: Decision, now: datetime) -> Entry:
-    """The entry with what a decision other than to rotate says about the target."""
+def _with_decision(target: Target, seen: Observation, decision: Decision, *, now: datetime) -> Entry:
+    """The entry with the result of a decision other than to rotate."""
     entry = transitions.scheduled(transitions.with_throttle(seen.entry, seen.trouble), target)
     if isinstance(seen.trouble, Deferred) and isinstance(decision, Unable):
         asked = seen.trouble.throttle is not None
-        return transitions.postponed(entry, decision.reason, decision.message, now) if asked else seen.entry
+        return transitions.postponed(entry, decision.reason, decision.message, now=now) if asked else seen.entry
     if isinstance(decision, Unable) and decision.until is not None:
         return entry  # a pause: the condition is still that of the failure
     if isinstance(decision, Blocked | Unable):
-        return entry.with_condition(False, decision.reason, decision.message, now)
+        return entry.with_condition(False, decision.reason, decision.message, now=now)
     if decision.reason == "InProgress":
         return seen.entry
     if seen.trouble is None:
         entry = replace(entry, throttle=None)  # OpenAI has answered
     if decision.reason == "Suspended":
         ready = current(entry) is not None
-        return replace(entry, next_rotation_at=None).with_condition(ready, decision.reason, decision.message, now)
+        return replace(entry, next_rotation_at=None).with_condition(ready, decision.reason, decision.message, now=now)
     return transitions.healthy(entry, now)

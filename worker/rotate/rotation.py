@@ -1,8 +1,10 @@
 """Give one target a new key: intent, mint, verify, publish, record.
 
-Guarantees: I1 recorded before requested, and requested within seconds of it; I2 key and name in one PATCH, under the
-Secret's resourceVersion, within the claim; a name is requested once; no key is published that OpenAI does not accept.
-Nothing is undone here: what was made and not published is in the ledger, and retiring it is retirement's business.
+Guarantees: I1 a run records an account before it requests it, and requests it within seconds.
+I2 one PATCH writes key and name, under the Secret's resourceVersion and within the claim.
+A run requests a name once.
+A run publishes no key that OpenAI does not accept.
+Rotation undoes nothing: the ledger records unpublished accounts, and retirement retires them.
 """
 
 from __future__ import annotations
@@ -29,14 +31,14 @@ from worker.plan.rotation import decide
 from worker.ports import OpenAIAdmin, Randomness
 
 INTENT_FRESH_FOR = 5.0
-"""Seconds for which an intent that was just written may be relied upon without asking again."""
+"""Seconds for which a run relies on an intent that it has just written, without asking again."""
 WORK = 135.0
 """Seconds after the intent within which the key must be on its way into the Secret: create (30), verify (60), and
 conflicts on the way."""
 WRITING = 30.0
 """Seconds for one write of the Secret with its retries. Work and writing end well within `transitions.CLAIM`."""
 VERIFYING = 60.0
-"""Seconds until a key that OpenAI does not accept is given up."""
+"""Seconds until a run gives up a key that OpenAI does not accept."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 5.0
 _ATTEMPTS = 3
@@ -46,12 +48,12 @@ _ALPHABET = string.ascii_letters + string.digits
 
 
 class Abandoned(RotatorError):
-    """The target changed while its key was made: what was planned does not hold any more."""
+    """The target changed while a run made its key: the plan does not hold any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """An intent, when it was written by the monotonic clock, and what came of asking for its account."""
+    """An intent, the monotonic time of its write, and the answer to the request for its account."""
 
     entry: Entry
     account: Account
@@ -61,18 +63,19 @@ class _Asked:
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """Rotates one target at a time; whoever waits lends its place among the concurrent ones to others."""
+    """Rotates one target at a time. A waiting rotation lends its slot to others."""
 
     context: RunContext
     openai: OpenAIAdmin
     random: Randomness
 
     async def rotate(self, target: Target, seen: Observation, why: Rotate) -> Outcome:
-        """Rotate a target. Raises what writing the intent raised, and Deferred where OpenAI is left alone."""
+        """Rotate a target. Raises the errors of writing the intent, and Deferred while OpenAI's pause runs."""
+        # A policy may keep us from a Secret that is not ours, so there even the first attempt rehearses.
         if seen.entry.failures.count or not _labelled(seen.secret):
             refused = await self._rehearse(target, seen)
             if refused is not None:
-                entry = transitions.postponed(seen.entry, refused.reason, refused.message, self.context.now())
+                entry = transitions.postponed(seen.entry, refused.reason, refused.message, now=self.context.now())
                 return self._failure(target, refused, await self.context.ledger.save(entry))
         try:
             asked = await self._begin(target, seen.entry)
@@ -80,29 +83,27 @@ class Rotation:
             return Outcome(target.ref, Result.KEPT, "InProgress", "another run has just begun to work on it")
         entry, minted = asked.entry, asked.answer
         if isinstance(minted, RotatorError):
-            return await self._give_up(target, entry, asked.account.name, None, minted)
+            return await self._give_up(target, entry, asked.account.name, known=None, error=minted)
         known = minted.account
         try:
             await self._verify(target, minted, asked.written_at)
-            at = await self._publish(target, seen, entry, minted, asked.written_at)
+            at = await self._publish(target, seen, entry, minted=minted, written_at=asked.written_at)
         except RotatorError as error:
-            return await self._give_up(target, entry, known.name, known, error)
-        return await self._record(target, entry, known, why, at)
+            return await self._give_up(target, entry, known.name, known=known, error=error)
+        return await self._record(target, entry, known, why=why, at=at)
 
     # --- the steps
 
     async def _begin(self, target: Target, entry: Entry) -> _Asked:
-        """Write the intent and ask for its account.
-
-        Where OpenAI asks to slow down nothing was made: after the pause there is another intent, with another name.
-        """
+        """Write the intent and ask for its account."""
         admin_key = await self.context.projects.admin_key(target.generator.access.admin_key)
         asked = await self._ask(target, entry, admin_key)
         for _ in range(_REFUSALS):
             if not isinstance(asked.answer, Deferred):
                 break
+            # OpenAI made nothing: after the pause the run writes another intent, with another name.
             entry = transitions.given_up(
-                asked.entry, _intent(asked.entry, asked.account.name), None, self.context.now()
+                asked.entry, _intent(asked.entry, asked.account.name), None, now=self.context.now()
             )
             try:
                 asked = await self._ask(target, entry, admin_key)
@@ -121,11 +122,13 @@ class Rotation:
                 return _Asked(entry, account, written_at, error)
 
     async def _intend(self, target: Target, entry: Entry, account: Account) -> tuple[Entry, float]:
-        """Write the intent; when that was, by the monotonic clock. Written again while it takes too long (I1)."""
+        """Write the intent, again while that takes too long (I1). Returns the entry and the monotonic time."""
         for _ in range(_ATTEMPTS):
             begun = self.context.clock.monotonic()
             now = self.context.now()
-            intended = transitions.intended(entry, target, account, self.context.run, now, now + transitions.CLAIM)
+            intended = transitions.intended(
+                entry, target, account, run=self.context.run, requested_at=now, claimed_until=now + transitions.CLAIM
+            )
             entry = await self.context.ledger.save(intended)
             if self.context.clock.monotonic() - begun <= INTENT_FRESH_FOR:
                 return entry, begun
@@ -139,7 +142,7 @@ class Rotation:
         made = await self.context.limiter.send(
             access,
             admin_key,
-            lambda: self.openai.create_account(access.project, admin_key, account.name, lifetime),
+            lambda: self.openai.create_account(access.project, admin_key, account.name, lifetime=lifetime),
             kind="create",
         )
         # Without a time from OpenAI: too early is safe, too late is not.
@@ -148,7 +151,7 @@ class Rotation:
         return MintedKey(known, made.value)
 
     async def _verify(self, target: Target, minted: MintedKey, written_at: float) -> None:
-        """Wait until OpenAI accepts the key; a place among the concurrent targets is not kept for it."""
+        """Wait until OpenAI accepts the key, and lend the slot to others between the attempts."""
         host, pause = minted.account.access.project.host, _FIRST_PAUSE
         give_up = self.context.clock.monotonic() + VERIFYING
         last = "answered 401"
@@ -166,16 +169,17 @@ class Rotation:
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     async def _publish(
-        self, target: Target, seen: Observation, entry: Entry, minted: MintedKey, written_at: float
+        self, target: Target, seen: Observation, entry: Entry, *, minted: MintedKey, written_at: float
     ) -> datetime:
-        """Write key and annotation in one PATCH; the time of the API server's answer. After a conflict the target is
-        read and planned again before this key may go in.
+        """Write key and annotation in one PATCH. Returns the time of the API server's answer.
+
+        After a conflict it reads and plans the target again before it writes this key.
         """
         secret, name = seen.secret, minted.account.name
         for _ in range(_ATTEMPTS):
             await self._still_ours(target, name, written_at)
             try:
-                return await self._write(target, secret, entry, minted)
+                return await self._write(target, secret, entry, minted=minted)
             except (Conflict, NotFound):
                 secret = await self._plan_again(target, entry, name)
             except NotSent:
@@ -186,11 +190,11 @@ class Rotation:
                 raise
         raise Abandoned("Conflict", f"Secret {target.ref} is being changed by others: the next run tries again")
 
-    async def _record(self, target: Target, entry: Entry, account: Account, why: Rotate, at: datetime) -> Outcome:
-        """Note in the ledger what is in the Secret now. Where that fails the next run reads it from the Secret."""
+    async def _record(self, target: Target, entry: Entry, account: Account, *, why: Rotate, at: datetime) -> Outcome:
+        """Note the Secret's new account in the ledger. Where that fails the next run reads it from the Secret."""
 
         def recorded(entry: Entry) -> Entry:
-            published = transitions.published(entry, account, self.context.run.started_at, at)
+            published = transitions.published(entry, account, self.context.run.started_at, at=at)
             return transitions.healthy(transitions.scheduled(published, target), at)
 
         try:
@@ -218,7 +222,7 @@ class Rotation:
     async def _still_ours(self, target: Target, name: str, written_at: float) -> None:
         """The claim must have time left for a PATCH, and the ledger must hold the intent (I2).
 
-        It is known to, shortly after it was written; later the ledger is asked, again where that took its time.
+        Shortly after its write the intent is certain. Later this asks the ledger, and again after a slow answer.
         """
         known_at = written_at
         while True:
@@ -235,9 +239,9 @@ class Rotation:
                 raise Abandoned("LostClaim", "the ledger does not hold this run's claim any more")
 
     async def _write(
-        self, target: Target, secret: SecretView | None, entry: Entry, minted: MintedKey, *, dry_run: bool = False
+        self, target: Target, secret: SecretView | None, entry: Entry, *, minted: MintedKey, dry_run: bool = False
     ) -> datetime:
-        body = key_patch(target, secret, entry, minted.account, minted.value, self.context.now())
+        body = key_patch(target, secret, entry, key=minted.account, value=minted.value, at=self.context.now())
         try:
             async with asyncio.timeout(WRITING):
                 if secret is None:
@@ -253,7 +257,7 @@ class Rotation:
         return answer.at or self.context.now()
 
     async def _is_in_place(self, target: Target, account: Account) -> bool:
-        """Did a PATCH that nobody answered take effect? Where that cannot be read either, nobody knows: False."""
+        """Did a PATCH without an answer take effect? False also where the Secret is unreadable, and nobody knows."""
         try:
             secret = await self.context.observer.secret(target.ref)
         except RotatorError:
@@ -261,12 +265,12 @@ class Rotation:
         return secret is not None and secret.named is not None and secret.named.id == account.id
 
     async def _plan_again(self, target: Target, entry: Entry, name: str) -> SecretView | None:
-        """Decide anew, as if this run's own claim were not there; the Secret to write under, if still wanted."""
+        """Decide anew, as if there were no claim of this run. Returns the Secret; raises Abandoned if unwanted."""
         others = tuple(intent for intent in entry.unpublished if intent.account.name != name)
         unclaimed = replace(entry, unpublished=others, failures=Failures())
         seen = await self.context.observer.observe(target, unclaimed)
-        # The requests were honoured with the intent; that they are not open any more must not end this rotation.
-        decision = decide(target, seen, replace(self.context.run, force=True), self.context.now())
+        # The intent honoured the requests, so they are not open any more: that must not end this rotation.
+        decision = decide(target, seen, replace(self.context.run, force=True), now=self.context.now())
         taken = seen.secret is not None and current(seen.entry) != current(unclaimed)
         if taken or not isinstance(decision, Rotate):
             raise Abandoned(
@@ -275,15 +279,12 @@ class Rotation:
         return seen.secret
 
     async def _rehearse(self, target: Target, seen: Observation) -> Refused | None:
-        """Try the PATCH without effect, so that a webhook or a quota that refuses it costs no account.
-
-        Before the first attempt too where a Secret that is not ours is to be filled: a policy may keep us from it.
-        """
+        """Try the PATCH without effect, so that a webhook or a quota that refuses it costs no account."""
         blank = MintedKey(
             Account(self._name(target), target.generator.access, "user-rehearsal", "key_rehearsal"), Hidden("-")
         )
         try:
-            await self._write(target, seen.secret, seen.entry, blank, dry_run=True)
+            await self._write(target, seen.secret, seen.entry, minted=blank, dry_run=True)
         except (Conflict, NotFound, Throttled):
             return None
         except Refused as error:
@@ -291,7 +292,7 @@ class Rotation:
         return None
 
     async def _give_up(
-        self, target: Target, entry: Entry, name: str, known: Account | None, error: RotatorError
+        self, target: Target, entry: Entry, name: str, *, known: Account | None, error: RotatorError
     ) -> Outcome:
         """Note a failed attempt. After a definite answer the claim ends at once; otherwise it runs out by itself."""
         intent, message = _intent(entry, name), about(target.generator.access, error)
@@ -300,7 +301,9 @@ class Rotation:
         def noted(entry: Entry) -> Entry:
             now = self.context.now()
             entry = transitions.with_throttle(entry, error)
-            return transitions.failed(entry, intent, known, error.reason, message, now, definite=definite)
+            return transitions.failed(
+                entry, intent, known, reason=error.reason, message=message, now=now, definite=definite
+            )
 
         try:
             entry = await self.context.ledger.update(entry, noted)
@@ -326,6 +329,6 @@ def _labelled(secret: SecretView | None) -> bool:
 
 
 def _label_it(secret: Ref) -> str:
-    """What the policy that asks for the label says itself, in our words, for no text of a server is shown."""
+    """The advice of the policy that asks for the label, in our words, for messages quote no server's text."""
     command = f"kubectl label secret {secret.name} -n {secret.namespace} {MANAGED}=true"
     return f"; with the component admission-policy it needs the label once: `{command}`"

@@ -1,7 +1,7 @@
 """The system's clock, and a clock put right by the API server's.
 
-Guarantee: two workers on machines whose clocks are minutes apart agree on the time to within seconds, because both
-take it from the `Date` of the API server's answers; claims and grace periods are compared across runs.
+Guarantee: two workers agree on the time to within seconds, even if their machines' clocks are minutes apart.
+Both take the time from the `Date` of the API server's answers. Runs compare each other's claims and grace periods.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from worker.ports import Clock
 
 TOLERATED = timedelta(seconds=5)
-"""`Date` has whole seconds and the answer takes its time: a smaller difference is none."""
+"""`Date` has whole seconds and the answer takes its time: a smaller difference counts as none."""
 
 
 class SystemClock:
@@ -37,11 +37,11 @@ class CorrectedClock:
 
 
 def corrected(clock: Clock, server_time: datetime | None, *, taken: timedelta = timedelta(0)) -> CorrectedClock:
-    """The clock, moved by its difference to the server's time where that is more than is tolerated.
+    """The clock, moved by its difference to the server's time if that exceeds `TOLERATED`.
 
-    `taken`: how long ago the server may have looked at its clock at most, because the request took so long, or this
-    process stood still after it. Of all differences that are possible then the smallest is taken.
+    `taken`: the greatest possible age of the server's time.
     """
+    # A slow request, or a pause of this process after it, makes several differences possible: take the smallest.
     if server_time is None:
         return CorrectedClock(clock, timedelta(0))
     smallest = server_time - clock.now()

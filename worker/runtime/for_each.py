@@ -1,10 +1,14 @@
 """Do the same for many: isolated from one another, limited in number, shared fairly between tenants, stoppable.
 
-Guarantees: at most `limit` pieces of work are awake at once; new work begins tenant by tenant in turn, and a free place
-goes to whoever holds the fewest; where there are several tenants, one holds half of the places at most, so that what
-hangs leaves room for the others; a piece that sleeps lends its place and comes back before new ones start; whatever one
-piece raises stays with it (the only `except Exception` of the worker); once stopped, nothing new starts, and at the
-deadline what still runs is cancelled.
+Guarantees:
+- At most `limit` pieces of work are awake at once.
+- New work begins tenant by tenant in turn.
+- A free place goes to the tenant that holds the fewest places.
+- One of several tenants holds half of the places at most, so hanging work leaves room for the others.
+- A sleeping piece lends its place, and comes back before new ones start.
+- An error stays with its piece (the only `except Exception` of the worker).
+- No piece starts after a stop.
+- The deadline cancels the pieces that still run.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True)
 class Crash:
-    """Work ended with an error. `message` holds no text of an unexpected one: it may quote anything."""
+    """Work ended with an error. `message` holds no text of an unexpected error: that text may quote anything."""
 
     reason: str
     message: str
@@ -52,9 +56,9 @@ async def for_each(
     tenant: Callable[[Item], str] = _one_tenant,
     ended: Callable[[Done[Item, Value]], None] | None = None,
 ) -> list[Done[Item, Value]]:
-    """Do `work` for each item; the results in the order of the items. `ended` hears of each at once.
+    """Do `work` for each item; the results in the order of the items. `ended` gets each result at once.
 
-    A tenant's items are begun in their order, and tenants in turn.
+    A tenant's items begin in their order, and tenants go in turn.
     """
     todo = list(items)
     results: dict[int, Done[Item, Value]] = {}
@@ -105,7 +109,7 @@ async def for_each(
 
 
 async def _place(slots: Slots, stop: Stop, tenants: Collection[str]) -> tuple[str | None, str | None]:
-    """Take a place for a new step; whose it is, or why there is none: the run has ended, or the deadline came first."""
+    """Take a place for a new step: its tenant, or the reason why the step may not start."""
     try:
         async with asyncio.timeout_at(stop.deadline):
             whose = await slots.take(tenants)
@@ -120,7 +124,7 @@ async def _place(slots: Slots, stop: Stop, tenants: Collection[str]) -> tuple[st
 
 @asynccontextmanager
 async def alongside(work: Coroutine[None, None, Value]) -> AsyncIterator[asyncio.Task[Value]]:
-    """Work that goes on meanwhile, is waited for at the end, and ends with what it goes on alongside."""
+    """Run `work` alongside the body. The end of the body waits for it, and an error in the body cancels it."""
     task = asyncio.get_running_loop().create_task(work)
     try:
         yield task

@@ -1,7 +1,8 @@
-"""Which failure may be retried, and when.
+"""The retry of failed requests: which failures allow it, and after which delay.
 
-Guarantee: a request that may have taken effect is repeated only where repeating it changes nothing (reads, deletes).
-A create whose fate is unknown is never repeated: `NotSent` and `Throttled` are the only failures after which it may be.
+Guarantees:
+- This module repeats a request that may have taken effect only if the repeat changes nothing (reads, deletes).
+- It never repeats a create with an unknown fate: only `NotSent` and `Throttled` allow another create.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ ATTEMPTS = 4
 FIRST_DELAY = 0.5
 """Seconds; doubles with each attempt, plus up to as much again at random."""
 LONG = 45.0
-"""Seconds. What has taken longer than this is not tried a third time."""
+"""Seconds. A call that took longer than this gets no third attempt."""
 LONGEST_RETRY_AFTER = 20.0
-"""Seconds. A server that asks for a longer pause is asked again by the next run."""
+"""Seconds. If a server asks for a longer pause, the next run asks it again."""
 
 
 def delay_before_retry(error: RotatorError, attempt: int, *, repeatable: bool, random: Randomness) -> float | None:
-    """Seconds until attempt number `attempt` + 1 (the first is 1) may be made; None: it may not."""
+    """Seconds before attempt number `attempt` + 1 (the first is 1); None: no further attempt."""
     if attempt >= ATTEMPTS:
         return None
     own: float = FIRST_DELAY * 2.0 ** (attempt - 1) * (1 + random.random())

@@ -1,4 +1,4 @@
-"""The places for concurrent work: tenants share them, and who waits gives its place away."""
+"""The places for concurrent work: tenants share them, and a waiting task lends its place."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from contextvars import ContextVar
 from itertools import chain
 
 _TENANT: ContextVar[str | None] = ContextVar("tenant", default=None)
-"""In whose place the running task works: many tenants may wait for one admin key, so what they ask for cannot tell."""
+"""The tenant whose place the running task uses. Many tenants may wait for one admin key, so the key cannot tell it."""
 
 
 class Turns:
-    """So many may be inside at once, tenants in turn, each one's in their order; the limit may change meanwhile."""
+    """At most `limit` tasks inside at once: tenants in turn, each one's tasks in order. The limit may change."""
 
     def __init__(self, limit: int = 1) -> None:
         self.inside = 0
@@ -32,7 +32,7 @@ class Turns:
 
     @property
     def free(self) -> bool:
-        """May one go in without waiting? Nobody goes before those who wait."""
+        """May a task go in without waiting? No task overtakes the waiting ones."""
         return not self._waiting and self.inside < self._limit
 
     async def enter(self) -> None:
@@ -45,7 +45,7 @@ class Turns:
             await place
         except asyncio.CancelledError:
             if not place.cancelled():
-                self.leave()  # it had been let in already
+                self.leave()  # `_admit` had let it in already
             self._admit()
             raise
 
@@ -78,7 +78,7 @@ class Slots:
         self._expected: Collection[str] = ()
 
     async def take(self, tenants: Collection[str]) -> str:
-        """A place for new work of one of these tenants, the first among equals; which one it is for."""
+        """Take a place for new work of one of these tenants, the first among equals; returns that tenant."""
         place: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         offer = (tenants, place)
         self._new.append(offer)
@@ -93,14 +93,14 @@ class Slots:
             raise
 
     def give_back(self, tenant: str) -> None:
-        """A place that was taken and is not needed (any more)."""
+        """Return a taken place that its task does not need (any more)."""
         self._free += 1
         _lower(self._held, tenant)
         self._grant()
 
     @contextmanager
     def holding(self, tenant: str) -> Iterator[None]:
-        """Work in a place that was taken: it is lent to others while this task waits, and given back at the end."""
+        """Work in a taken place. This task lends it to others while it waits, and gives it back at the end."""
         before = _TENANT.set(tenant)
         try:
             yield
@@ -114,7 +114,8 @@ class Slots:
 
     @asynccontextmanager
     async def in_turn(self, turns: Turns) -> AsyncIterator[None]:
-        """When it is one's turn, which is waited for without keeping this task's place: who is inside may need it."""
+        """Hold a turn. This task lends its place while it waits for the turn."""
+        # A task inside may need that place.
         entered = False
 
         async def enter() -> None:
@@ -131,7 +132,7 @@ class Slots:
 
     @contextmanager
     def room_for(self, tenants: Collection[str]) -> Iterator[None]:
-        """Meanwhile these count as tenants with work: they will come back, and want to find a place."""
+        """Meanwhile these count as tenants with work: they will come back and need a place."""
         self._expected = tenants
         try:
             yield
@@ -140,7 +141,7 @@ class Slots:
             self._grant()
 
     async def _lend(self, wait: Callable[[], Awaitable[None]]) -> None:
-        """Wait while others have the place, and come back before new work begins."""
+        """Wait while others use the place, and come back before new work begins."""
         tenant = _TENANT.get()
         if tenant is None:
             await wait()
@@ -156,10 +157,10 @@ class Slots:
         finally:
             _lower(self._away, tenant)
             if place.cancelled() or not place.done():
-                self._hold(tenant)  # cancelled: it ends, and gives back a place that it has
+                self._hold(tenant)  # cancelled: `holding` gives a place back at its end
 
     def _grant(self) -> None:
-        """Give free places to those who wait for one."""
+        """Give free places to the waiting tasks."""
         while self._free > 0:
             found = self._returning() or self._beginning()
             if found is None:
@@ -192,14 +193,14 @@ class Slots:
         self._held[tenant] += 1
 
     def _poorest(self, tenants: Iterable[str]) -> str | None:
-        """The first of those that hold the fewest places, None where each has its share."""
+        """The first of the tenants that hold the fewest places; None if each has its share."""
         share = (self._limit + 1) // 2 if self._are_several() else self._limit
         best: str | None = None
         for tenant in tenants:
             if self._held[tenant] < (share if best is None else self._held[best]):
                 best = tenant
                 if not self._held[tenant]:
-                    break  # nobody holds fewer: so no more tenants are looked at than there are places
+                    break  # nobody holds fewer: so the loop visits no more tenants than there are places
         return best
 
     def _are_several(self) -> bool:

@@ -1,11 +1,11 @@
-"""When a command has to end: a deadline, or a signal. No new step begins after it."""
+"""The end of a command: a deadline, or a signal. No new step begins after it."""
 
 from __future__ import annotations
 
 import asyncio
 
 KEPT_FOR_THE_END = 0.15
-"""Share of a run's time that is kept for steps under way: no new step starts within it."""
+"""Share of a run's time that steps under way may use: no new step starts within it."""
 
 
 LONGEST_KEPT = 150.0
@@ -13,7 +13,7 @@ LONGEST_KEPT = 150.0
 
 
 class Stop:
-    """Asked before each new step. `deadline` and `last_start` are times of the event loop, in seconds."""
+    """Callers ask it before each new step. `deadline` and `last_start` are times of the event loop, in seconds."""
 
     def __init__(self, *, last_start: float, deadline: float) -> None:
         self.last_start = last_start
@@ -27,12 +27,12 @@ class Stop:
         return cls(last_start=deadline - min(LONGEST_KEPT, seconds * KEPT_FOR_THE_END), deadline=deadline)
 
     def ask(self) -> None:
-        """No new step from now on (SIGTERM)."""
+        """Allow no new step from now on (SIGTERM)."""
         self._asked.set()
 
     @property
     def reason(self) -> str | None:
-        """Why nothing new may start; None: it may."""
+        """The reason why no new step may start; None: it may."""
         if self._asked.is_set():
             return "Stopped"
         return "DeadlineExceeded" if asyncio.get_running_loop().time() >= self.last_start else None

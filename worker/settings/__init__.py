@@ -1,1 +1,1 @@
-"""What a command is asked for: arguments, environment, files. Nothing else reads the environment."""
+"""A command's settings: arguments, environment, files. No other package reads the environment."""

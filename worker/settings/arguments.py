@@ -7,13 +7,13 @@ written as in Kubernetes (`90s`, `1h30m`).
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
-from worker.model.hosts import Origin, named_origin
+from worker.model.hosts import named_origin
 from worker.model.names import ID, is_name, is_namespace
 from worker.model.shard import Shard
 from worker.model.targets import AdminKeyRef
@@ -268,19 +268,20 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], pod_namespace: str | 
         # argparse takes only those before the first option for targets.
         named += [argument for argument in unknown if not argument.startswith("-")]
         unknown = [argument for argument in unknown if argument.startswith("-")]
-    mistakes = [_unknown(argument) for argument in unknown]
-    values = _values(given, environ, mistakes)
-    targets = _all_targets(named, mistakes)
+    reader = _Reader(given, environ)
+    values = reader.values()
+    targets = reader.targets(named)
+    reader.mistakes += [_unknown(argument) for argument in unknown]
     if given.command == "adopt" and values["account"] and len(targets) != 1:
-        mistakes.append("--account: needs exactly one NAMESPACE/SECRET, whose account it is")
+        reader.mistakes.append("--account: needs exactly one NAMESPACE/SECRET, whose account it is")
     if given.command == "revoke" and len(named) != 1:
-        mistakes.append("revoke: needs exactly one NAMESPACE/SECRET, such as default/openai-credentials")
-    mistakes += _unknown_variables(environ)
+        reader.mistakes.append("revoke: needs exactly one NAMESPACE/SECRET, such as default/openai-credentials")
+    reader.mistakes += _unknown_variables(environ)
     values["ledger-namespace"] = values["ledger-namespace"] or pod_namespace or DEFAULT_LEDGER_NAMESPACE
-    shard = _shard(values["shards"], environ.get("JOB_COMPLETION_INDEX", ""), mistakes)
-    central = _central(values["central-admin-keys"], values["ledger-namespace"], values["allow-host"], mistakes)
-    if mistakes:
-        raise UsageError(mistakes, parser.format_usage() if unknown else "")
+    shard = reader.shard(values["shards"])
+    central = reader.central(values)
+    if reader.mistakes:
+        raise UsageError(reader.mistakes, parser.format_usage() if unknown else "")
     return Settings(
         command=given.command,
         options=_options(values, shard, central),
@@ -297,17 +298,73 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], pod_namespace: str | 
     )
 
 
-def _values(given: argparse.Namespace, environ: Mapping[str, str], mistakes: list[str]) -> dict[str, Any]:
-    """Every option's value; the default for those that the command does not take."""
-    values: dict[str, Any] = {}
-    for option in _OPTIONS:
-        if given.command not in option.commands:
-            # A CronJob's variables are there for a command by hand in its pod, too: they are not looked at.
-            values[option.name] = option.default
-            continue
-        written = getattr(given, option.name.replace("-", "_"), None)
-        values[option.name] = _value(option, written, environ, mistakes)
-    return values
+class _Reader:
+    """Reads what was written on the command line and in the environment, and collects the mistakes in it."""
+
+    def __init__(self, given: argparse.Namespace, environ: Mapping[str, str]) -> None:
+        self._given = given
+        self._environ = environ
+        self.mistakes: list[str] = []
+
+    def values(self) -> dict[str, Any]:
+        """Every option's value; the default for those that the command does not take."""
+        # A CronJob's variables are there for a command by hand in its pod, too: they are not looked at.
+        return {
+            option.name: self._value(option) if self._given.command in option.commands else option.default
+            for option in _OPTIONS
+        }
+
+    def targets(self, names: Sequence[str]) -> tuple[Ref, ...]:
+        targets = []
+        for name in names:
+            try:
+                targets.append(_target(name))
+            except ValueError as error:
+                self.mistakes.append(str(error))
+        return tuple(dict.fromkeys(targets))
+
+    def shard(self, count: int) -> Shard:
+        """This pod's shard: Kubernetes sets the variable in the pods of an Indexed Job."""
+        if count == 1:
+            return Shard()
+        index = self._environ.get("JOB_COMPLETION_INDEX", "")
+        if index.isascii() and index.isdigit() and int(index) < count:
+            return Shard(int(index), count)
+        self.mistakes.append(
+            f"--shards={count}: JOB_COMPLETION_INDEX must be a number below that, as in an Indexed Job"
+        )
+        return Shard()
+
+    def central(self, values: Mapping[str, Any]) -> CentralKeys:
+        """The file's content as admin keys and who may use them."""
+        document = values["central-admin-keys"]
+        if document is None:
+            return CentralKeys()
+        try:
+            return central_keys(document, values["ledger-namespace"], values["allow-host"])
+        except ValueError as error:
+            self.mistakes.append(f"--central-admin-keys: {error}")
+            return CentralKeys()
+
+    def _value(self, option: _Option) -> Any:
+        """The option's value: the command line's, else the environment's, else the default."""
+        where, written = f"--{option.name}", getattr(self._given, option.name.replace("-", "_"), None)
+        variable = self._environ.get(option.variable)
+        # A variable that is set and empty counts as not set, as manifests mean it.
+        if written is None and variable:
+            where = option.variable
+            written = [part.strip() for part in variable.split(",") if part.strip()] if option.many else variable
+        if written is None:
+            return option.default
+        values = []
+        for part in written if option.many else [written]:
+            try:
+                values.append(option.parse(part))
+            except ValueError as error:
+                self.mistakes.append(f"{where}: {error}")
+        if option.many:
+            return tuple(values)
+        return values[0] if values else option.default
 
 
 def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
@@ -333,57 +390,6 @@ def _options(values: Mapping[str, Any], shard: Shard, central: CentralKeys) -> O
         force=values["force"],
         dry_run=values["dry-run"],
     )
-
-
-def _shard(count: int, index: str, mistakes: list[str]) -> Shard:
-    """Kubernetes sets the variable in the pods of an Indexed Job."""
-    if count == 1:
-        return Shard()
-    if not index.isascii() or not index.isdigit() or int(index) >= count:
-        mistakes.append(f"--shards={count}: JOB_COMPLETION_INDEX must be a number below that, as in an Indexed Job")
-        return Shard()
-    return Shard(int(index), count)
-
-
-def _central(
-    document: object, ledger_namespace: str, allowed_hosts: Collection[Origin], mistakes: list[str]
-) -> CentralKeys:
-    if document is None:
-        return CentralKeys()
-    try:
-        return central_keys(document, ledger_namespace, allowed_hosts)
-    except ValueError as error:
-        mistakes.append(f"--central-admin-keys: {error}")
-        return CentralKeys()
-
-
-def _all_targets(words: Sequence[str], mistakes: list[str]) -> tuple[Ref, ...]:
-    targets = []
-    for word in words:
-        try:
-            targets.append(_target(word))
-        except ValueError as error:
-            mistakes.append(str(error))
-    return tuple(dict.fromkeys(targets))
-
-
-def _value(option: _Option, given: Any, environ: Mapping[str, str], mistakes: list[str]) -> Any:
-    """The option's value: the command line's, else the environment's, else the default. Mistakes are collected."""
-    where = f"--{option.name}"
-    if given is None and environ.get(option.variable):  # set and empty is not set, as manifests mean it
-        where, text = option.variable, environ[option.variable]
-        given = [part.strip() for part in text.split(",") if part.strip()] if option.many else text
-    if given is None:
-        return option.default
-    values = []
-    for part in given if option.many else [given]:
-        try:
-            values.append(option.parse(part))
-        except ValueError as error:
-            mistakes.append(f"{where}: {error}")
-    if not option.many:
-        return values[0] if values else option.default
-    return tuple(values)
 
 
 def _unknown(argument: str) -> str:

@@ -1,7 +1,9 @@
-"""Central admin keys: kept beside the ledger, each with the projects and the namespaces that may use it. Pure.
+"""Central admin keys: Secrets beside the ledger, each with the projects and the namespaces that may use it. Pure.
 
-Guarantees: what may use a key is decided by the operator's file alone, never by a tenant's text; no entry, no use; of
-two entries neither wins by its place in the file.
+Guarantees:
+- The operator's file alone decides who may use a key, never a tenant's text.
+- No namespace uses a key without an entry.
+- No entry wins over another by its place in the file.
 """
 
 from __future__ import annotations
@@ -16,14 +18,14 @@ from worker.model.targets import AdminKeyRef, Project
 from worker.model.values import Ref
 
 ANY = "*"
-"""In place of a namespace: all of them. One that is named goes before it."""
+"""In place of a namespace: all of them. A named namespace goes before it."""
 DEFAULT_KEY = "api-key"
 _FIELDS = ("secret", "key", "host", "projects")
 
 
 @dataclass(frozen=True, slots=True)
 class CentralKeys:
-    """Which admin key serves a project for a namespace. `secrets`: names of Secrets in the ledger's namespace."""
+    """The admin key of a project for a namespace. `secrets`: names of Secrets in the ledger's namespace."""
 
     granted: Mapping[tuple[Project, str], AdminKeyRef] = field(default_factory=dict, hash=False)
 
@@ -36,7 +38,7 @@ class CentralKeys:
 
 
 def central_keys(document: object, ledger_namespace: str, allowed_hosts: Collection[Origin] = ()) -> CentralKeys:
-    """What the file says, once it is parsed. Raises ValueError with all its mistakes.
+    """The content of the parsed file. Raises ValueError with all its mistakes.
 
     A list of `{secret, key: api-key, host: https://api.openai.com/v1, projects: {PROJECT: [NAMESPACE, …]}}`.
     `[]` grants nothing to anybody.

@@ -1,6 +1,8 @@
-"""What a command is asked for. Pure; `settings` reads it, and everything else may know it without knowing the commands.
+"""A command's options. Pure; `settings` reads them, and other modules may know them without knowing the commands.
 
-Guarantee: values are checked already, and cannot be changed.
+Guarantees:
+- `settings` has checked the values.
+- Nobody can change the values.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from worker.settings.proxies import Proxies
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a run may be asked; see `settings` for the meaning of each."""
+    """The options of a run; see `settings` for the meaning of each."""
 
     ledger_namespace: str
     namespaces: tuple[str, ...] = ()
@@ -40,7 +42,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class AdoptRequest:
-    """What a human asked `adopt` for. `targets`: these alone, none: all. `accounts`: ids, for the one target."""
+    """A human's request to `adopt`. `targets`: these alone, none: all. `accounts`: ids, for the one target."""
 
     targets: tuple[Ref, ...] = ()
     accounts: tuple[str, ...] = ()
@@ -52,14 +54,14 @@ class Settings:
     command: Literal["run", "status", "adopt", "revoke"]
     options: Options
     wanted: AdoptRequest
-    """What `adopt` is asked for; the one target that `revoke` is asked for, and whether it needs no confirmation."""
+    """The request to `adopt`; the one target of `revoke`, and whether it needs no confirmation."""
     without_successor: bool
     output: Literal["json", "table"] | None
-    """None: by whether standard output is a terminal."""
+    """None: whether standard output is a terminal decides."""
     deadline: timedelta
     strict: bool
     summary_file: Path | None
-    """Where the run's summary goes as well."""
+    """A second place for the run's summary."""
     kubeconfig: str | None
     context: str | None
     in_cluster: bool

@@ -1,8 +1,7 @@
-"""Which proxy a URL goes through, as the environment's `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` say. Pure.
+"""The proxy of a URL, as the environment's `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` say. Pure."""
 
-aiohttp would look itself (`trust_env`), anew for each request and in a thread, and read ~/.netrc too: over a quarter of
-the worker's CPU, and an entry there for a host makes every request to it fail.
-"""
+# aiohttp's own look-up (`trust_env`) runs anew for each request and in a thread, and reads ~/.netrc, too.
+# It takes over a quarter of the worker's CPU. An entry in ~/.netrc for a host makes every request to it fail.
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ class Proxies:
     by_scheme: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def for_url(self, url: str) -> str | None:
-        """The proxy for it; None: it is reached directly."""
+        """The proxy for it; None: the client connects directly."""
         if not self.by_scheme:
             return None
         parts = urlsplit(url)
@@ -29,9 +28,8 @@ class Proxies:
 
 
 def _covers(part: str, host: str) -> bool:
-    """Is the host one of this part of `NO_PROXY`: a name, with all names under it, or a network, as clusters have it
-    for their own API server, which is known by its address?
-    """
+    """Does this part of `NO_PROXY` cover the host? It is a name, with all names under it, or a network."""
+    # Clusters list a network for their own API server, because clients know that server by its address.
     if part == "*":
         return True
     try:
@@ -46,7 +44,7 @@ DIRECT = Proxies()
 
 
 def proxies(environ: Mapping[str, str]) -> Proxies:
-    """As curl reads them: the spelling in small letters goes first. `HTTP_PROXY` in a CGI script is not our case."""
+    """The proxies as curl reads them: the lower-case name goes first. The worker is no CGI script (`HTTP_PROXY`)."""
     found: dict[str, str] = {}
     for name in sorted(environ):  # capital letters sort first, so that the others overwrite them
         if name.lower().endswith("_proxy") and environ[name]:

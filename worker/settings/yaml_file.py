@@ -1,7 +1,9 @@
 """Read a YAML file of the operator's.
 
-Guarantees: an empty file and a key that is there twice are mistakes, for one of the two would be lost without a word;
-what is said of a mistake holds a line number and no text of the file, in which somebody may have put a key.
+Guarantees:
+- An empty file is a mistake.
+- A duplicate key is a mistake, because the parser would silently drop one of the two.
+- An error message holds a line number and no text of the file, in which somebody may have put a key.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ class _Loader(SafeLoader):
 
 
 def read_yaml(path: Path) -> Any:
-    """What the file says. Raises ValueError with words fit for a user."""
+    """The content of the file. Raises ValueError with a message fit for a user."""
     try:
         document = load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 (a safe one)
     except OSError as error:

@@ -71,7 +71,7 @@ def case(*claims: Claim, **changes: Any) -> Case:
 def judged(what: Case, *others: Case | Entry) -> Adoption:
     cases = [what, *(other for other in others if isinstance(other, Case))]
     entries = [e for e in (what.entry, *others) if isinstance(e, Entry)]
-    return judge(what, Census.of(cases, entries), LEDGER, NOW)
+    return judge(what, Census.of(cases, entries), LEDGER, now=NOW)
 
 
 def test_a_confirmed_account_becomes_the_current_one() -> None:
@@ -202,7 +202,7 @@ def test_another_ledgers_entry_that_is_not_confirmed_stays_whole(
 
 def test_the_annotations_name_the_current_account_and_the_previous_ones() -> None:
     secret = secret_view(annotations={PREVIOUS: '[{"id": "user-0", "name": "app_0"}]'})
-    claims = claims_of(target(), secret, (), ("user-app_1", "user-9"))
+    claims = claims_of(target(), secret, (), by_hand=("user-app_1", "user-9"))
     assert [(c.id, c.name, c.current) for c in claims] == [
         ("user-app_1", "app_1", True),
         ("user-0", "app_0", False),
@@ -233,20 +233,20 @@ def test_the_newest_state_without_a_deadline_is_in_the_secret() -> None:
         state("e", ref=Ref("team", "e")),
     ]
     unnamed = secret_view(named=None)
-    assert [(c.id, c.current) for c in claims_of(target(), unnamed, states, ())] == [
+    assert [(c.id, c.current) for c in claims_of(target(), unnamed, states, by_hand=())] == [
         ("user-a", False),
         ("user-b", True),
         ("user-c", False),
     ]
     for secret in (None, secret_view()):
-        assert not any(c.current for c in claims_of(target(), secret, states, ()) if c.named is None)
+        assert not any(c.current for c in claims_of(target(), secret, states, by_hand=()) if c.named is None)
 
 
 @pytest.mark.parametrize(
     "changes", [{"account_id": None}, {"project": None}, {"project": Project(PROJECT.host, "another")}]
 )
 def test_a_state_that_is_not_about_this_project_is_refused(changes: dict[str, Any]) -> None:
-    (claimed,) = claims_of(target(), None, [state(**changes)], ())
+    (claimed,) = claims_of(target(), None, [state(**changes)], by_hand=())
     assert claimed.problem is not None
     assert claimed.problem[0] == "InvalidEvidence"
 
@@ -338,10 +338,12 @@ def test_the_labels_of_a_stopped_operator_come_with_the_command_that_removes_the
 def test_adopted_accounts_take_their_place_beside_the_recorded_ones() -> None:
     """What the entry took for current is superseded by what is in the Secret."""
     new, old = publication("app_new", NOW - minutes(5)), publication("app_old", NOW, superseded_at=NOW)
-    after = adopted(entry(), LEDGER, new, [old], target(source=source()), NOW)
+    after = adopted(entry(), LEDGER, new, previous=[old], target=target(source=source()), now=NOW)
     assert current(after) == new
     assert {p.account.name: p.superseded_at for p in after.history} == {"app_1": NOW, "app_new": None, "app_old": NOW}
-    assert adopted(entry(), LEDGER, None, [old], None, NOW).last_rotated_at == entry().last_rotated_at
+    assert (
+        adopted(entry(), LEDGER, None, previous=[old], target=None, now=NOW).last_rotated_at == entry().last_rotated_at
+    )
 
 
 def test_a_publication_without_a_known_key_may_be_what_the_secret_carries() -> None:

@@ -1,8 +1,11 @@
-"""`adopt`: gather what names accounts, ask OpenAI about each, show what could be recorded, and record it if told to.
+"""`adopt`: gather evidence for accounts, ask OpenAI about each, show the recordable ones, and with `yes` record them.
 
-Guarantees: without `yes` nothing is written; Secrets are read by name, never listed; OpenAI is asked with the target's
-own admin key at its own generator's host; the ledger is read again once all evidence is in, so that what a run has
-made meanwhile is seen, and what has changed since is left to the next time; every write is under the version judged.
+Guarantees: without `yes`, `adopt` writes nothing.
+`adopt` reads Secrets by name and never lists them.
+`adopt` asks OpenAI with the target's own admin key, at the host of its own generator.
+`adopt` reads the ledger again after it has all evidence, so it sees accounts that a run has made meanwhile.
+`adopt` leaves an entry that has changed meanwhile to the next time.
+Every write is conditional on the version that `adopt` judged.
 """
 
 from __future__ import annotations
@@ -34,21 +37,27 @@ from worker.settings.options import AdoptRequest, Options
 
 
 async def execute(session: Session) -> int:
-    """Adopt and show what came of it. Raises OutOfReach as `adopt` does."""
+    """Adopt and show the result. Raises OutOfReach as `adopt` does."""
     settings, stop = session.settings, session.stop()
     async with session.world(stop) as world:
-        adopted = await adopt(settings.options, settings.wanted, world, stop)
+        adopted = await adopt(settings.options, settings.wanted, world, stop=stop)
     print(redacted(as_text(adopted) if settings.as_table else json.dumps(as_json(adopted), indent=2)))
     return 1 if adopted.refused else 0
 
 
-async def adopt(options: Options, wanted: AdoptRequest, world: World, stop: Stop) -> Adopted:
+async def adopt(options: Options, wanted: AdoptRequest, world: World, *, stop: Stop) -> Adopted:
     """Show, or with `wanted.yes` record. Raises OutOfReach where the cluster or the ledger cannot be used at all."""
     ledger, clock = await open_ledger(options, world)
     slots = Slots(options.concurrency)
-    limiter = Limiter(clock, slots, stop)  # a human does not wait for what a run was told
+    limiter = Limiter(clock, slots, stop)  # a human does not wait out the pauses of runs
     projects = Projects(
-        world.cluster, world.openai, limiter, slots, clock, options.allowed_hosts, options.fallback_admin_key
+        world.cluster,
+        world.openai,
+        limiter,
+        slots=slots,
+        clock=clock,
+        allowed_hosts=options.allowed_hosts,
+        fallback=options.fallback_admin_key,
     )
     observer = Observer(world.cluster, projects, clock)
     gathering = _Gathering(options, wanted, replace(world, clock=clock), ledger, projects, observer, slots, stop)
@@ -72,7 +81,7 @@ class _Gathering:
         states, notes = await self._states()
         cases = await self._each(self._bare(before, discovered), lambda case: self._evidence(case, states))
         cases = await self._each(cases, self._confirmed)
-        # Every account of ours is recorded before it is made: what the lists above show is in this ledger, if ours.
+        # A run records an account before it makes it: this ledger has each account of ours in the lists above.
         entries = await self.ledger.read_all()
         cases = [self._still(case, entries.get(case.ref)) for case in cases]
         owned = {case.target.source.uid for case in cases if case.target is not None}
@@ -86,7 +95,7 @@ class _Gathering:
         cases = self._by_hand_only_with_all_in_view(cases, entries)
         now = self.world.clock.now()
         asked = [case for case in cases if self._is_asked(case.ref) and self._matters(case)]
-        adoptions = [judge(case, census, self.ledger.uid, now) for case in asked]
+        adoptions = [judge(case, census, self.ledger.uid, now=now) for case in asked]
         if self.wanted.yes:
             adoptions = [await self._record(adoption) for adoption in adoptions]
         troubles = {case.facts.message for case in asked if isinstance(case.facts, RotatorError)}
@@ -102,7 +111,7 @@ class _Gathering:
         return not self.wanted.targets or ref in self.wanted.targets
 
     def _matters(self, case: Case) -> bool:
-        """A target that is rejected for what it asks is shown only if there is something to adopt, or it was named."""
+        """Is the case worth showing? A rejected target is if it has something to adopt, or the human named it."""
         if case.trouble is None or case.asked or case.target is not None:
             return True
         recorded = accounts_of(case.entry) if isinstance(case.entry, Entry) else []
@@ -111,12 +120,12 @@ class _Gathering:
         return bool(claimed) or not ours or case.hidden
 
     def _is_news(self, adoption: Adoption) -> bool:
-        """What is well is shown only where it was asked for by name."""
+        """Is there a problem or something to record, or has the human named the target?"""
         well = all(finding.verdict in (Verdict.KNOWN, Verdict.GONE) for finding in adoption.findings)
         return not well or adoption.target in self.wanted.targets
 
     def _bare(self, entries: Mapping[Ref, Entry | Unreadable], discovered: Discovered) -> list[Case]:
-        """A case for every target, also a rejected one, every other ledger's entry, and all that was named."""
+        """A case for every target, also a rejected one, every other ledger's entry, and all that the human named."""
         targets = {target.ref: target for target in discovered.targets}
         rejected = {item.secret: item for item in discovered.rejected if item.secret is not None}
         others = {
@@ -132,8 +141,8 @@ class _Gathering:
                 item = rejected[ref]
                 case = replace(case, trouble=(item.reason, f"{item.source}: {item.message}"))
             elif case.target is None and case.entry is None:
-                words = "nothing asks for this Secret, and the ledger has no entry for it"
-                case = replace(case, trouble=("NoTarget", words))
+                message = "nothing asks for this Secret, and the ledger has no entry for it"
+                case = replace(case, trouble=("NoTarget", message))
             cases.append(case)
         return cases
 
@@ -141,7 +150,7 @@ class _Gathering:
         return not self.options.namespaces or ref.namespace in self.options.namespaces
 
     async def _each(self, cases: Iterable[Case], work: Callable[[Case], Awaitable[Case]]) -> list[Case]:
-        """Work on each; what one of them raises is its own trouble."""
+        """Work on each case; an exception becomes the trouble of its own case."""
         done = await for_each(cases, work, slots=self.slots, stop=self.stop, tenant=lambda case: case.ref.namespace)
         return [
             replace(item.item, trouble=(item.value.reason, item.value.message), hidden=True)
@@ -154,7 +163,7 @@ class _Gathering:
         """The GeneratorStates, where the cluster has them and shows them."""
         cluster, places = self.world.cluster, self.options.namespaces
         try:
-            found = await list_in(cluster, places, GENERATOR_STATES, generator_state)
+            found = await list_in(cluster, places, GENERATOR_STATES, keep=generator_state)
         except NotFound:
             return [], []  # most clusters have never had that operator
         except Forbidden as error:
@@ -164,12 +173,12 @@ class _Gathering:
     async def _evidence(self, case: Case, states: Iterable[GeneratorState]) -> Case:
         secret = await self.observer.secret(case.ref)
         if case.target is None or case.trouble is not None:
-            return replace(case, secret=secret, claims=tuple(annotated(secret)))  # it cannot be adopted, and counts
+            return replace(case, secret=secret, claims=tuple(annotated(secret)))  # not adoptable, but its claims count
         by_hand = self.wanted.accounts if case.asked else ()
-        return replace(case, secret=secret, claims=claims_of(case.target, secret, states, by_hand))
+        return replace(case, secret=secret, claims=claims_of(case.target, secret, states, by_hand=by_hand))
 
     async def _confirmed(self, case: Case) -> Case:
-        """With what OpenAI says of it, where the human wants to know."""
+        """The case with OpenAI's facts, where the human asks for its target."""
         if not self._is_asked(case.ref) or case.trouble is not None:
             return case
         if case.target is not None:
@@ -189,7 +198,7 @@ class _Gathering:
             return error
 
     async def _recorded(self, entry: Entry) -> Mapping[str, str | None] | RotatorError:
-        """What OpenAI calls the accounts of an entry, each asked for where the entry says that it is."""
+        """OpenAI's names of an entry's accounts, each looked up with the access that the entry records."""
         try:
             return {
                 account.id: await self.projects.account_name(account.access, account.id)
@@ -200,24 +209,24 @@ class _Gathering:
             return error
 
     def _still(self, case: Case, entry: Entry | Unreadable | None) -> Case:
-        """With the entry as it is now, which must be the one that the evidence was gathered beside."""
+        """The case with its present entry; a change since the evidence was gathered is trouble."""
         if entry == case.entry:
             return replace(case, entry=entry)
-        words = "a run has changed its ledger entry meanwhile: adopt again"
-        return replace(case, entry=entry, trouble=("Changed", words))
+        message = "a run has changed its ledger entry meanwhile: adopt again"
+        return replace(case, entry=entry, trouble=("Changed", message))
 
     def _by_hand_only_with_all_in_view(
         self, cases: list[Case], entries: Mapping[Ref, Entry | Unreadable]
     ) -> list[Case]:
-        """An account that a human names is recorded only if nothing that might name it as well is hidden."""
+        """Refuse accounts that a human names while a hidden object might name them as well."""
         hidden = [entry.name for entry in entries.values() if isinstance(entry, Unreadable)]
         unreadable = {case.ref for case in cases for claim in case.claims if claim.problem and claim.id is None}
         hidden += [str(case.ref) for case in cases if case.hidden or case.ref in unreadable]
         if not self.wanted.accounts or not hidden:
             return cases
-        words = f"whose account it is cannot be told while {', '.join(sorted(hidden)[:3])} cannot be read"
+        message = f"whose account it is cannot be told while {', '.join(sorted(hidden)[:3])} cannot be read"
         return [
-            replace(case, trouble=("InvalidEvidence", words)) if case.asked and case.trouble is None else case
+            replace(case, trouble=("InvalidEvidence", message)) if case.asked and case.trouble is None else case
             for case in cases
         ]
 

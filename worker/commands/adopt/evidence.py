@@ -1,4 +1,4 @@
-"""What names accounts as a target's: annotations, GeneratorStates, a human; and who else is named. Pure."""
+"""Claims on accounts by annotations, GeneratorStates and a human; and a census of all targets' claims. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BY_HAND = "named by --account"
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Something names an account as a target's. `problem`: reason and message, where it is refused as it stands."""
+    """Something names an account as a target's. `problem`: reason and message, where the claim itself is invalid."""
 
     evidence: str
     id: str | None = None
@@ -35,7 +35,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What OpenAI says: `names` of the ids that were asked for (None: there is no such account), and of the project."""
+    """OpenAI's answers: `names` by requested id (None: there is no such account), and the project's lists."""
 
     names: Mapping[str, str | None]
     listing: Listing
@@ -66,7 +66,7 @@ class Case:
 
 
 def claims_of(
-    target: Target, secret: SecretView | None, states: Iterable[GeneratorState], by_hand: Iterable[str]
+    target: Target, secret: SecretView | None, states: Iterable[GeneratorState], *, by_hand: Iterable[str]
 ) -> tuple[Claim, ...]:
     """Everything that names an account for this target."""
     by_hand = frozenset(by_hand)
@@ -79,7 +79,7 @@ def claims_of(
 
 
 def annotated(secret: SecretView | None) -> list[Claim]:
-    """What a Secret's annotations claim."""
+    """The claims of a Secret's annotations."""
     return list(_annotated(secret)) if secret is not None else []
 
 
@@ -87,24 +87,24 @@ def _annotated(secret: SecretView) -> Iterable[Claim]:
     evidence, named = "named by the Secret's annotation", secret.named
     copied: tuple[str, str] | None = None
     if named is not None and named.target != str(secret.ref):
-        words = f"the annotation names the target {named.target[:120]!r}: it is a copy; delete it or its annotations"
-        copied = "CopiedSecret", words
+        message = f"the annotation names the target {named.target[:120]!r}: it is a copy; delete it or its annotations"
+        copied = "CopiedSecret", message
         yield Claim(evidence, named.id, named.name[:64], problem=copied)
     elif named is not None:
         yield Claim(evidence, named.id, named.name, True, named)
     elif CURRENT in secret.annotations:
-        words = "the annotation that names the Secret's account is not as the rotator writes it"
-        yield Claim(evidence, problem=("InvalidEvidence", words))
+        message = "the annotation that names the Secret's account is not as the rotator writes it"
+        yield Claim(evidence, problem=("InvalidEvidence", message))
     previous = previous_accounts(secret)
     if previous is None:
-        words = "the annotation that lists the Secret's previous accounts is not as the rotator writes it"
-        yield Claim(evidence, problem=("InvalidEvidence", words))
+        message = "the annotation that lists the Secret's previous accounts is not as the rotator writes it"
+        yield Claim(evidence, problem=("InvalidEvidence", message))
     for account, name in previous or ():
         yield Claim("named by the Secret's annotation as a previous account", account, name, problem=copied)
 
 
 def _stated(target: Target, states: Iterable[GeneratorState], *, in_secret: bool) -> Iterable[Claim]:
-    """`in_secret`: it is known which account is in the Secret, or there is none, so it is none of these."""
+    """`in_secret`: the Secret names its account or does not exist, so it holds the key of none of these."""
     own = [
         state for state in states if state.ref.namespace == target.ref.namespace and target.source.uid in state.owners
     ]
@@ -112,11 +112,11 @@ def _stated(target: Target, states: Iterable[GeneratorState], *, in_secret: bool
     for state in sorted(own, key=lambda state: (state.made_at, state.ref)):
         evidence = f"of GeneratorState {state.ref}"
         if state.account_id is None or state.project is None:
-            words = f"GeneratorState {state.ref} does not name an account and a project as the operator wrote them"
-            yield Claim(evidence, problem=("InvalidEvidence", words))
+            message = f"GeneratorState {state.ref} does not name an account and a project as the operator wrote them"
+            yield Claim(evidence, problem=("InvalidEvidence", message))
         elif state.project != target.generator.access.project:
-            words = f"GeneratorState {state.ref} is about another project than generator {target.generator.ref}"
-            yield Claim(evidence, state.account_id, problem=("InvalidEvidence", words))
+            message = f"GeneratorState {state.ref} is about another project than generator {target.generator.ref}"
+            yield Claim(evidence, state.account_id, problem=("InvalidEvidence", message))
         else:
             yield Claim(evidence, state.account_id, current=state is latest and not in_secret)
 
@@ -150,7 +150,7 @@ class Census:
         for case in cases:
             for claim in case.claims:
                 if claim.id is not None:
-                    # What is refused as it stands still names the account: it is not one that nothing names.
+                    # An invalid claim still names the account, so `unrecorded` leaves the account out.
                     ids[claim.id] |= {case.ref} if claim.problem is None else set()
         for account_id in unclaimed:
             ids[account_id] |= set()
@@ -159,7 +159,7 @@ class Census:
         )
 
     def others(self, account_id: str | None, name: str, ref: Ref) -> list[Ref]:
-        """Other targets that this account is recorded for, or named by."""
+        """Other targets whose entry or evidence names this account."""
         found = self.names.get(name, frozenset()) | self.ids.get(account_id or "", frozenset())
         return sorted(found - {ref})
 

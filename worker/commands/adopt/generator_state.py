@@ -1,7 +1,8 @@
-"""`GeneratorState`: what the closed enterprise operator noted of each account that it had made. Pure.
+"""`GeneratorState`: the closed enterprise operator's note of each account that it made. Pure.
 
-The latest of an ExternalSecret has no `garbageCollectionDeadline`. All of it is a tenant's to write, so it is evidence
-to be compared with what OpenAI says, never more. Guarantee: ids match the pattern of OpenAI's ids.
+The latest of an ExternalSecret has no `garbageCollectionDeadline`.
+A tenant can write all of it, so it is only evidence to compare with OpenAI's answers.
+Guarantee: ids match the pattern of OpenAI's ids.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ GENERATOR_STATES = Resource(GENERATOR_GROUP, "v1alpha1", "generatorstates")
 
 @dataclass(frozen=True, slots=True)
 class GeneratorState:
-    """`account_id` and `project` are None where they are not as that operator wrote them."""
+    """`account_id` and `project` are None where they do not have that operator's format."""
 
     ref: Ref
     made_at: datetime

@@ -1,10 +1,13 @@
-"""What could be taken into the ledger, from what names it: decided from plain values. Pure; no clock of its own.
+"""Decide which accounts the ledger may record, by the evidence for them. Pure; no clock of its own.
 
 The evidence: annotations of Secrets, GeneratorStates of the closed enterprise operator, ids that a human names, and
-ledger entries that another ledger wrote. All but the last are a tenant's to forge. Guarantees: an account is recorded
-only if OpenAI has it, in the project of the target's own generator, alone under the name that the evidence gives and
-that this generator gives its accounts, with one key at most, and if no other target's entry or evidence names it;
-another ledger's entry is taken over only if OpenAI has its accounts under these names; a claim that runs is respected.
+entries of another ledger. A tenant can forge all but the last.
+Guarantees: `judge` records an account only if OpenAI has it in the project of the target's own generator.
+The account is the only one of its name, and the name fits the evidence and the generator.
+The account has one key at most.
+No other target's entry or evidence names the account.
+`judge` takes over another ledger's entry only if OpenAI has its accounts under these names.
+`judge` respects a claim that runs.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from worker.model.values import Ref
 
 class Verdict(StrEnum):
     RECORD = "record"
-    """Would be recorded, or was."""
+    """`adopt` would record it, or did."""
     KNOWN = "known"
     """The target's entry records it already."""
     GONE = "gone"
@@ -37,7 +40,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One account, or with `name` None a target as a whole, and what comes of it."""
+    """The verdict on one account, or with `name` None on a whole target."""
 
     target: Ref
     verdict: Verdict
@@ -49,41 +52,41 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Adoption:
-    """What was found for a target. `after`: the entry to store, None where there is nothing to store."""
+    """The findings for a target. `after`: the entry to store, None where there is nothing to store."""
 
     target: Ref
     findings: tuple[Finding, ...]
     after: Entry | None = None
     advice: str = ""
-    """What the human has to do besides."""
+    """The human's remaining steps."""
 
 
 # --- judgement ---------------------------------------------------------------------------------------------------
 
 
-def judge(case: Case, census: Census, ledger: str, now: datetime) -> Adoption:
-    """What could be recorded for a target, and what not and why. `ledger`: the uid of this ledger."""
+def judge(case: Case, census: Census, ledger: str, *, now: datetime) -> Adoption:
+    """Judge each claim for a target: recordable, or not and why. `ledger`: the uid of this ledger."""
     if isinstance(case.entry, Unreadable):
-        words = f"ledger entry {case.entry.name} was edited: {case.entry.message}; put it right, or delete it"
-        return Adoption(case.ref, (Finding(case.ref, Verdict.REFUSED, words, "LedgerUnreadable"),))
+        message = f"ledger entry {case.entry.name} was edited: {case.entry.message}; put it right, or delete it"
+        return Adoption(case.ref, (Finding(case.ref, Verdict.REFUSED, message, "LedgerUnreadable"),))
     if case.trouble is not None:
         reason, message = case.trouble
         return Adoption(case.ref, (Finding(case.ref, Verdict.REFUSED, message, reason),))
     entry = case.entry or Entry(case.ref, ledger)
     foreign = _foreign(case, entry, census) if entry.ledger != ledger else ()
-    findings = (*foreign, *(_judged(case, claim, entry, census) for claim in case.claims))
+    findings = (*foreign, *(_judged(case, claim, entry, census=census) for claim in case.claims))
     after = None
     if any(finding.verdict is Verdict.RECORD for finding in findings):
         obstacle = _obstacle(foreign, entry, now)
         if obstacle is None:
-            after = _recorded(case, findings[len(foreign) :], entry, ledger, now)
+            after = _recorded(case, findings[len(foreign) :], entry, ledger=ledger, now=now)
         else:
             findings = tuple(_refused(finding, obstacle) for finding in findings)
     return Adoption(case.ref, findings, after, _advice(case))
 
 
 def _foreign(case: Case, entry: Entry, census: Census) -> tuple[Finding, ...]:
-    """The entry that another ledger wrote: taken over whole, or not at all."""
+    """The finding for another ledger's entry: `adopt` takes over the whole entry, or none of it."""
 
     def finding(verdict: Verdict, message: str, reason: str = "") -> Finding:
         return Finding(case.ref, verdict, message, reason)
@@ -105,7 +108,7 @@ def _foreign(case: Case, entry: Entry, census: Census) -> tuple[Finding, ...]:
     return (finding(Verdict.RECORD, f"entry of another ledger ({entry.ledger[:40]}), with {names}"),)
 
 
-def _judged(case: Case, claim: Claim, entry: Entry, census: Census) -> Finding:
+def _judged(case: Case, claim: Claim, entry: Entry, *, census: Census) -> Finding:
     facts = case.facts
     recorded = {p.account.id: p.account.name for p in entry.history}
     name = (
@@ -130,18 +133,20 @@ def _judged(case: Case, claim: Claim, entry: Entry, census: Census) -> Finding:
         return finding(
             Verdict.REFUSED, f"OpenAI knows this account by another name; {claim.evidence}", "UnknownAccount"
         )
-    problem = _problem(case, claim, found, entry, census, facts)
+    problem = _problem(case, claim, found, entry=entry, census=census, facts=facts)
     if problem is not None:
         return finding(Verdict.REFUSED, f"{problem[1]}; {claim.evidence}", problem[0])
     place = "in the Secret now" if claim.current else "superseded"
     return finding(Verdict.RECORD, f"{place}; {claim.evidence}")
 
 
-def _problem(case: Case, claim: Claim, name: str, entry: Entry, census: Census, facts: Facts) -> tuple[str, str] | None:
-    """Why an account that exists is not recorded for this target all the same."""
+def _problem(
+    case: Case, claim: Claim, name: str, *, entry: Entry, census: Census, facts: Facts
+) -> tuple[str, str] | None:
+    """Why `adopt` does not record an existing account for this target, None where it does."""
     if case.target is not None and case.target.central and not claim.by_hand:
-        words = "the admin key is central, and that the account is this target's is said by its own namespace alone"
-        return "CentralAdminKey", f"{words}: if you know it, adopt {case.ref} --account {claim.id}"
+        message = "the admin key is central, and that the account is this target's is said by its own namespace alone"
+        return "CentralAdminKey", f"{message}: if you know it, adopt {case.ref} --account {claim.id}"
     if name in {p.account.name for p in entry.history}:
         return "UnknownAccount", "the ledger records this name with another id"
     carried = [p.account.name for p in entry.history if case.secret is not None and case.secret.carries(p.account)]
@@ -153,8 +158,8 @@ def _problem(case: Case, claim: Claim, name: str, entry: Entry, census: Census, 
     if set(facts.listing.ids_of(name)) - {claim.id}:
         return "NamedTwice", "OpenAI has several accounts of this name"
     if case.target is None or not looks_like_ours(case.target.generator, name):
-        words = "its name does not match the generator's serviceAccountNamePrefix and serviceAccountNameSize"
-        return "AnotherName", words
+        message = "its name does not match the generator's serviceAccountNamePrefix and serviceAccountNameSize"
+        return "AnotherName", message
     if len(facts.keys.get(claim.id or "", ())) > 1:
         return "SeveralKeys", "it has several keys, and ours have one: somebody else uses it"
     return None
@@ -166,7 +171,7 @@ def _elsewhere(others: Collection[Ref]) -> str:
 
 
 def _obstacle(foreign: Collection[Finding], entry: Entry, now: datetime) -> tuple[str, str] | None:
-    """Why nothing is written to this entry."""
+    """Why `adopt` may not write this entry, None where it may."""
     claim = entry.claimed_until(now)
     if claim is not None:
         return "InProgress", f"a run may be working on this target until {format_time(claim)}"
@@ -181,21 +186,21 @@ def _refused(finding: Finding, obstacle: tuple[str, str]) -> Finding:
     return Finding(finding.target, Verdict.REFUSED, message, reason, finding.id, finding.name)
 
 
-def _recorded(case: Case, judged: Collection[Finding], entry: Entry, ledger: str, now: datetime) -> Entry:
-    """The entry with everything that may be recorded."""
+def _recorded(case: Case, judged: Collection[Finding], entry: Entry, *, ledger: str, now: datetime) -> Entry:
+    """The entry with every recordable account."""
     in_secret, previous = None, []
     for claim, finding in zip(case.claims, judged, strict=True):
         if finding.verdict is Verdict.RECORD:
-            publication = _publication(case, claim, finding, entry, now)
+            publication = _publication(case, claim, finding, entry=entry, now=now)
             if claim.current:
                 in_secret = publication
             else:
                 previous.append(publication)
-    return transitions.adopted(entry, ledger, in_secret, previous, case.target, now)
+    return transitions.adopted(entry, ledger, in_secret, previous=previous, target=case.target, now=now)
 
 
-def _publication(case: Case, claim: Claim, finding: Finding, entry: Entry, now: datetime) -> Publication:
-    """A superseded one is superseded now: too late is safe. No container has its key from before the key was made."""
+def _publication(case: Case, claim: Claim, finding: Finding, *, entry: Entry, now: datetime) -> Publication:
+    """The publication of a confirmed account. A superseded one ends now: too late is safe."""
     if case.target is None or not isinstance(case.facts, Facts) or finding.id is None or finding.name is None:
         raise ValueError("only an account that OpenAI has confirmed for a target is recorded")
     key = next(iter(case.facts.keys.get(finding.id, ())), None)
@@ -208,18 +213,19 @@ def _publication(case: Case, claim: Claim, finding: Finding, entry: Entry, now: 
         id=finding.id,
         key_id=key.id if key is not None else None,
         expires_at=named.expires_at if named is not None else None,
-        # Which key is in the Secret is known by our own annotation alone, for it was written together with the key.
+        # Only our own annotation tells which key the Secret holds, for one PATCH wrote both.
         key_digest=case.secret.digests.get(data_key) if named is not None and case.secret is not None else None,
         data_key=data_key,
     )
     published = named.published_at if named is not None and named.published_at is not None else made
+    # No container has the key from before OpenAI made it.
     at = min(max(published, made), now)
     requested = next((i.requested_at for i in entry.unpublished if i.account.name == account.name), made)
     return Publication(account, at, None if claim.current else now, min(requested, made))
 
 
 def _advice(case: Case) -> str:
-    """An operator that is stopped has left labels at the Secret which keep everybody else away."""
+    """How to remove the labels of a stopped operator, which keep everybody else away from the Secret."""
     labels = [label for label in OPERATOR_LABELS if case.secret is not None and label in case.secret.labels]
     if not labels:
         return ""
@@ -233,7 +239,7 @@ def _advice(case: Case) -> str:
 def unrecorded(cases: Iterable[Case], census: Census, known: Collection[Case] = ()) -> list[Finding]:
     """Accounts that look like a generator's, and that nothing here names: ours, or another cluster's.
 
-    `known`: all targets; an account may be that of others than those it is looked for.
+    `known`: all targets, for an account may belong to a target outside `cases`.
     """
     cases = tuple(cases)
     lost = {
@@ -252,20 +258,19 @@ def unrecorded(cases: Iterable[Case], census: Census, known: Collection[Case] = 
             and case.target.generator.access.project == project
             and looks_like_ours(case.target.generator, name)
         }
-        words = _by_hand(sorted(fitting), account)
-        findings.append(Finding(ref, Verdict.UNRECORDED, words, id=account, name=name))
+        message = _by_hand(sorted(fitting), account)
+        findings.append(Finding(ref, Verdict.UNRECORDED, message, id=account, name=name))
     return findings
 
 
 def _by_hand(fitting: list[Ref], account: str) -> str:
-    """What a human can do about an account that nothing names. It is held for the target that it is recorded for, so
-    of several that fit none is suggested.
-    """
-    words = "named by nothing: made by a ledger that is lost, or in use by another cluster; "
+    """How a human can adopt an account that nothing names."""
+    message = "named by nothing: made by a ledger that is lost, or in use by another cluster; "
     if len(fitting) == 1:
-        return words + f"if you know that it is this target's, adopt {fitting[0]} --account {account}"
+        return message + f"if you know that it is this target's, adopt {fitting[0]} --account {account}"
+    # Only containers of the recorded target hold the account, so the message suggests none of several targets.
     shown = ", ".join(map(str, fitting[:5])) + (", …" if len(fitting) > 5 else "")
-    return words + (
+    return message + (
         f"it may be that of any of {len(fitting)} targets ({shown}), and only containers of the one that it is adopted "
         f"for are asked whether they hold its key: make sure whose it is, then adopt it there (--account {account})"
     )
@@ -273,7 +278,7 @@ def _by_hand(fitting: list[Ref], account: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Adopted:
-    """What came of it. `notes`: what could not be looked at, and why that may be well."""
+    """The result of `adopt`. `notes`: objects that `adopt` could not read, and GeneratorStates of no target."""
 
     recorded: bool
     adoptions: tuple[Adoption, ...]

@@ -11,7 +11,7 @@ NOTHING = "nothing to adopt"
 
 
 def as_text(adopted: Adopted) -> str:
-    """A table; below it what could not be looked at, what to do besides, and how to record what is shown."""
+    """A table; below it the notes, the human's remaining steps, and how to record the shown accounts."""
     rows = [_row(finding, adopted.recorded) for finding in adopted.findings]
     lines = [table(HEADERS, rows)] if rows else [NOTHING]
     lines += [*adopted.notes, *(adoption.advice for adoption in adopted.adoptions if adoption.advice)]
@@ -21,7 +21,7 @@ def as_text(adopted: Adopted) -> str:
 
 
 def as_json(adopted: Adopted) -> JSON:
-    """The same as values; `verdict` is `recorded` where it was written."""
+    """The same as values; `verdict` is `recorded` where `adopt` has written it."""
     return {
         "findings": [
             {

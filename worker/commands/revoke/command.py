@@ -51,7 +51,7 @@ async def execute(session: Session) -> int:
     options, without = settings.options, settings.without_successor
     stop = session.stop()
     async with session.world(stop) as world:
-        say(plan_text(await plan(options, target, world, stop, without_successor=without)))
+        say(plan_text(await plan(options, target, world, stop=stop, without_successor=without)))
     if options.dry_run:
         say("nothing was done: it is a dry run")
         return 0
@@ -61,17 +61,19 @@ async def execute(session: Session) -> int:
     # A new deadline, for the answer may have taken long.
     stop = session.stop()
     async with session.world(stop) as world:
-        revoked = await revoke(options, target, world, stop, say=say, without_successor=without)
+        revoked = await revoke(options, target, world, stop=stop, say=say, without_successor=without)
     print(redacted(result_text(revoked) if settings.as_table else json.dumps(as_json(revoked), indent=2)))
     return 0 if revoked.complete else 1
 
 
-async def plan(options: Options, target: Ref, world: World, stop: Stop, *, without_successor: bool = False) -> Plan:
+async def plan(options: Options, target: Ref, world: World, *, stop: Stop, without_successor: bool = False) -> Plan:
     """What `revoke` would do now; nothing is written.
 
     Raises OutOfReach where cluster or ledger cannot be used, ConfigurationError where the ledger has nothing to revoke.
     """
-    revocation = await _revocation(options, target, world, stop, without_successor, lambda _: None)
+    revocation = await _revocation(
+        options, target, world, stop=stop, without_successor=without_successor, say=lambda _: None
+    )
     entry = await revocation.entry()
     _, _, obstacle = await revocation.target_of()
     return await revocation.plan(entry, obstacle)
@@ -81,17 +83,19 @@ async def revoke(
     options: Options,
     target: Ref,
     world: World,
-    stop: Stop,
     *,
+    stop: Stop,
     say: Callable[[str], None],
     without_successor: bool = False,
 ) -> Revoked:
     """Revoke a target's keys. `say` hears what is waited for. Raises as `plan` does."""
-    return await (await _revocation(options, target, world, stop, without_successor, say)).revoke()
+    return await (
+        await _revocation(options, target, world, stop=stop, without_successor=without_successor, say=say)
+    ).revoke()
 
 
 async def _revocation(
-    options: Options, target: Ref, world: World, stop: Stop, without_successor: bool, say: Callable[[str], None]
+    options: Options, target: Ref, world: World, *, stop: Stop, without_successor: bool, say: Callable[[str], None]
 ) -> _Revocation:
     ledger, clock = await open_ledger(options, world)
     options = replace(options, force=True, dry_run=False, namespaces=(target.namespace,))
@@ -135,7 +139,9 @@ class _Revocation:
             return Revoked(await self.plan(entry, obstacle), why_none=why_none)
         stored = await self.entry()
         plan = await self.plan(stored, obstacle if successor is not None else why_none, spared=successor)
-        revoked = replace(await self._delete(stored, plan, successor, why_none), successor=successor, why_none=why_none)
+        revoked = replace(
+            await self._delete(stored, plan, successor, why_none=why_none), successor=successor, why_none=why_none
+        )
         if revoked.deleted:
             announcer = Announcer(self.world.cluster, self.world.clock)
             self.untold.problems += await announcer.warn(source or secret_source(self.target), [notice_of(revoked)])
@@ -224,11 +230,11 @@ class _Revocation:
 
     # --- the others go
 
-    async def _delete(self, stored: Entry, plan: Plan, successor: str | None, why_none: str | None) -> Revoked:
+    async def _delete(self, stored: Entry, plan: Plan, successor: str | None, *, why_none: str | None) -> Revoked:
         """Delete all accounts but the new one, and say so in the ledger: those that are gone, those that are not."""
         stages = self._stages(stored)
         deletion = AccountDeleter(stages.context.projects, stages.context.observer, self.world.clock)
-        entry, sight = await deletion.look(stored)
+        entry, snapshot = await deletion.look(stored)
         deleted: list[Publication | Intent] = []
         left: list[tuple[str, str]] = []
         items: tuple[Publication | Intent, ...] = (*entry.history, *entry.unpublished)
@@ -240,7 +246,7 @@ class _Revocation:
                 continue
             item = replace(item, account=reachable(entry, item.account))
             try:
-                gone = await self._gone(item, stages, deletion, sight, spared=successor is not None)
+                gone = await self._gone(item, stages, deletion, snapshot=snapshot, spared=successor is not None)
             except RotatorError as error:
                 left.append((name, error.message))
                 continue
@@ -250,7 +256,7 @@ class _Revocation:
                 left.append(
                     (name, "it is in the Secret again, or OpenAI does not confirm that it is gone: revoke again")
                 )
-        await self.ledger.update(entry, lambda entry: self._without(entry, deleted, successor, why_none))
+        await self.ledger.update(entry, lambda entry: self._without(entry, deleted, successor, why_none=why_none))
         names = [item.account.name for item in deleted]
         before = current(entry)
         kept = before.account.name if before is not None and before.account.name not in names else None
@@ -261,21 +267,21 @@ class _Revocation:
         item: Publication | Intent,
         stages: Stages,
         deletion: AccountDeleter,
-        sight: SecretSnapshot,
         *,
+        snapshot: SecretSnapshot,
         spared: bool,
     ) -> bool | None:
         """Delete what an item's request made: is all of it gone? None: it made nothing that OpenAI knows of."""
         try:
             ids = await deletion.ids(item)
-            return await deletion.all_of(item, ids, sight, spared=spared, early=True) if ids else None
+            return await deletion.all_of(item, ids, snapshot, spared=spared, early=True) if ids else None
         except Refused as error:
             if await stages.context.projects.archived(item.account.access, error):
                 return True
             raise
 
     def _without(
-        self, entry: Entry, deleted: list[Publication | Intent], successor: str | None, why_none: str | None
+        self, entry: Entry, deleted: list[Publication | Intent], successor: str | None, *, why_none: str | None
     ) -> Entry:
         """The entry without what is gone. Until all has appeared that a request may have made it stays recorded."""
         now = self.world.clock.now()
@@ -286,7 +292,9 @@ class _Revocation:
         before = current(entry)
         if before is not None and all(item.account.name != before.account.name for item in deleted):
             return entry  # its key works
-        return entry.with_condition(False, "Revoked", f"its keys were revoked; there is no new one: {why_none}", now)
+        return entry.with_condition(
+            False, "Revoked", f"its keys were revoked; there is no new one: {why_none}", now=now
+        )
 
     def _stages(self, entry: Entry) -> Stages:
         world = self.world

@@ -14,7 +14,7 @@ from worker.plan.holders import CLOCKS_APART, holders
 
 @dataclass(frozen=True, slots=True)
 class DoomedAccount:
-    """An account that is to be deleted, and which containers carry its key, for certain or perhaps."""
+    """An account to delete, and the containers that carry its key, for certain or perhaps."""
 
     name: str
     id: str | None
@@ -25,8 +25,10 @@ class DoomedAccount:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a revocation is going to do and to break, as far as it can be seen. `following`: containers that read the
-    Secret through a volume. `blind`: whether pods could not be looked at. `obstacle`: why there can be no new key.
+    """The deletes and the breakage of a revocation, as far as `revoke` sees them.
+
+    `following`: containers that read the Secret through a volume. `blind`: `revoke` could not list pods.
+    `obstacle`: why there can be no new key.
     """
 
     target: Ref
@@ -39,8 +41,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Revoked:
-    """What came of it. `plan`: as it was right before the deletes, so it names what they affect. `successor`: the new
-    account; None: there is none, and `why_none`. `kept`: the account that is still current, where there is no new one.
+    """The result of a revocation. `plan`: the state right before the deletes, so it names the affected containers.
+
+    `successor`: the new account, None where there is none (`why_none` says why).
+    `kept`: the account that is still current, where there is no new one.
     """
 
     plan: Plan
@@ -54,7 +58,7 @@ class Revoked:
 
     @property
     def complete(self) -> bool:
-        """Is everything gone that was to go, with a new key in place, unless none was demanded?"""
+        """Are all accounts to delete gone, with a new key in place unless the human waived it?"""
         return not self.left and (self.successor is not None or self.plan.without_successor)
 
     @property
@@ -81,7 +85,9 @@ def doomed_account(
 
 
 def notice_of(revoked: Revoked) -> Notice:
-    words = f"revoked by hand: {', '.join(revoked.deleted)}; "
-    words += f"{revoked.successor} is current" if revoked.successor is not None else "there is no new key"
+    message = f"revoked by hand: {', '.join(revoked.deleted)}; "
+    message += f"{revoked.successor} is current" if revoked.successor is not None else "there is no new key"
     affected = ", ".join(revoked.affected)
-    return Notice("Revoked", f"{words}; containers whose key is now dead, or may be: {affected}" if affected else words)
+    return Notice(
+        "Revoked", f"{message}; containers whose key is now dead, or may be: {affected}" if affected else message
+    )

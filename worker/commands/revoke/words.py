@@ -1,4 +1,4 @@
-"""What `revoke` is going to break, and what came of it, for people and for scripts. Pure."""
+"""The plan and the result of `revoke`, for people and for scripts. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from worker.model.values import JSON
 
 
 def plan_text(plan: Plan) -> str:
-    """What will be done, and who loses what."""
+    """The steps of the revocation, and the containers that lose a key."""
     accounts = [
         f"  {doomed.name} ({doomed.id or 'id unknown'}){', current' * doomed.current}" for doomed in plan.doomed
     ]
@@ -23,7 +23,7 @@ def plan_text(plan: Plan) -> str:
     if plan.obstacle is not None and not plan.without_successor:
         return "\n".join([*lines, _advice(plan)])
     lines.append("what breaks, as far as it can be seen:")
-    broken = [f"  {words}" for doomed in plan.doomed for words in _broken(doomed)]
+    broken = [f"  {message}" for doomed in plan.doomed for message in _broken(doomed)]
     if plan.following:
         follow = "follows within two minutes of a new key" if plan.obstacle is None else "gets no new key"
         broken.append(f"  {', '.join(plan.following)}: sees the Secret through a volume, which {follow}")
@@ -35,7 +35,7 @@ def plan_text(plan: Plan) -> str:
 
 
 def result_text(revoked: Revoked) -> str:
-    """What was done, what was not, and what can be done about it."""
+    """The finished steps, the failed ones, and the remedies."""
     plan, lines = revoked.plan, []
     if revoked.successor is not None:
         lines.append(f"{plan.target} has a new key: account {revoked.successor}")
