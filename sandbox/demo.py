@@ -97,6 +97,7 @@ class Demo:
 
     def play(self) -> None:
         self.prepare()
+        print("Each run has three more options: --allow-host (of the sandbox), --output table and --concurrency 1.")
         say("The documentation's objects in namespace default, two more teams, and one generator with a bad host.")
         self.run("the first run: every Secret gets an account of its own, with a key that works")
         self.start_container("search-1")
@@ -120,11 +121,13 @@ class Demo:
         self.run(
             "the deleted Secret is back; what nobody asks for goes after its grace; team-b's old key is still held"
         )
+        self.later(3)
+        # A container that starts within five minutes after a rotation may hold the old key, and would keep it alive.
+        say("Six minutes after its rotation, kubectl rollout restart in team-b: a new container replaces the holder.")
         self.stop_container("search-1")
         self.start_container("search-2")
-        say("kubectl rollout restart in team-b: the container that held the old key is replaced.")
-        self.later(5)
-        self.run("and is gone; so is the account that the old container held")
+        self.later(2)
+        self.run("the old container is gone; so is the account that it held")
         self.show_status()
         self.show_timeline()
 
