@@ -15,8 +15,9 @@ from worker.model.outcomes import RunInfo
 from worker.observe.observer import Observer
 from worker.openai.limiter import Limiter
 from worker.openai.projects import Projects
-from worker.ports import Clock, Cluster, Watcher
+from worker.ports import Cluster, Watcher
 from worker.report.announce import Announcer
+from worker.runtime.clocks import RunClock
 from worker.runtime.slots import Slots
 from worker.runtime.stop import Stop
 
@@ -33,7 +34,7 @@ class RunContext:
     observer: Observer
     announcer: Announcer
     watcher: Watcher
-    clock: Clock
+    clock: RunClock
     slots: Slots
     stop: Stop
 

@@ -13,6 +13,7 @@
     ├── Deferred                the run pauses requests to OpenAI and changed nothing; a later run goes on
     └── Unanswered              nobody knows whether it happened: never repeat it blindly
         ├── NotSent             the connection never came up, so nothing happened: the caller may repeat it
+        ├── ProjectEmpty        a project shows none of the accounts that the ledger records for it
         └── Unintelligible      an answer of success with an unexpected content
 
 Guarantees:
@@ -23,6 +24,7 @@ Guarantees:
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 
 from worker.model.entries import Throttle
@@ -108,16 +110,29 @@ class NotSent(Unanswered):
     """No connection: the request cannot have taken effect."""
 
 
+class ProjectEmpty(Unanswered):
+    """A list lacks every account that the ledger records: a replica without data, or somebody deleted them all."""
+
+
 class Unintelligible(Unanswered):
     """An answer of success with an unexpected content."""
+
+
+_REQUEST = re.compile(r", request [A-Za-z0-9_.-]{1,64}(?=[,)])")
+"""How `worker.openai.client` tells the id that OpenAI gave to a request."""
+
+
+def without_request_id(message: str) -> str:
+    """The message as it is in every run: request ids differ, so the same failure would be news."""
+    return _REQUEST.sub("", message)
 
 
 def about(access: ProjectAccess, error: RotatorError) -> str:
     """An error's message; one of OpenAI's also names its key, project or host."""
     project = access.project
-    if error.reason in ("OpenAIUnauthorized", "OpenAIForbidden"):
+    if error.reason in ("OpenAIUnauthorized", "OpenAIForbidden", "OpenAIRefused"):
         return f"{error.message}; asked with {access.admin_key} about project {project}"
-    if error.reason in ("OpenAINotFound", "OpenAIRefused"):
+    if error.reason == "OpenAINotFound":
         return f"{error.message}; asked about project {project}"
     if error.reason in _ABOUT_THE_HOST and project.host not in error.message:
         return f"{error.message}; the host is {project.host}"

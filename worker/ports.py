@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 from worker.model.hidden import Hidden
 from worker.model.outcomes import Outcome, RetireOutcome
-from worker.model.sightings import AccountKey, NewAccount
+from worker.model.sightings import AccountKey, ListedAccount, NewAccount
 from worker.model.targets import Project
 from worker.model.values import JSON, Answer, Ref, Resource, Version
 
@@ -59,8 +59,8 @@ class Cluster(Protocol):
 class OpenAIAdmin(Protocol):
     """OpenAI's Admin API, and the one question that the worker asks with a new key."""
 
-    async def list_accounts(self, project: Project, admin_key: Hidden) -> dict[str, str]:
-        """Every account of the project, id to name, all pages."""
+    async def list_accounts(self, project: Project, admin_key: Hidden) -> dict[str, ListedAccount]:
+        """Every account of the project by its id, all pages."""
 
     async def create_account(
         self, project: Project, admin_key: Hidden, name: str, *, lifetime: timedelta | None
@@ -70,7 +70,7 @@ class OpenAIAdmin(Protocol):
         Refused with the reason KeyLifetime: the organisation demands a lifetime, or a shorter one.
         """
 
-    async def account_name(self, project: Project, admin_key: Hidden, account_id: str) -> str:
+    async def read_account(self, project: Project, admin_key: Hidden, account_id: str) -> ListedAccount:
         """NotFound: there is no such account."""
 
     async def list_keys(self, project: Project, admin_key: Hidden) -> list[AccountKey]:

@@ -35,6 +35,7 @@ def new_key_json(key: KeyRecord) -> dict[str, Any]:
 def key_json(project: ProjectRecord, key: KeyRecord, until: datetime) -> dict[str, Any]:
     """A key as lists show it, redacted, with its last use until then."""
     times = {"created_at": unix(key.created_at), "last_used_at": unix(key.last_used(until))}
+    times["expires_at"] = unix(key.expires_at)
     if key.account is None:
         user = {"id": "user-human", "email": "human@example.com", "name": "Human", "created_at": 0, "role": "member"}
         access, owner = "active", {"type": "user", "user": user}

@@ -119,6 +119,24 @@ class OpenAI:
         key = self._new_key(self._projects[project], None, name, lifetime=None)
         return key.id, key.value
 
+    def add_key(self, project: str, account: str, name: str) -> tuple[str, str]:
+        """Add another key of an account by hand; the answer is its id and its value."""
+        key = self._new_key(self._projects[project], account, name, lifetime=None)
+        self.mints -= 1
+        return key.id, key.value
+
+    def delete_key(self, project: str, key: str) -> None:
+        """Delete a key by hand and leave its account, as the console and a leak scanner do."""
+        self._projects[project].delete_key(key)
+
+    def expire_key(self, project: str, key: str, at: datetime | None) -> None:
+        """Change by hand when a key ends."""
+        self._projects[project].keys[key].expires_at = at
+
+    def rename_account(self, project: str, account: str, name: str) -> None:
+        """Rename an account by hand, as somebody would in the console."""
+        self._projects[project].accounts[account].name = name
+
     def delete_account(self, project: str, account: str) -> None:
         """Delete an account by hand, as somebody would in the console."""
         self._projects[project].delete_account(account)

@@ -791,7 +791,7 @@ def test_an_entry_that_is_as_it_was_is_not_kept_twice(due: Scene) -> None:
     """
 
     async def listed(_: object, world: World, *__: object) -> list[Entry | Unreadable]:
-        ledger, _at = await Ledger.open(world.cluster, LEDGER)
+        ledger = Ledger(world.cluster, LEDGER, "", clock=world.clock)
         found = [(await ledger.read_all())[TARGET] for _ in range(2)]
         due.merge(ENTRY, {"metadata": {"labels": {"touched": "yes"}}})
         return [*found, (await ledger.read_all())[TARGET]]

@@ -252,7 +252,9 @@ class Scene:
     ) -> T:
         """A command from its connections on, within a loop that runs; the same options as a run."""
         asked = replace(
-            Options(ledger_namespace=LEDGER, allowed_hosts=frozenset({named_origin(HOST)})),
+            Options(
+                ledger_namespace=LEDGER, allowed_hosts=frozenset({named_origin(HOST)}), fallback_host=named_origin(HOST)
+            ),
             **options,
         )
         self.watcher = watcher = RecordingWatcher()

@@ -15,7 +15,6 @@ A stopped run starts no new step.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 from worker.commands.session import Session, World, open_ledger, wire_stages
 from worker.discover.listing import discover
@@ -47,16 +46,15 @@ async def execute(session: Session) -> int:
 async def run(options: Options, world: World, stop: Stop, *, watcher: Watcher) -> Report:
     """Do one run. Raises OutOfReach where the cluster or the ledger cannot be used at all."""
     begun = world.clock.monotonic()
-    ledger, clock = await open_ledger(options, world)
-    world = replace(world, clock=clock)
-    info = RunInfo(clock.now(), ledger.uid, options.force, options.dry_run)
+    ledger, running = await open_ledger(options, world)
+    info = RunInfo(running.clock.now(), ledger.uid, options.force, options.dry_run, max_accounts=options.max_accounts)
 
     # The ledger comes first: an entry counts as abandoned only if discovery could have found its source.
     entries = await ledger.read_all()
-    discovered = await discover(world.cluster, options)
+    discovered = await discover(running.cluster, options)
     watcher.found(len(discovered.targets) + len(discovered.rejected), discovered.unused)
 
-    stages = wire_stages(options, world, run=info, ledger=ledger, entries=entries, stop=stop, watcher=watcher)
+    stages = wire_stages(options, running, run=info, ledger=ledger, entries=entries, stop=stop, watcher=watcher)
     reconciler, sweep = stages.reconciler, stages.sweep
     refused = await reconciler.refuse(discovered.rejected)
     async with alongside(reconciler.reconcile(discovered.targets)) as reconciling:

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
+from collections import defaultdict
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
 from worker.context import RunContext
 from worker.errors import OutOfReach
-from worker.ledger.store import Ledger
-from worker.model.entries import Entry, Unreadable
+from worker.kubernetes.listening import ListeningCluster
+from worker.ledger.store import Ledger, ledger_uid
+from worker.model.entries import Entry, Unreadable, accounts_of
 from worker.model.outcomes import RunInfo
+from worker.model.targets import Project
 from worker.model.values import Ref
 from worker.observe.observer import Observer
 from worker.openai.limiter import Limiter
@@ -26,12 +29,14 @@ from worker.report.announce import Announcer
 from worker.retire.sweep import Sweep
 from worker.rotate.reconcile import Reconciler
 from worker.rotate.rotation import Rotation
-from worker.runtime.clocks import TOLERATED, corrected
+from worker.runtime.clocks import TOLERATED, RunClock, corrected
 from worker.runtime.slots import Slots
 from worker.runtime.stop import Stop
 from worker.settings.options import Options, Settings
 
 _LOOKS_AT_THE_TIME = 3
+_ENOUGH = 100
+"""Accounts of a project that are remembered during a run."""
 DISCOVERY_OVERTIME = 5.0
 """Seconds after the deadline until a command gives up even a running list; all else ends at the deadline."""
 
@@ -76,15 +81,28 @@ class Session:
             raise OutOfReach("DeadlineExceeded", message) from None
 
 
-async def open_ledger(options: Options, world: World) -> tuple[Ledger, Clock]:
-    """The ledger, and a clock corrected by the API server's. After a slow answer it asks the API server again."""
+@dataclass(frozen=True, slots=True)
+class RunWorld:
+    """The same for one run: with a clock that the API server's answers put right."""
+
+    cluster: Cluster
+    openai: OpenAIAdmin
+    clock: RunClock
+    random: Randomness
+
+
+async def open_ledger(options: Options, world: World) -> tuple[Ledger, RunWorld]:
+    """The ledger, and the world with the API server's time. After a slow answer it asks the API server again."""
     for _ in range(_LOOKS_AT_THE_TIME):
         asked = world.clock.monotonic()
-        ledger, server_time = await Ledger.open(world.cluster, options.ledger_namespace, options.shard)
+        uid, server_time = await ledger_uid(world.cluster, options.ledger_namespace)
         taken = timedelta(seconds=world.clock.monotonic() - asked)
         if taken <= TOLERATED:
             break
-    return ledger, corrected(world.clock, server_time, taken=taken)
+    clock = corrected(world.clock, server_time, taken=taken)
+    cluster = ListeningCluster(world.cluster, clock)
+    ledger = Ledger(cluster, options.ledger_namespace, uid, clock=clock, shard=options.shard)
+    return ledger, RunWorld(cluster, world.openai, clock, world.random)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +116,7 @@ class Stages:
 
 def wire_stages(
     options: Options,
-    world: World,
+    world: RunWorld,
     *,
     run: RunInfo,
     ledger: Ledger,
@@ -106,7 +124,7 @@ def wire_stages(
     stop: Stop,
     watcher: Watcher,
 ) -> Stages:
-    """The stages of one run with their dependencies. `world`: with the corrected clock."""
+    """The stages of one run with their dependencies."""
     cluster, openai, clock = world.cluster, world.openai, world.clock
     slots = Slots(options.concurrency)
     known = [entry.throttle for entry in entries.values() if isinstance(entry, Entry) and entry.throttle is not None]
@@ -120,6 +138,8 @@ def wire_stages(
         clock=clock,
         allowed_hosts=options.allowed_hosts,
         fallback=options.fallback_admin_key,
+        fallback_host=options.fallback_host,
+        recorded=_recorded(entries.values(), ledger.uid),
     )
     context = RunContext(
         run=run,
@@ -145,3 +165,14 @@ def wire_stages(
         max_hold=options.max_hold,
     )
     return Stages(context, reconciler, sweep)
+
+
+def _recorded(entries: Collection[Entry | Unreadable], ledger: str) -> dict[Project, set[str]]:
+    """By project, ids of accounts that the ledger records, as many as tell an empty list from one account's end."""
+    found: defaultdict[Project, set[str]] = defaultdict(set)
+    for entry in entries:
+        if isinstance(entry, Entry) and entry.ledger == ledger:
+            for account in accounts_of(entry):
+                if account.id is not None and len(found[account.access.project]) < _ENOUGH:
+                    found[account.access.project].add(account.id)
+    return found

@@ -13,7 +13,7 @@ from datetime import datetime
 from worker.commands.session import Session
 from worker.errors import OutOfReach
 from worker.ledger.codec import entry_object
-from worker.ledger.store import Ledger
+from worker.ledger.store import Ledger, ledger_uid
 from worker.model.entries import Entry, Publication, Unreadable
 from worker.model.times import format_time
 from worker.model.values import JSON, Ref
@@ -25,10 +25,10 @@ HEADERS = ("NAMESPACE", "SECRET", "READY", "REASON", "ACCOUNTS", "ROTATED", "NEX
 
 async def execute(session: Session) -> int:
     """Show every target. Raises OutOfReach where the ledger cannot be read."""
-    ledger = Ledger(session.cluster, session.settings.options.ledger_namespace, "")
+    ledger = Ledger(session.cluster, session.settings.options.ledger_namespace, "", clock=session.clock)
     uid = None
     with suppress(OutOfReach):  # Entries are enough; the namespace only tells which ledger is this one.
-        uid = (await Ledger.open(session.cluster, ledger.namespace))[0].uid
+        uid = (await ledger_uid(session.cluster, ledger.namespace))[0]
     entries = await ledger.read_all()
     if session.settings.as_table:
         print(as_text(entries, session.clock.now(), uid))

@@ -30,6 +30,9 @@ class Discovered:
     malformed: tuple[Rejected, ...] = ()
     """Generators of whose mistakes the ExternalSecrets that use them are told."""
 
+    unserved: bool = False
+    """The cluster does not know ExternalSecrets: what they asked for is not known either."""
+
     @property
     def unused(self) -> tuple[Ref, ...]:
         return tuple(source.ref for source in self.idle)
@@ -93,6 +96,7 @@ def resolve_targets(
         (*rejected, *remarks.unfed),
         remarks.idle,
         remarks.malformed,
+        unserved=resource is None,
     )
 
 
@@ -145,8 +149,8 @@ def _refuse_shared(
     if rivals:
         others = ", ".join(str(source) for source in rivals)
         message = f"Secret {secret} is also the target of {others}: each Secret can have one source"
-        return Rejected(secret, item.source, "SharedTarget", message)
+        return Rejected(secret, item.source, "SharedTarget", message, item.suspended)
     if secret in protected:
         message = f"Secret {secret} holds an admin key of a generator and is never written"
-        return Rejected(secret, item.source, "AdminKeySecret", message)
+        return Rejected(secret, item.source, "AdminKeySecret", message, item.suspended)
     return item

@@ -37,6 +37,7 @@ from worker.errors import (
     Unanswered,
     Unintelligible,
 )
+from worker.kubernetes.reading import mapping_or_empty, mappings
 from worker.model.values import JSON, Answer, Ref, Resource, Version
 from worker.ports import Randomness
 from worker.runtime.retrying import retry_after, retrying
@@ -126,6 +127,8 @@ class _Request:
     dry_run: bool = False
     seconds: float = TIMEOUT
     longest: int = LONGEST_ANSWER
+    document: str = ""
+    """The path of a discovery document, in place of an object's."""
 
     @property
     def subject(self) -> str:
@@ -136,7 +139,7 @@ class _Request:
     @property
     def path(self) -> str:
         """Raises ConfigurationError where a name has characters that Kubernetes does not allow."""
-        return _path(self.resource, self.ref, self.subresource)
+        return self.document or _path(self.resource, self.ref, self.subresource)
 
     @property
     def parameters(self) -> list[tuple[str, str]]:
@@ -173,6 +176,10 @@ class KubernetesApi:
                 return await self._list(resource, keep, namespace=namespace, selector=selector)
             except _Expired:
                 continue
+            except _NoResource as error:
+                if await self._serves(resource):
+                    raise Unanswered("ClusterUnanswered", f"{error.message}, although the API server has it") from None
+                raise NotFound("NotFound", error.message, status=404) from None
         raise Unanswered("ListExpired", f"the list of {resource} expired {_RESTARTS} times while it was read")
 
     async def read(self, resource: Resource, ref: Ref) -> Answer:
@@ -192,6 +199,21 @@ class KubernetesApi:
         preconditions = {"uid": version.uid, "resourceVersion": version.resource_version}
         body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions}
         await self._call(_Request("DELETE", "delete", resource, ref, body))
+
+    async def _serves(self, resource: Resource) -> bool:
+        """Does the API server say itself that it has such objects? A 404 of a list has no form that would tell."""
+        served = await self._call(_Request("GET", "get", resource, Ref("", ""), document="/apis"))
+        groups = {
+            str(group.get("name")): {str(version.get("version")) for version in mappings(group.get("versions"))}
+            for group in mappings(served.body.get("groups"))
+        }
+        if served.body.get("kind") != "APIGroupList" or not groups:
+            raise Unanswered("ClusterUnanswered", "what answers for /apis is not an API server")
+        if resource.version not in groups.get(resource.group, ()):
+            return False
+        document = f"/apis/{resource.group}/{resource.version}"
+        known = await self._call(_Request("GET", "get", resource, Ref("", ""), document=document))
+        return resource.plural in {str(item.get("name")) for item in mappings(known.body.get("resources"))}
 
     # --- one request
 
@@ -270,12 +292,16 @@ class KubernetesApi:
         except ValueError as error:
             raise ConfigurationError("InvalidRequest", f"{subject}: {type(error).__name__}") from None
         if not 200 <= response.status < 300:
-            _raise(response.status, response.headers, content, subject=subject)
+            _raise(response.status, response.headers, content, request=request)
         return Answer(_object(content, subject), _date(response.headers), len(content))
 
 
 class _Expired(Refused):
     """A list's continue token is too old (410)."""
+
+
+class _NoResource(Unanswered):
+    """A list answered 404: the API server has no such objects, or something before it answered."""
 
 
 class _TooLong(Unintelligible):
@@ -297,7 +323,8 @@ async def _read(response: aiohttp.ClientResponse, longest: int, subject: str) ->
     return content
 
 
-def _raise(status: int, headers: Mapping[str, str], content: bytearray, *, subject: str) -> NoReturn:
+def _raise(status: int, headers: Mapping[str, str], content: bytearray, *, request: _Request) -> NoReturn:
+    subject = request.subject
     try:
         answer = json.loads(content)
     except (ValueError, RecursionError):
@@ -312,6 +339,11 @@ def _raise(status: int, headers: Mapping[str, str], content: bytearray, *, subje
         )
         raise Forbidden("Forbidden", f"not allowed to {subject}: {advice} ({details})", status=status)
     if status == 404:
+        if request.verb == "list":
+            raise _NoResource("ClusterUnanswered", f"{subject}: not found")
+        if not _is_about(request, answer):
+            # An ingress or a proxy answers 404 with a page of its own: that says nothing about the object.
+            raise Unanswered("ClusterUnanswered", f"a 404 that is not the API server's word on it: {subject}")
         raise NotFound("NotFound", f"{subject}: not found", status=status)
     if status == 409:
         raise Conflict("Conflict", f"{subject}: changed or created meanwhile", status=status)
@@ -323,6 +355,14 @@ def _raise(status: int, headers: Mapping[str, str], content: bytearray, *, subje
     if status >= 500 or status < 200:
         raise Unanswered("ClusterUnanswered", f"the API server failed: {subject} ({details})")
     raise Refused("ClusterRefused", f"the API server refused to {subject} ({details})", status=status)
+
+
+def _is_about(request: _Request, answer: Mapping[str, Any]) -> bool:
+    """Is this a `Status` that says of the very object, or of its namespace, that it does not exist?"""
+    if answer.get("kind") != "Status" or answer.get("reason") != "NotFound":
+        return False
+    details = mapping_or_empty(answer.get("details"))
+    return details.get("name") in (request.ref.name or request.ref.namespace, request.ref.namespace)
 
 
 def _details(status: int, answer: Mapping[str, Any]) -> str:

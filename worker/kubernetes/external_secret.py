@@ -16,6 +16,7 @@ from worker.kubernetes.fields import (
     Mistake,
     RawObject,
     Shape,
+    at_least,
     choice,
     duration,
     lifetime,
@@ -30,7 +31,7 @@ from worker.kubernetes.fields import (
 from worker.kubernetes.generator import GENERATOR_GROUP, GENERATORS
 from worker.kubernetes.reading import mapping_or_empty
 from worker.model.names import DATA_KEY, is_name
-from worker.model.targets import CreationPolicy, Generator, RefreshPolicy, Rejected, Source, Target
+from worker.model.targets import GENERATION, CreationPolicy, Generator, RefreshPolicy, Rejected, Source, Target
 from worker.model.values import JSON, PREFIX, Ref, Resource
 
 EXTERNAL_SECRETS = tuple(Resource("external-secrets.io", version, "externalsecrets") for version in ("v1", "v1beta1"))
@@ -130,13 +131,14 @@ def from_external_secret(
             raise Mistake(f"generator {feeding.ref}:", generator, generator.reason)
         requests = requests_of(raw, feeding)
         if refresh is RefreshPolicy.ON_CHANGE:
-            requests = {**requests, "generation": str(raw.generation)}
+            # The uid as well: an object that was made anew may have the same generation.
+            requests = {**requests, GENERATION: f"{raw.uid}/{raw.generation}"}
         return Target(
             ref=secret,
             source=source,
             generator=generator,
             data_key=data_key,
-            interval=interval if interval and refresh is RefreshPolicy.PERIODIC else None,
+            interval=at_least(interval) if refresh is RefreshPolicy.PERIODIC else None,
             refresh=refresh,
             creation=creation,
             labels=labels,
@@ -146,7 +148,7 @@ def from_external_secret(
             key_lifetime=lifetime(raw, feeding),
         )
     except Mistake as mistake:
-        return reject(secret, source, mistake)
+        return reject(secret, source, mistake, raw, feeding)
 
 
 def _data_key(spec: Mapping[str, Any]) -> str:

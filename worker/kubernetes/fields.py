@@ -168,6 +168,15 @@ def duration(field: str, value: object, default: timedelta, *, zero: bool = Fals
     return duration
 
 
+SHORTEST_INTERVAL = timedelta(minutes=5)
+"""A key takes its time to be made, to spread and to go: smaller intervals count as this."""
+
+
+def at_least(interval: timedelta) -> timedelta | None:
+    """The interval that is kept to; None where the user asks for none."""
+    return max(interval, SHORTEST_INTERVAL) if interval else None
+
+
 def suspended(*objects: RawObject) -> bool:
     """Does any of the objects that make a target suspend it?"""
     field = PREFIX + "suspend"
@@ -197,5 +206,7 @@ def lifetime(*objects: RawObject) -> timedelta | None:
     return None
 
 
-def reject(secret: Ref | None, source: Source, mistake: Mistake) -> Rejected:
-    return Rejected(secret, source, mistake.reason, str(mistake))
+def reject(secret: Ref | None, source: Source, mistake: Mistake, *objects: RawObject | None) -> Rejected:
+    """`objects`: those that make the target, as far as they exist. Any that may suspend it counts as doing so."""
+    values = [raw.annotations.get(PREFIX + "suspend", "false") for raw in objects if raw is not None]
+    return Rejected(secret, source, mistake.reason, str(mistake), any(value != "false" for value in values))

@@ -11,6 +11,7 @@ from worker.kubernetes.fields import (
     Mistake,
     RawObject,
     Shape,
+    at_least,
     duration,
     lifetime,
     raw_object,
@@ -174,7 +175,7 @@ def from_generator(raw: RawObject, generator: Generator | Mistake) -> Target | R
             source=source,
             generator=generator,
             data_key=data_key,
-            interval=interval or None,
+            interval=at_least(interval),
             refresh=RefreshPolicy.PERIODIC,
             creation=CreationPolicy.OWNER,
             suspended=suspended(raw),
@@ -182,7 +183,7 @@ def from_generator(raw: RawObject, generator: Generator | Mistake) -> Target | R
             key_lifetime=lifetime(raw),
         )
     except Mistake as mistake:
-        return reject(secret, source, mistake)
+        return reject(secret, source, mistake, raw)
 
 
 def generator_source(raw: RawObject) -> Source:

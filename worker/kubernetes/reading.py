@@ -8,11 +8,14 @@ Guarantees:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from worker.model.times import format_time, parse_time
 from worker.model.values import JSON, Version
+
+_EARLIEST, _LATEST = datetime(1900, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+"""Between these every duration that an option or a policy may have can be added and taken away."""
 
 
 class Malformed(ValueError):
@@ -51,9 +54,12 @@ def time(obj: Mapping[str, Any], field: str) -> datetime | None:
     if obj.get(field) is None:
         return None
     try:
-        return parse_time(obj[field])
+        found = parse_time(obj[field])
     except ValueError as error:
         raise Malformed(f"{field}: {error}") from None
+    if not _EARLIEST <= found <= _LATEST:
+        raise Malformed(f"{field}: is not a time of this age")
+    return found
 
 
 def mapping_or_empty(value: object) -> Mapping[str, Any]:

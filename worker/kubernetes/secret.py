@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from worker.kubernetes.reading import Malformed, mapping, present, text, time, version_of
-from worker.model.entries import Account, Entry
+from worker.model.entries import Account, Entry, accounts_of
 from worker.model.hidden import Hidden
 from worker.model.names import ID
 from worker.model.sightings import NamedAccount, SecretView
@@ -52,6 +52,21 @@ def secret_view(obj: Mapping[str, Any]) -> SecretView:
         owners=tuple(metadata.get("ownerReferences") or ()),
         named=_named_account(annotations.get(CURRENT)),
     )
+
+
+def secret_value(obj: Mapping[str, Any], data_key: str) -> Hidden | None:
+    """One data value of a Secret, None if there is none, or no text."""
+    try:
+        value = base64.b64decode(str(mapping(obj, "data").get(data_key, ""))).decode()
+    except ValueError:
+        return None
+    return Hidden(value) if value else None
+
+
+def placeholder(ref: Ref) -> JSON:
+    """An empty Secret of that name as the rotator would make it: for asking whether there could be one."""
+    metadata = {"name": ref.name, "namespace": ref.namespace, "labels": {MANAGED: "true"}}
+    return {"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "metadata": metadata}
 
 
 def _digest(value: object) -> str:
@@ -127,15 +142,33 @@ def key_patch(
     if owners is not None:
         metadata["ownerReferences"] = owners
     data: JSON = {target.data_key: base64.b64encode(value.reveal().encode()).decode()}
-    former = secret.named.data_key if secret is not None and secret.named is not None else None
-    if secret is not None and former != target.data_key and former in secret.filled:
-        data[former] = None  # somebody renamed the data key: a dying key would stay under the old name
+    for former in _former_keys(secret, entry) if secret is not None else ():
+        if former != target.data_key:
+            data[former] = None  # somebody renamed the data key: a dying key would stay under the old name
     body: JSON = {"metadata": metadata, "data": data}
     if secret is None:
         metadata["name"], metadata["namespace"] = target.ref.name, target.ref.namespace
         return {"apiVersion": "v1", "kind": "Secret", "type": "Opaque"} | body
     metadata["resourceVersion"] = secret.version.resource_version
     return body
+
+
+def _former_keys(secret: SecretView, entry: Entry) -> set[str]:
+    """The data keys with keys of ours: told by the annotation, or by the digests that the ledger has."""
+    digests = {account.key_digest for account in accounts_of(entry)} - {None}
+    former = {place for place, digest in secret.digests.items() if digest in digests}
+    named = secret.named.data_key if secret.named is not None else None
+    return former | ({named} if named is not None and named in secret.filled else set())
+
+
+def release_patch(target: Target, secret: SecretView) -> JSON | None:
+    """The PATCH without our owner reference, where the Secret is to outlive its source; None: it has none."""
+    if target.creation is CreationPolicy.OWNER:
+        return None
+    owners = _owners(target, secret)
+    if owners is None:
+        return None
+    return {"metadata": {"resourceVersion": secret.version.resource_version, "ownerReferences": owners}}
 
 
 def _annotation(account: Account, entry: Entry, at: datetime) -> JSON:
@@ -154,8 +187,6 @@ def _annotation(account: Account, entry: Entry, at: datetime) -> JSON:
 
 def _owners(target: Target, secret: SecretView | None) -> list[Mapping[str, Any]] | None:
     """The owner references to write; None if they stay as they are."""
-    if target.creation is not CreationPolicy.OWNER:
-        return None
     source = target.source
     ours = {
         "apiVersion": source.resource.api_version,
@@ -168,6 +199,9 @@ def _owners(target: Target, secret: SecretView | None) -> list[Mapping[str, Any]
     # A reference to an earlier object of the same kind and name goes: with it the collector would take the Secret.
     # A reference to an earlier object of the same kind and name goes: with it the collector would take the Secret.
     others = [owner for owner in existing if not _same_object(owner, ours)]
+    if target.creation is not CreationPolicy.OWNER:
+        # An earlier policy may have left ours: with it the collector would take the Secret.
+        return others if len(others) < len(existing) else None
     if any(owner.get("controller") for owner in others):
         ours["controller"] = False
     return [*others, ours]

@@ -15,7 +15,18 @@ from typing import Any
 
 from worker.kubernetes.reading import Malformed, mapping, present, text, time, version_of
 from worker.ledger.holds import hold_reason
-from worker.model.entries import Account, Condition, Entry, Failures, GeneratorNote, Hold, Intent, Publication, Throttle
+from worker.model.entries import (
+    Account,
+    Condition,
+    Entry,
+    Failures,
+    GeneratorNote,
+    Healings,
+    Hold,
+    Intent,
+    Publication,
+    Throttle,
+)
 from worker.model.names import ID
 from worker.model.targets import AdminKeyRef, CleanupKind, CleanupPolicy, Project, ProjectAccess
 from worker.model.times import format_duration, format_time, parse_duration
@@ -34,6 +45,7 @@ def entry_object(entry: Entry) -> JSON:
             requestedAt=publication.requested_at,
             secretGone=publication.secret_gone or None,
             secretBackAt=publication.secret_back_at,
+            missedAt=publication.missed_at,
             **_hold_object(publication.held),
         )
     for intent in entry.unpublished:
@@ -53,6 +65,7 @@ def entry_object(entry: Entry) -> JSON:
             "target": {"namespace": entry.target.namespace, "secret": entry.target.name},
             "generator": {
                 "name": entry.generator.name,
+                **({"source": entry.generator.source} if entry.generator.source else {}),
                 "cleanupPolicy": {
                     "type": cleanup.kind.value,
                     "gracePeriod": format_duration(cleanup.grace),
@@ -77,6 +90,7 @@ def entry_object(entry: Entry) -> JSON:
             if entry.failures.count
             else {}
         )
+        | ({"healings": present(count=entry.healings.count, at=entry.healings.at)} if entry.healings.count else {})
         | ({"throttle": _throttle_object(entry.throttle)} if entry.throttle is not None else {})
         | (
             {
@@ -111,7 +125,8 @@ def decode_entry(obj: Mapping[str, Any]) -> Entry:
             superseded = time(stored, "supersededAt")
             held = _hold(stored, since=superseded or published)
             gone, back = stored.get("secretGone") is True, time(stored, "secretBackAt")
-            history.append(Publication(account, published, superseded, requested, held, gone, back))
+            missed = time(stored, "missedAt")
+            history.append(Publication(account, published, superseded, requested, held, gone, back, missed))
         else:
             claimed = time(stored, "claimedUntil")
             if requested is None or claimed is None:
@@ -127,7 +142,11 @@ def decode_entry(obj: Mapping[str, Any]) -> Entry:
     return Entry(
         target=ref,
         ledger=text(spec, "ledger"),
-        generator=GeneratorNote(str(generator.get("name", "")), _cleanup(mapping(generator, "cleanupPolicy"))),
+        generator=GeneratorNote(
+            str(generator.get("name", "")),
+            _cleanup(mapping(generator, "cleanupPolicy")),
+            str(generator.get("source", "")),
+        ),
         history=tuple(sorted(history, key=lambda p: (p.at, p.account.name))),
         unpublished=tuple(sorted(unpublished, key=lambda i: (i.requested_at, i.account.name))),
         since=time(status, "since"),
@@ -135,6 +154,7 @@ def decode_entry(obj: Mapping[str, Any]) -> Entry:
         next_rotation_at=time(status, "nextRotationAt"),
         honoured=dict(honoured),
         failures=Failures(count, time(failures, "nextAttemptAt")),
+        healings=_healings(mapping(status, "healings")),
         throttle=_throttle(mapping(status, "throttle")),
         condition=_condition(status.get("conditions")),
         version=version_of(obj),
@@ -151,6 +171,13 @@ def _hold(stored: Mapping[str, Any], *, since: datetime) -> Hold | None:
     begun = time(stored, "heldSince") or since
     told = text(stored, "heldTold") if stored.get("heldTold") is not None else None
     return Hold(hold_reason(text(stored, "held")), begun, told) if stored.get("held") is not None else None
+
+
+def _healings(stored: Mapping[str, Any]) -> Healings:
+    count = stored.get("count", 0)
+    if not isinstance(count, int):
+        raise Malformed("status.healings.count is not as written by the rotator")
+    return Healings(count, time(stored, "at"))
 
 
 def _throttle_object(throttle: Throttle) -> JSON:
@@ -208,7 +235,10 @@ def _account(name: str, stored: Mapping[str, Any], namespace: str, *, ledger_nam
     admin = mapping(stored, "adminKey")
     where = admin.get("namespace", namespace)
     if where not in (namespace, ledger_namespace):
-        raise Malformed("status.accounts: adminKey.namespace is neither the target's nor the ledger's")
+        if not isinstance(ledger_namespace, str):
+            raise Malformed("status.accounts: adminKey.namespace is neither the target's nor the ledger's")
+        # The entry was moved here with its ledger, and the operator's keys with it.
+        where = ledger_namespace
     for field in ("id", "keyId", "projectId", "keyDigest"):
         if field in stored and not (isinstance(stored[field], str) and ID.match(stored[field])):
             raise Malformed(f"status.accounts: {field} is not an id")

@@ -14,40 +14,42 @@ from datetime import datetime
 from worker.errors import ConfigurationError, Conflict, NotFound, OutOfReach, RotatorError
 from worker.kubernetes.reading import Malformed, version_of
 from worker.ledger.codec import KEY_ROTATIONS, decode_entry, entry_object, entry_patch
+from worker.ledger.plausible import plausible
 from worker.model.entries import Entry, Unreadable
 from worker.model.names import entry_name
 from worker.model.shard import WHOLE, Shard
 from worker.model.values import JSON, Answer, Ref, Resource
-from worker.ports import Cluster
+from worker.ports import Clock, Cluster
 
 NAMESPACES = Resource("", "v1", "namespaces")
 _ATTEMPTS = 5
 
 
+async def ledger_uid(cluster: Cluster, namespace: str) -> tuple[str, datetime | None]:
+    """The uid of the ledger's namespace, and the API server's time. Raises OutOfReach where it cannot be used."""
+    try:
+        answer = await cluster.read(NAMESPACES, Ref("", namespace))
+    except NotFound:
+        raise OutOfReach(
+            "LedgerNamespaceMissing",
+            f"the ledger's namespace {namespace!r} does not exist: kubectl create namespace {namespace}",
+        ) from None
+    except RotatorError as error:
+        raise OutOfReach(error.reason, error.message) from None
+    return version_of(answer.body).uid, answer.at
+
+
 class Ledger:
     """`uid` is that of the ledger's namespace: it tells this ledger from a copy. `shard`: the targets to read."""
 
-    def __init__(self, cluster: Cluster, namespace: str, uid: str, *, shard: Shard = WHOLE) -> None:
+    def __init__(self, cluster: Cluster, namespace: str, uid: str, *, clock: Clock, shard: Shard = WHOLE) -> None:
         self._cluster = cluster
+        self._clock = clock
         self._shard = shard
         self._latest: dict[str, Entry] = {}
         """The last listed entries, by name: the ledger decodes and keeps an unchanged entry only once."""
         self.namespace = namespace
         self.uid = uid
-
-    @classmethod
-    async def open(cls, cluster: Cluster, namespace: str, shard: Shard = WHOLE) -> tuple[Ledger, datetime | None]:
-        """The ledger of a namespace, and the API server's time. Raises OutOfReach where it cannot be used."""
-        try:
-            answer = await cluster.read(NAMESPACES, Ref("", namespace))
-        except NotFound:
-            raise OutOfReach(
-                "LedgerNamespaceMissing",
-                f"the ledger's namespace {namespace!r} does not exist: kubectl create namespace {namespace}",
-            ) from None
-        except RotatorError as error:
-            raise OutOfReach(error.reason, error.message) from None
-        return cls(cluster, namespace, version_of(answer.body).uid, shard=shard), answer.at
 
     async def read_all(self) -> dict[Ref, Entry | Unreadable]:
         """Every entry of the shard. Raises OutOfReach where the ledger cannot be read."""
@@ -59,7 +61,7 @@ class Ledger:
             known = self._latest.get(name)
             if known is not None and known.version == version_of(obj):
                 return known.target, known
-            target, entry = _decode(obj)
+            target, entry = _decode(obj, self._clock.now())
             if isinstance(entry, Entry):
                 self._latest[name] = entry
             return target, entry
@@ -80,7 +82,7 @@ class Ledger:
             answer = await self._cluster.read(KEY_ROTATIONS, Ref(self.namespace, entry_name(target)))
         except NotFound:
             return None
-        return _decoded(answer.body)
+        return _decoded(answer.body, self._clock.now())
 
     async def save(self, entry: Entry) -> Entry:
         """Store an entry. Raises Conflict where it has changed since it was read, or was created meanwhile."""
@@ -100,7 +102,7 @@ class Ledger:
         return self._stored(await self._cluster.patch(KEY_ROTATIONS, Ref(self.namespace, name), patch))
 
     def _stored(self, answer: Answer) -> Entry:
-        entry = _decoded(answer.body)
+        entry = _decoded(answer.body, self._clock.now())
         self._latest.pop(entry_name(entry.target), None)  # nobody else keeps the old version
         return entry
 
@@ -123,10 +125,10 @@ class Ledger:
             await self._cluster.delete(KEY_ROTATIONS, ref, entry.version)
 
 
-def _decode(obj: JSON) -> tuple[Ref, Entry | Unreadable]:
+def _decode(obj: JSON, now: datetime) -> tuple[Ref, Entry | Unreadable]:
     name = obj["metadata"]["name"]
     try:
-        entry = decode_entry(obj)
+        entry = plausible(decode_entry(obj), now)
     except Malformed as error:
         return _target_of(name), Unreadable(name, str(error))
     if entry_name(entry.target) != name:
@@ -140,9 +142,9 @@ def _target_of(name: str) -> Ref:
     return Ref(namespace, secret)
 
 
-def _decoded(body: JSON) -> Entry:
+def _decoded(body: JSON, now: datetime) -> Entry:
     try:
-        return decode_entry(body)
+        return plausible(decode_entry(body), now)
     except Malformed as error:
         name = body.get("metadata", {}).get("name")
         raise ConfigurationError("LedgerUnreadable", f"ledger entry {name!r} was edited: {error}") from None

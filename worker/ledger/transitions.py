@@ -7,22 +7,24 @@ The current account is the one that the Secret names, never one that the ledger 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from worker.errors import Deferred, RotatorError
 from worker.ledger import holds
-from worker.model.entries import Account, Entry, Failures, GeneratorNote, Intent, Publication, current
+from worker.model.entries import Account, Entry, Failures, GeneratorNote, Healings, Intent, Publication, current
 from worker.model.outcomes import RunInfo
-from worker.model.sightings import NamedAccount, SecretView
-from worker.model.targets import Target
+from worker.model.sightings import AccountKey, NamedAccount, SecretView
+from worker.model.targets import GENERATION, Target
 from worker.model.times import format_time, pause_after
 
 READY = "Rotated"
 CLAIM = timedelta(seconds=210)
 """How long an intent claims its target. It covers rotation's work and last write (165 s), the `timeout` parameter of
 API server requests (15 s), and a margin for clocks. An account that a run requested has appeared at OpenAI by then."""
+TOLERATED = timedelta(minutes=1)
+"""Two runs' clocks may be so far apart: each follows the API server that it happens to reach."""
 UNKNOWN_FATE_PAUSE = timedelta(seconds=45)
 """The minimum pause of a target after a request with an unknown outcome. A claim is longer, but it may have ended
 before a stopped run sent the request."""
@@ -31,6 +33,11 @@ VOLUMES_FOLLOW = timedelta(minutes=2)
 LISTS_APART = timedelta(minutes=1)
 """How far apart the two lists must begin that release an intent without an account."""
 
+HEALINGS_FORGOTTEN_AFTER = timedelta(hours=3)
+"""A Secret that was healed and stayed well for so long is healed at once the next time."""
+EMPTY_BELIEVED_AFTER = timedelta(days=1)
+FORCED = "force"
+"""Under which name the ledger notes the time of the last `--force`."""
 _LARGEST_EXPIRY_MARGIN = timedelta(days=1)
 
 
@@ -105,6 +112,29 @@ def _by_name(
     return entry
 
 
+def with_keys(entry: Entry, account_id: str, keys: Collection[AccountKey]) -> Entry:
+    """The entry with what OpenAI says of an account's keys: the end of the key, and its id where it was not known."""
+    return replace(
+        entry,
+        history=tuple(
+            replace(publication, account=_with_key(publication.account, keys))
+            if publication.account.id == account_id
+            else publication
+            for publication in entry.history
+        ),
+    )
+
+
+def _with_key(account: Account, keys: Collection[AccountKey]) -> Account:
+    if account.key_id is None and len(keys) == 1:
+        account = replace(account, key_id=next(iter(keys)).id)
+    key = next((key for key in keys if key.id == account.key_id), None)
+    # The answer to a create may tell an end that the list of keys does not.
+    if key is None or key.expires_at is None or key.expires_at == account.expires_at:
+        return account
+    return replace(account, expires_at=key.expires_at)
+
+
 def intended(
     entry: Entry, target: Target, account: Account, *, run: RunInfo, requested_at: datetime, claimed_until: datetime
 ) -> Entry:
@@ -119,7 +149,7 @@ def intended(
             *(intent for intent in entry.unpublished if intent.account.name != account.name),
             Intent(account, requested_at, claimed_until),
         ),
-        honoured={**entry.honoured, **target.requests},
+        honoured={**entry.honoured, **target.requests, **({FORCED: format_time(run.started_at)} if run.force else {})},
     )
 
 
@@ -133,8 +163,16 @@ def published(entry: Entry, account: Account, rotated_at: datetime, *, at: datet
     `rotated_at`: the start of the run, from which the interval is measured.
     """
     # The history has it already where another run noted it first, from the Secret.
-    known: tuple[Intent | Publication, ...] = (*entry.unpublished, *entry.history)
-    requested = next((item.requested_at for item in known if item.account.name == account.name), None)
+    if any(publication.account.name == account.name for publication in entry.history):
+        # Noted already, from the Secret: what came after it stands.
+        return replace(entry, unpublished=_without(entry.unpublished, account.name))
+    requested = next((item.requested_at for item in entry.unpublished if item.account.name == account.name), None)
+    later = min((publication.at for publication in entry.history if publication.at > at), default=None)
+    if later is not None:
+        # This note comes late: another account was published since, and took its place then.
+        late = Publication(account, at, later, requested)
+        history = tuple(sorted((*entry.history, late), key=lambda publication: publication.at))
+        return replace(entry, history=history, unpublished=_without(entry.unpublished, account.name))
     new = Publication(account, at, None, requested)
     others = tuple(
         _superseded(publication, at)
@@ -144,11 +182,59 @@ def published(entry: Entry, account: Account, rotated_at: datetime, *, at: datet
     return replace(
         entry,
         history=(*others, new),
-        unpublished=tuple(intent for intent in entry.unpublished if intent.account.name != account.name),
+        unpublished=_without(entry.unpublished, account.name),
         since=entry.since or requested or at,
-        last_rotated_at=rotated_at,
+        last_rotated_at=max(rotated_at, entry.last_rotated_at or rotated_at),
         failures=Failures(),
         throttle=None,
+    )
+
+
+def _without(intents: Collection[Intent], name: str) -> tuple[Intent, ...]:
+    return tuple(intent for intent in intents if intent.account.name != name)
+
+
+def healed(entry: Entry, at: datetime) -> Entry:
+    """Count a rotation that put a broken Secret right; after a while without one the count begins anew."""
+    last = entry.healings
+    recent = last.at is not None and at - last.at < HEALINGS_FORGOTTEN_AFTER
+    return replace(entry, healings=Healings(last.count + 1 if recent else 1, at))
+
+
+def taken_over(entry: Entry, secret: SecretView | None, now: datetime) -> Entry:
+    """Nothing asks for the target, and its Secret lives on without our key and our annotation: the account may go."""
+    publication = current(entry)
+    if secret is None or publication is None or publication.account.key_digest is None:
+        return entry
+    named = secret.named is not None and secret.named.id == publication.account.id
+    if named or secret.carries(publication.account):
+        return entry
+    return replace(entry, history=tuple(_superseded(publication, now) for publication in entry.history))
+
+
+def absent(entry: Entry, name: str, now: datetime) -> Entry:
+    """An account is not at OpenAI, and its whole project looks empty: believed once it has lasted for a day."""
+    publication = next(publication for publication in entry.history if publication.account.name == name)
+    if publication.missed_at is not None and now - publication.missed_at >= EMPTY_BELIEVED_AFTER:
+        return released(entry, {name})
+    return _with_publication(entry, replace(publication, missed_at=publication.missed_at or now))
+
+
+def shown_again(entry: Entry, name: str) -> Entry:
+    """The project of an account does not look empty any more."""
+    publication = next((publication for publication in entry.history if publication.account.name == name), None)
+    if publication is None or publication.missed_at is None:
+        return entry
+    return _with_publication(entry, replace(publication, missed_at=None))
+
+
+def _with_publication(entry: Entry, changed: Publication) -> Entry:
+    return replace(
+        entry,
+        history=tuple(
+            changed if publication.account.name == changed.account.name else publication
+            for publication in entry.history
+        ),
     )
 
 
@@ -159,7 +245,20 @@ def scheduled(entry: Entry, target: Target) -> Entry:
     if publication is not None and publication.account.expires_at is not None:
         times.append(renew_by(publication, publication.account.expires_at))
     at = _not_before_attempt(min(times, default=None), entry.failures)
-    return replace(entry, next_rotation_at=at, generator=generator_note(target))
+    honoured = {name: _renewed(name, value, target.requests) for name, value in entry.honoured.items()}
+    return replace(entry, next_rotation_at=at, generator=generator_note(target), honoured=honoured)
+
+
+def honours(name: str, honoured: str | None, requested: str) -> bool:
+    """Has this value of a request been served? Earlier versions noted a generation without its object's uid."""
+    return honoured == requested or (
+        name == GENERATION and honoured is not None and "/" not in honoured and requested.endswith("/" + honoured)
+    )
+
+
+def _renewed(name: str, value: str, requests: Mapping[str, str]) -> str:
+    requested = requests.get(name)
+    return requested if requested is not None and honours(name, value, requested) else value
 
 
 def _not_before_attempt(at: datetime | None, failures: Failures) -> datetime | None:
@@ -174,7 +273,7 @@ def renew_by(publication: Publication, expires_at: datetime) -> datetime:
 
 
 def generator_note(target: Target) -> GeneratorNote:
-    return GeneratorNote(target.generator.ref.name, target.generator.cleanup)
+    return GeneratorNote(target.generator.ref.name, target.generator.cleanup, target.source.kind)
 
 
 def healthy(entry: Entry, now: datetime) -> Entry:

@@ -115,6 +115,8 @@ class Publication:
     """No account superseded it: somebody deleted the Secret. Volumes then keep their content."""
     secret_back_at: datetime | None = None
     """The time when a run saw the Secret again, and volumes began to follow it. None: it is still gone."""
+    missed_at: datetime | None = None
+    """Since then its project shows no account at all, so not this one either."""
 
     @property
     def followed_from(self) -> datetime | None:
@@ -151,6 +153,14 @@ class Failures:
 
 
 @dataclass(frozen=True, slots=True)
+class Healings:
+    """Rotations that put a broken Secret right, shortly one after the other; and the time of the last."""
+
+    count: int = 0
+    at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Throttle:
     """OpenAI wants no request with an admin key until then. `key`: the key's digest, the same in every Secret.
 
@@ -179,6 +189,8 @@ class GeneratorNote:
 
     name: str = ""
     cleanup: CleanupPolicy = field(default_factory=CleanupPolicy)
+    source: str = ""
+    """The kind of the object that asked for the target; empty in entries of earlier versions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +207,7 @@ class Entry:
     next_rotation_at: datetime | None = None
     honoured: Mapping[str, str] = field(default_factory=dict, hash=False)
     failures: Failures = Failures()
+    healings: Healings = Healings()
     throttle: Throttle | None = None
     """OpenAI's last answer for this target, if it asked to slow down."""
     condition: Condition | None = None

@@ -30,6 +30,9 @@ class Origin:
     port: int
 
 
+OPENAI = Origin("https", "api.openai.com", 443)
+
+
 def normalise(host: object) -> tuple[str, Origin]:
     """The base URL without trailing slash and its origin. Raises ValueError, whose message names the problem."""
     if not isinstance(host, str) or len(host) > 500:
@@ -65,6 +68,14 @@ def is_allowed(host: str, named: Iterable[Origin]) -> bool:
     """The same for a base URL that nobody has checked yet."""
     try:
         return allowed(normalise(host)[1], named)
+    except ValueError:
+        return False
+
+
+def has_origin(host: str, origin: Origin) -> bool:
+    """Is this base URL, which may be anything, at that origin?"""
+    try:
+        return normalise(host)[1] == origin
     except ValueError:
         return False
 

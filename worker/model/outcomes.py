@@ -19,6 +19,10 @@ class RunInfo:
     ledger: str
     force: bool = False
     dry_run: bool = False
+    repeat: bool = False
+    """A forced rotation also where another was forced minutes ago: revoke means it."""
+    max_accounts: int = 100
+    """Accounts of one target; beyond them a run only heals."""
 
 
 # --- what came of it ---------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from worker.model.entries import Account
@@ -52,32 +52,56 @@ class SecretView:
 
 
 @dataclass(frozen=True, slots=True)
+class ListedAccount:
+    """A service account as OpenAI shows it. `created_at`: by OpenAI's clock, None if it does not say."""
+
+    name: str
+    created_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Listing:
-    """A complete list of a project's accounts: id to name. `begun_at`: the time of the request for its first page."""
+    """A complete list of a project's accounts by id. `begun_at`: the time of the request for its first page."""
 
     begun_at: datetime
-    accounts: Mapping[str, str] = field(hash=False)
+    accounts: Mapping[str, ListedAccount] = field(hash=False)
     ids: Mapping[str, tuple[str, ...]] = field(hash=False)
-    """The same by name; a name may stand for several accounts."""
+    """The ids by name; a name may stand for several accounts."""
 
     @classmethod
-    def of(cls, begun_at: datetime, accounts: Mapping[str, str]) -> Listing:
+    def of(cls, begun_at: datetime, accounts: Mapping[str, ListedAccount]) -> Listing:
         ids: dict[str, tuple[str, ...]] = {}
-        for id, name in sorted(accounts.items()):
-            ids[name] = (*ids.get(name, ()), id)
+        for id, account in sorted(accounts.items()):
+            ids[account.name] = (*ids.get(account.name, ()), id)
         return cls(begun_at, accounts, ids)
 
     def ids_of(self, name: str) -> tuple[str, ...]:
         return self.ids.get(name, ())
 
+    def twins_of(self, account: Account, apart: timedelta) -> tuple[str, ...]:
+        """Other accounts of its name that were made with it: one request may have made several."""
+        own = self.accounts.get(account.id or "")
+        if own is None:
+            return ()
+        return tuple(id for id in self.ids_of(account.name) if id != account.id and self._made_with(own, id, apart))
+
+    def _made_with(self, own: ListedAccount, id: str, apart: timedelta) -> bool:
+        made, other = own.created_at, self.accounts[id].created_at
+        return made is None or other is None or abs(other - made) <= apart
+
 
 @dataclass(frozen=True, slots=True)
 class AccountKey:
-    """An API key of a service account, as OpenAI lists it: without its value."""
+    """An API key of a service account, as OpenAI lists it: without its value.
+
+    `active`: False if its account has lost its access to the project.
+    """
 
     id: str
     account_id: str
     created_at: datetime
+    expires_at: datetime | None = None
+    active: bool = True
 
 
 @dataclass(frozen=True, slots=True)

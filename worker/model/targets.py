@@ -10,6 +10,9 @@ from typing import Any, Literal
 
 from worker.model.values import Ref, Resource
 
+GENERATION = "generation"
+"""The request that each change of an ExternalSecret with `refreshPolicy: OnChange` makes; value: uid/generation."""
+
 # --- users' requests ---------------------------------------------------------------------------------------------
 
 
@@ -139,6 +142,8 @@ class Rejected:
     source: Source
     reason: str
     message: str
+    suspended: bool = False
+    """An annotation suspends it, or its value is none that is known."""
 
     @property
     def subject(self) -> Ref:

@@ -21,3 +21,5 @@ class Observation:
     """Why OpenAI could not be asked about this project."""
     asked: bool = True
     """Whether OpenAI could be asked about the account that the Secret names."""
+    key_problem: str | None = None
+    """Why the current account's key cannot be used, in words; None: it can, or nobody knows."""

@@ -1,25 +1,32 @@
-"""One target's entry, Secret and account at OpenAI, read together and in this order: ledger first, then Secret.
+"""One target's entry, Secret, account and key at OpenAI, read together and in this order: ledger first, then Secret.
 
-Guarantees: an observation's entry is reconciled with its Secret.
-The observer writes nothing.
-A trouble with OpenAI or the admin key is part of the observation, for a target that is not due needs neither.
+Guarantees:
+- An observation's entry is reconciled with its Secret.
+- Nothing is written.
+- A Secret of ours counts as gone only where the API server would make it anew.
+- A trouble with OpenAI or the admin key is part of the observation: a target that is not due does not need them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 
-from worker.errors import NotFound, RotatorError
-from worker.kubernetes.secret import SECRETS, secret_view
-from worker.ledger.transitions import catch_up_with_secret
-from worker.model.entries import Entry
-from worker.model.sightings import SecretView
+from worker.errors import Conflict, NotFound, NotSent, ProjectEmpty, Refused, RotatorError, Unanswered
+from worker.kubernetes.secret import SECRETS, placeholder, secret_value, secret_view
+from worker.ledger.transitions import CLAIM, TOLERATED, catch_up_with_secret, with_keys
+from worker.model.entries import Account, Entry, Intent, current
+from worker.model.sightings import AccountKey, ListedAccount, NamedAccount, SecretView
 from worker.model.targets import ProjectAccess, Target
 from worker.model.values import Ref
 from worker.observe.observation import Observation
 from worker.openai.projects import Projects
 from worker.ports import Clock, Cluster
+
+SHOWN_WITHIN = timedelta(minutes=10)
+"""OpenAI shows an account or key this long after it was made, at the latest: until then a 404 proves nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,33 +37,84 @@ class Observer:
 
     async def observe(self, target: Target, entry: Entry) -> Observation:
         """Read the target's Secret and its account at OpenAI. Raises the errors of reading the Secret."""
-        secret = await self.secret(target.ref)
+        secret = await self.secret(target.ref, known=bool(entry.history))
         access = target.generator.access
         try:
             await self.projects.admin_key(access.admin_key)
-            await self.projects.listing(access)
+            await self._listed(entry, secret, access)
             name, asked = await self._named_at_openai(entry, secret, access)
+        except ProjectEmpty as trouble:
+            if not await self._key_refused(entry, secret):
+                return self._observation(entry, secret, trouble=trouble)
+            # The key of the Secret is refused as well: its account is gone, however strange the list is.
+            return self._observation(entry, secret)
         except RotatorError as trouble:
-            return Observation(secret, catch_up_with_secret(entry, secret, None, now=self.clock.now()), None, trouble)
-        return Observation(secret, catch_up_with_secret(entry, secret, name, now=self.clock.now()), name, asked=asked)
+            return self._observation(entry, secret, trouble=trouble)
+        seen = self._observation(entry, secret, name=name, asked=asked)
+        return await self._with_keys(seen, access)
 
     async def caught_up(self, entry: Entry) -> tuple[Entry, SecretView | None]:
         """The entry, reconciled with its Secret, and the Secret. Raises the errors of reading the Secret."""
-        secret = await self.secret(entry.target)
+        secret = await self.secret(entry.target, known=bool(entry.history))
         name = None
         if secret is not None and secret.named is not None:
             intents = [i for i in entry.unpublished if i.account.name == secret.named.name]
             if intents:
                 with suppress(RotatorError):  # not confirmed; a delete of the account meets the error again
-                    name = await self.projects.account_name(intents[0].account.access, secret.named.id)
+                    found = await self.projects.account(intents[0].account.access, secret.named.id)
+                    name = _name_of(found, secret.named, intents, central=_is_central(entry, intents[0].account))
         return catch_up_with_secret(entry, secret, name, now=self.clock.now()), secret
 
-    async def secret(self, ref: Ref) -> SecretView | None:
-        """The Secret as the stages may see it; None where the API server answers 404 (and nothing else)."""
+    async def secret(self, ref: Ref, *, known: bool = True) -> SecretView | None:
+        """The Secret as the stages may see it; None if there is none.
+
+        `known`: the ledger has accounts for it. Raises Unanswered (SecretHidden) if it can be neither read nor made.
+        """
         try:
             return secret_view((await self.cluster.read(SECRETS, ref)).body)
         except NotFound:
+            if known:
+                await self._confirm_absence(ref)
             return None
+
+    async def _confirm_absence(self, ref: Ref) -> None:
+        """Ask for the Secret to be made, without effect: something before the API server may hide it from reads."""
+        try:
+            await self.cluster.create(SECRETS, ref.namespace, placeholder(ref), dry_run=True)
+        except Conflict:
+            message = f"Secret {ref} cannot be read and exists all the same: something hides it from the worker"
+            raise Unanswered("SecretHidden", message) from None
+        except Refused:
+            # A policy or a quota refuses it, or the namespace goes: the API server's word on the read has to do.
+            return
+
+    def _observation(
+        self,
+        entry: Entry,
+        secret: SecretView | None,
+        *,
+        name: str | None = None,
+        asked: bool = True,
+        trouble: RotatorError | None = None,
+    ) -> Observation:
+        entry = catch_up_with_secret(entry, secret, name, now=self.clock.now())
+        return Observation(secret, entry, name, trouble, asked)
+
+    # --- the account
+
+    async def _listed(self, entry: Entry, secret: SecretView | None, access: ProjectAccess) -> None:
+        """Read the project's accounts. Raises Unanswered where OpenAI does not show an account that is minutes old."""
+        listing = await self.projects.listing(access)
+        publication = current(entry)
+        if publication is None or secret is None or secret.named is None:
+            return
+        account = publication.account
+        if account.id != secret.named.id or account.access.project != access.project or account.id in listing.accounts:
+            return
+        young = publication.at + SHOWN_WITHIN > self.clock.now()
+        if young and await self.projects.account(access, account.id) is None:
+            message = f"OpenAI does not show account {account.name} yet, which was made minutes ago"
+            raise Unanswered("AccountNotShown", message)
 
     async def _named_at_openai(
         self, entry: Entry, secret: SecretView | None, access: ProjectAccess
@@ -72,16 +130,86 @@ class Observer:
         accounts = [p.account for p in entry.history] + [i.account for i in entry.unpublished]
         known = next((account for account in accounts if account.name == named.name), None)
         project = known.access.project if known is not None else named.project
+        central = access.admin_key.is_central(secret.ref.namespace)
         if project == access.project:
-            return await self.projects.account_name(access, named.id), True
+            return _name_of(
+                await self.projects.account(access, named.id), named, entry.unpublished, central=central
+            ), True
         # An annotation does not decide which host receives an admin key.
         if project is None or project.host != access.project.host:
             return None, False
         # A central key sees other tenants' projects, so it serves only projects that ledger or operator name.
-        if known is None and access.admin_key.is_central(secret.ref.namespace):
+        if known is None and central:
             return None, False
         try:
             elsewhere = known.access if known is not None else ProjectAccess(project, access.admin_key)
-            return await self.projects.account_name(elsewhere, named.id), True
+            found = await self.projects.account(elsewhere, named.id)
         except RotatorError:
             return None, False  # the former project may be out of reach, and the present one is not
+        return _name_of(found, named, entry.unpublished, central=central), True
+
+    # --- the key
+
+    async def _with_keys(self, seen: Observation, access: ProjectAccess) -> Observation:
+        """With what OpenAI says of the current account's key; unchanged where it may not be asked about keys."""
+        publication = current(seen.entry)
+        if (
+            publication is None
+            or publication.account.id is None
+            or publication.account.access.project != access.project
+        ):
+            return seen
+        try:
+            keys = (await self.projects.account_keys(access)).get(publication.account.id, ())
+            entry = with_keys(seen.entry, publication.account.id, keys)
+            known = current(entry) or publication
+            problem = await self._key_problem(known.account, keys, access)
+        except RotatorError:
+            # An admin key may lack that right, which stops no rotation: a delete asks for it again, and tells.
+            return seen
+        if known.at + SHOWN_WITHIN > self.clock.now():
+            problem = None
+        return Observation(seen.secret, entry, seen.named_at_openai, seen.trouble, seen.asked, problem)
+
+    async def _key_problem(self, account: Account, keys: Collection[AccountKey], access: ProjectAccess) -> str | None:
+        """Why the account's key cannot be used; None if it can, or nobody knows."""
+        if account.key_id is None:
+            return None
+        key = next((key for key in keys if key.id == account.key_id), None)
+        if key is not None:
+            return None if key.active else "is disabled at OpenAI"
+        return None if await self.projects.key_exists(access, account.key_id) else "does not exist at OpenAI any more"
+
+    async def _key_refused(self, entry: Entry, secret: SecretView | None) -> bool:
+        """Does OpenAI refuse the key that is in the Secret, and that the ledger knows as the current account's?"""
+        publication = current(entry)
+        if publication is None or secret is None or not secret.carries(publication.account):
+            return False
+        place = next(key for key, digest in secret.digests.items() if digest == publication.account.key_digest)
+        try:
+            value = secret_value((await self.cluster.read(SECRETS, secret.ref)).body, place)
+            if value is None or value.digest() != publication.account.key_digest:
+                return False
+            return not await self.projects.key_accepted(publication.account.access.project, value)
+        except (Unanswered, Refused, NotSent):
+            return False  # nobody knows
+
+
+def _name_of(
+    found: ListedAccount | None, named: NamedAccount, intents: Collection[Intent], *, central: bool
+) -> str | None:
+    """What counts as the account's name: OpenAI's, or the intent's that made it and that somebody renamed since.
+
+    The annotation's id may be forged. So with a central key, which sees others' accounts, only OpenAI's name counts.
+    """
+    if found is None or found.name == named.name or central or found.created_at is None:
+        return found.name if found is not None else None
+    for intent in intents:
+        since, until = intent.requested_at - TOLERATED, intent.requested_at + CLAIM + TOLERATED
+        if intent.account.name == named.name and since <= found.created_at <= until:
+            return named.name
+    return found.name
+
+
+def _is_central(entry: Entry, account: Account) -> bool:
+    return account.access.admin_key.is_central(entry.target.namespace)

@@ -34,7 +34,7 @@ from worker.errors import (
 )
 from worker.model.hidden import Hidden
 from worker.model.names import ID
-from worker.model.sightings import AccountKey, NewAccount
+from worker.model.sightings import AccountKey, ListedAccount, NewAccount
 from worker.model.targets import Project
 from worker.model.times import format_duration
 from worker.model.values import JSON, PREFIX
@@ -81,16 +81,18 @@ class OpenAIAdminApi:
         self._random = random
         self._proxies = proxies
 
-    async def list_accounts(self, project: Project, admin_key: Hidden) -> dict[str, str]:
-        accounts: dict[str, str] = {}
+    async def list_accounts(self, project: Project, admin_key: Hidden) -> dict[str, ListedAccount]:
+        accounts: dict[str, ListedAccount] = {}
         for item in await self._pages(_path(project), admin_key, "list accounts"):
             account_id, name = _field(item, "id", "list accounts"), item.get("name")
-            accounts[account_id] = name if isinstance(name, str) else ""
+            created = _time_if_any(item.get("created_at"))
+            accounts[account_id] = ListedAccount(name if isinstance(name, str) else "", created)
         return accounts
 
     async def list_keys(self, project: Project, admin_key: Hidden) -> list[AccountKey]:
-        keys = []
-        for item in await self._pages(f"{_project(project)}/api_keys", admin_key, "list keys"):
+        # Without the parameter OpenAI leaves out keys that still work (docs/openai.md).
+        keys, path = [], f"{_project(project)}/api_keys"
+        for item in await self._pages(path, admin_key, "list keys", "&owner_project_access=any"):
             owner = item.get("owner")
             if not isinstance(owner, Mapping):
                 raise _unintelligible("list keys", "has no owner")
@@ -98,7 +100,9 @@ class OpenAIAdminApi:
                 continue
             account_id = _field(owner.get("service_account"), "id", "list keys")
             created = _time(item.get("created_at"), "list keys", "created_at")
-            keys.append(AccountKey(_field(item, "id", "list keys"), account_id, created))
+            expires = _time_if_any(item.get("expires_at"))
+            active = item.get("owner_project_access") != "inactive"
+            keys.append(AccountKey(_field(item, "id", "list keys"), account_id, created, expires, active))
         return keys
 
     async def create_account(
@@ -115,15 +119,15 @@ class OpenAIAdminApi:
         if not isinstance(value, str) or not value or not value.isascii() or not value.isprintable():
             raise _unintelligible(_CREATE, "holds no usable key")
         account_id, key_id = _field(made, "id", _CREATE), _field(key, "id", _CREATE)
-        return NewAccount(account_id, key_id, Hidden(value), _expiry(key.get("expires_at")))
+        return NewAccount(account_id, key_id, Hidden(value), _time_if_any(key.get("expires_at")))
 
-    async def account_name(self, project: Project, admin_key: Hidden, account_id: str) -> str:
+    async def read_account(self, project: Project, admin_key: Hidden, account_id: str) -> ListedAccount:
         path = f"{_path(project)}/{_id(account_id)}"
         account = await self._json("GET", path, admin_key, what="read account", repeatable=True)
         if account.get("id") != account_id:
             raise _unintelligible("read account", "is about another account")
         name = account.get("name")
-        return name if isinstance(name, str) else ""
+        return ListedAccount(name if isinstance(name, str) else "", _time_if_any(account.get("created_at")))
 
     async def key_last_used(self, project: Project, admin_key: Hidden, key_id: str) -> datetime | None:
         path = f"{_project(project)}/api_keys/{_id(key_id)}"
@@ -159,14 +163,14 @@ class OpenAIAdminApi:
 
     # --- one request
 
-    async def _pages(self, path: str, admin_key: Hidden, what: str) -> list[JSON]:
+    async def _pages(self, path: str, admin_key: Hidden, what: str, query: str = "") -> list[JSON]:
         """Every item of a list, page by page."""
         found: list[JSON] = []
         after: str | None = None
         seen: set[str] = set()
         while True:
-            query = f"?limit={PAGE}" + (f"&after={after}" if after is not None else "")
-            page = await self._json("GET", path + query, admin_key, what=what, repeatable=True)
+            place = f"?limit={PAGE}{query}" + (f"&after={after}" if after is not None else "")
+            page = await self._json("GET", path + place, admin_key, what=what, repeatable=True)
             items, more = page.get("data"), page.get("has_more")
             if not isinstance(items, list) or not isinstance(more, bool):
                 raise _unintelligible(what, "has no data or has_more")
@@ -281,12 +285,11 @@ def _limit(content: bytes) -> str:
     return f", which OpenAI says is {format_duration(timedelta(**{unit.decode() + 's': int(number)}))}"
 
 
-def _expiry(value: object) -> datetime | None:
-    """`api_key.expires_at`. The official client (3.51) has this field, the API description does not."""
+def _time_if_any(value: object) -> datetime | None:
+    """A time beside what the answer is about. One that cannot be read counts as not said: the object exists."""
     try:
-        return None if value is None else _time(value, _CREATE, "expires_at")
+        return None if value is None else _time(value, "", "")
     except Unintelligible:
-        # The account exists by now: an unreadable expiry must not fail the create.
         return None
 
 

@@ -17,12 +17,21 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import datetime
 from typing import TypeVar
 
-from worker.errors import AdminKeyUnusable, ConfigurationError, Deferred, NotFound, Refused, RotatorError
+from worker.errors import (
+    AdminKeyUnusable,
+    ConfigurationError,
+    Deferred,
+    NotFound,
+    ProjectEmpty,
+    Refused,
+    RotatorError,
+    Unintelligible,
+)
 from worker.kubernetes.secret import SECRETS
 from worker.model.hidden import Hidden
-from worker.model.hosts import Origin, is_allowed
-from worker.model.sightings import AccountKey, Listing
-from worker.model.targets import AdminKeyRef, ProjectAccess
+from worker.model.hosts import OPENAI, Origin, has_origin, is_allowed
+from worker.model.sightings import AccountKey, ListedAccount, Listing
+from worker.model.targets import AdminKeyRef, Project, ProjectAccess
 from worker.openai.limiter import Limiter
 from worker.ports import Clock, Cluster, OpenAIAdmin
 from worker.runtime.slots import Slots, Turns
@@ -32,7 +41,11 @@ Value = TypeVar("Value")
 
 
 class Projects:
-    """Admin keys and listings of one run. `fallback` serves accounts whose admin Secret is gone."""
+    """Admin keys and listings of one run.
+
+    `fallback` serves accounts whose admin Secret is gone, at `fallback_host` alone.
+    `recorded`: by project, ids of accounts that the ledger records; a list without any of them is not believed.
+    """
 
     def __init__(
         self,
@@ -44,6 +57,8 @@ class Projects:
         clock: Clock,
         allowed_hosts: Collection[Origin],
         fallback: AdminKeyRef | None = None,
+        fallback_host: Origin = OPENAI,
+        recorded: Mapping[Project, Collection[str]] | None = None,
     ) -> None:
         self._cluster = cluster
         self._openai = openai
@@ -52,6 +67,8 @@ class Projects:
         self._clock = clock
         self._allowed_hosts = allowed_hosts
         self._fallback = fallback
+        self._fallback_host = fallback_host
+        self._recorded = recorded or {}
         self._keys: dict[AdminKeyRef, Hidden | RotatorError] = {}
         self._listings: dict[ProjectAccess, Listing | RotatorError] = {}
         self._account_keys: dict[ProjectAccess, Mapping[str, tuple[AccountKey, ...]] | RotatorError] = {}
@@ -81,8 +98,8 @@ class Projects:
         known = self._listings.get(access)
         return known if isinstance(known, Listing) else None
 
-    async def account_name(self, access: ProjectAccess, account_id: str) -> str | None:
-        """The name of an account; None if OpenAI has no such account. A list without it proves nothing."""
+    async def account(self, access: ProjectAccess, account_id: str) -> ListedAccount | None:
+        """An account; None if OpenAI has no such account. A list without it proves nothing."""
         try:
             listing = await self.listing(access)
             if account_id in listing.accounts:
@@ -92,7 +109,7 @@ class Projects:
                 return None
             raise
         try:
-            return await self._ask(access, lambda key: self._openai.account_name(access.project, key, account_id))
+            return await self._ask(access, lambda key: self._openai.read_account(access.project, key, account_id))
         except NotFound:
             return None
 
@@ -110,20 +127,40 @@ class Projects:
         try:
             return await self.admin_key(access.admin_key)
         except AdminKeyUnusable as error:
-            if not error.absent or self._fallback is None:
+            if not error.absent or self._fallback is None or not has_origin(access.project.host, self._fallback_host):
+                # A tenant's gateway may be an allowed host, and must not get the operator's key.
                 raise
             return await self.admin_key(self._fallback)
+
+    async def key_exists(self, access: ProjectAccess, key_id: str) -> bool:
+        """Does the key exist? A list without it proves nothing."""
+        try:
+            await self._ask(access, lambda key: self._openai.key_last_used(access.project, key, key_id))
+        except NotFound:
+            return False
+        return True
+
+    async def key_accepted(self, project: Project, value: Hidden) -> bool:
+        """Does OpenAI accept this key, which was made there?"""
+        return await self._openai.key_accepted(project.host, value)
 
     async def key_last_used(self, access: ProjectAccess, key_id: str) -> datetime | None:
         """The last use of a key; None: OpenAI knows of no use, or the key does not exist any more.
 
-        Raises Deferred if this run makes no more deletes.
+        Raises Deferred if this run makes no more deletes, Unintelligible if a list of this run has the key and OpenAI
+        denies it.
         """
         # A delete follows this request: without the delete the answer is of no use.
         self._limiter.check(access, await self.retiring_key(access), kind="delete")
         try:
             return await self._ask(access, lambda key: self._openai.key_last_used(access.project, key, key_id))
         except NotFound:
+            listed = self._account_keys.get(access)
+            keys = listed.values() if listed is not None and not isinstance(listed, RotatorError) else ()
+            if any(key.id == key_id for found in keys for key in found):
+                # "Never used" would let an account go that somebody uses.
+                problem = "OpenAI lists a key of the account and denies that it exists"
+                raise Unintelligible("OpenAIUnintelligible", problem) from None
             return None
 
     async def delete_account(
@@ -168,7 +205,15 @@ class Projects:
     async def _list(self, access: ProjectAccess) -> Listing:
         async def begin(key: Hidden) -> Listing:
             begun = self._clock.now()
-            return Listing.of(begun, await self._openai.list_accounts(access.project, key))
+            accounts = await self._openai.list_accounts(access.project, key)
+            recorded = self._recorded.get(access.project, ())
+            if len(recorded) > 1 and not any(id in accounts for id in recorded):
+                message = (
+                    f"project {access.project} shows none of the accounts that the ledger records for it: nothing is "
+                    "made or forgotten on the strength of that, unless their keys are refused as well"
+                )
+                raise ProjectEmpty("OpenAIProjectEmpty", message)
+            return Listing.of(begun, accounts)
 
         return await self._ask(access, begin)
 

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from worker.ledger.transitions import renew_by
+from worker.kubernetes.reading import time_or_none
+from worker.ledger.transitions import FORCED, honours, renew_by
 from worker.model.entries import Entry, Publication, current
 from worker.model.outcomes import RunInfo
 from worker.model.sightings import NamedAccount, SecretView
@@ -21,6 +22,13 @@ from worker.plan.decisions import Rotate
 
 LARGEST_SLACK = timedelta(minutes=5)
 """A run may start this much early against the one that rotated: schedules jitter."""
+
+FORCED_ONCE_WITHIN = timedelta(minutes=15)
+"""As long as a run may take by default: a Job's retry starts within it."""
+HEALING = frozenset({"First", "SecretMissing", "KeyMissing", "AccountGone", "KeyGone", "Expiring"})
+"""Reasons for which a target gets a key whatever else is the matter: without it an application breaks."""
+REPEATED = HEALING - {"First", "Expiring"}
+"""Those of them that somebody else may cause again and again."""
 
 _ANNOTATIONS = {"forceSync": "force-sync", "generatorRotate": "rotate on the generator"}
 """The ledger's names of requests, as users write them."""
@@ -40,7 +48,13 @@ def open_requests(target: Target, entry: Entry, run: RunInfo) -> list[str]:
     if _overtaken(entry, run):
         # A run that began later has seen newer requests, and has rotated.
         return []
-    return [name for name, value in target.requests.items() if entry.honoured.get(name) != value]
+    return [name for name, value in target.requests.items() if not honours(name, entry.honoured.get(name), value)]
+
+
+def forced_before(entry: Entry, run: RunInfo) -> bool:
+    """Was the target rotated by --force minutes ago? Kubernetes repeats a Job that was killed near its end."""
+    then = time_or_none(entry.honoured.get(FORCED))
+    return then is not None and timedelta(0) <= run.started_at - then < FORCED_ONCE_WITHIN
 
 
 def _overtaken(entry: Entry, run: RunInfo) -> bool:
@@ -101,6 +115,13 @@ def _account_gone(keyed: _Keyed) -> Rotate | None:
     return Rotate("AccountGone", f"account {named.name[:64]!r} does not exist at OpenAI any more")
 
 
+def _key_gone(keyed: _Keyed) -> Rotate | None:
+    problem = keyed.seen.key_problem
+    if problem is None:
+        return None
+    return Rotate("KeyGone", f"the key of account {keyed.publication.account.name} {problem}")
+
+
 def _key_replaced(keyed: _Keyed) -> Rotate | None:
     account, data_key = keyed.publication.account, keyed.target.data_key
     if account.key_digest is None or keyed.secret.digests.get(data_key) == account.key_digest:
@@ -119,7 +140,9 @@ def _annotation_replaced(keyed: _Keyed) -> Rotate | None:
 
 
 def _forced(keyed: _Keyed) -> Rotate | None:
-    return Rotate("Forced", "forced by --force") if keyed.run.force else None
+    if not keyed.run.force or (not keyed.run.repeat and forced_before(keyed.seen.entry, keyed.run)):
+        return None
+    return Rotate("Forced", "forced by --force")
 
 
 def _requested(keyed: _Keyed) -> Rotate | None:
@@ -159,6 +182,7 @@ REASONS: tuple[Callable[[_Keyed], Rotate | None], ...] = (
     _key_missing,
     _project_changed,
     _account_gone,
+    _key_gone,
     _key_replaced,
     _annotation_replaced,
     _forced,

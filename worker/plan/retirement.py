@@ -80,6 +80,8 @@ class Usage:
     last_used: datetime | None = None
     consumers: Collection[Consumer] = ()
     looked_at: datetime | None = None
+    another_used: datetime | None = None
+    """The last use of another key of the account: somebody made one by hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,7 @@ def _without_limit(previous: Publication, usage: Usage, policy: RetirePolicy, *,
     if now < followed and any(consumer.follows for consumer in usage.consumers):
         # Volumes have not followed yet: their containers may still read the old key.
         return Wait(followed)
-    used = max(superseded, usage.last_used or superseded)
+    used = max(superseded, usage.last_used or superseded, usage.another_used or superseded)
     idle = used + cleanup.idle
     if possible and idle > now:
         return Held(HoldReason(HoldKind.POSSIBLE, _named(possible)), idle)
@@ -139,6 +141,12 @@ def _by_unseen_use(
     previous: Publication, usage: Usage, policy: RetirePolicy, *, now: datetime, superseded: datetime
 ) -> Delete | Wait | Held:
     """A use after the account was superseded, with no holder in sight, means a consumer that nobody sees."""
+    limit = superseded + policy.unseen_hold
+    if usage.another_used is not None and usage.another_used + policy.unseen_hold > now:
+        # No Secret holds that key, so no restart ends its use.
+        return _unseen(
+            f"another key of the account was used at {format_time(usage.another_used)}", limit, policy, now=now
+        )
     used = max(superseded, usage.last_used or superseded)
     looked_at = usage.looked_at or now
     by_containers = previous.held is not None and previous.held.kind is HoldKind.CONTAINERS
@@ -151,8 +159,11 @@ def _by_unseen_use(
         return Wait(settled)
     if used <= superseded + PROPAGATION:
         return Delete(f"superseded at {format_time(superseded)}")
-    limit = superseded + policy.unseen_hold
-    detail = f"its key was used at {format_time(used)}, after it was superseded"
+    return _unseen(f"its key was used at {format_time(used)}, after it was superseded", limit, policy, now=now)
+
+
+def _unseen(detail: str, limit: datetime, policy: RetirePolicy, *, now: datetime) -> Delete | Held:
+    """Somebody whom no list of pods shows uses the account: it is held, but not for longer than that."""
     if limit > now:
         return Held(HoldReason(HoldKind.UNSEEN, f"{detail}; it goes at {format_time(limit)}"), limit)
     return Delete(f"after --unseen-hold {format_duration(policy.unseen_hold)}", HoldReason(HoldKind.UNSEEN, detail))

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from worker.errors import ConfigurationError, Deferred, Refused, RotatorError, Throttled, about
+from worker.errors import ConfigurationError, Deferred, ProjectEmpty, Refused, RotatorError, Throttled, about
+from worker.ledger.transitions import HEALINGS_FORGOTTEN_AFTER
 from worker.model.entries import Entry
 from worker.model.outcomes import RunInfo
 from worker.model.targets import Target
-from worker.model.times import format_time, next_attempt
+from worker.model.times import format_time, next_attempt, pause_after
 from worker.observe.observation import Observation
-from worker.plan.decisions import Blocked, Decision, Keep, Unable
-from worker.plan.reasons import open_requests, reason_to_rotate
+from worker.plan.bounds import crowded
+from worker.plan.decisions import Blocked, Decision, Keep, Rotate, Unable
+from worker.plan.reasons import REPEATED, forced_before, open_requests, reason_to_rotate
 from worker.plan.refusals import ADOPT, refusal
 
 
@@ -37,13 +39,16 @@ def decide(target: Target, seen: Observation, run: RunInfo, *, now: datetime) ->
         # Waiting does not mend it, so the run reports it although nothing may be due yet.
         return Unable(trouble.reason, about(target.generator.access, trouble))
     rotate = reason_to_rotate(target, seen, run)
+    if rotate is None and run.force and forced_before(entry, run):
+        return Keep("ForcedBefore", "rotated by --force minutes ago: the retry of a Job does not repeat it")
     if rotate is None:
         return Keep("NotDue", _next(entry.next_rotation_at), entry.next_rotation_at)
     if trouble is not None:
         until = trouble.until if isinstance(trouble, Deferred) else None
         message = about(target.generator.access, trouble) + next_attempt(until)
         return Unable(trouble.reason, message, until)
-    return _backing_off(target, entry, run, now=now) or rotate
+    obstacle = _backing_off(target, entry, run, now=now) or crowded(target, entry, rotate, run=run)
+    return obstacle or _put_back(target, entry, rotate, run=run, now=now) or rotate
 
 
 def _foreign_entry(target: Target, entry: Entry) -> Blocked:
@@ -56,7 +61,7 @@ def _foreign_entry(target: Target, entry: Entry) -> Blocked:
 
 
 def _lasting(trouble: RotatorError) -> bool:
-    return isinstance(trouble, ConfigurationError | Refused) and not isinstance(trouble, Throttled)
+    return isinstance(trouble, ConfigurationError | Refused | ProjectEmpty) and not isinstance(trouble, Throttled)
 
 
 def _backing_off(target: Target, entry: Entry, run: RunInfo, *, now: datetime) -> Unable | None:
@@ -68,6 +73,21 @@ def _backing_off(target: Target, entry: Entry, run: RunInfo, *, now: datetime) -
     before = f"{entry.condition.message}; " if entry.condition is not None else ""
     message = f"{before}last attempt failed; next attempt at {format_time(later)}, or now with --force"
     return Unable(reason, message, later)
+
+
+def _put_back(target: Target, entry: Entry, rotate: Rotate, *, run: RunInfo, now: datetime) -> Unable | None:
+    """The pause before a Secret is healed that somebody breaks again and again; None: no pause."""
+    count, last = entry.healings.count, entry.healings.at
+    if rotate.reason not in REPEATED or last is None or run.force or open_requests(target, entry, run):
+        return None
+    later = last + pause_after(count)
+    if later <= now or now - last >= HEALINGS_FORGOTTEN_AFTER:
+        return None
+    message = (
+        f"{rotate.message}; something breaks it again after each new key: find out what writes Secret {target.ref}. "
+        "It gets a new key ever less often, once an hour at last"
+    )
+    return Unable("PutBack", message, later)
 
 
 def _next(at: datetime | None) -> str:

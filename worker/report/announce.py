@@ -10,13 +10,12 @@ The announcer returns a failure to announce and never raises it, for the rotatio
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from worker.errors import Conflict, NotFound, RotatorError
+from worker.errors import Conflict, NotFound, RotatorError, without_request_id
 from worker.kubernetes.secret import SECRETS
 from worker.model.outcomes import Notice, Outcome, Result
 from worker.model.targets import Source
@@ -28,10 +27,9 @@ EVENTS = Resource("", "v1", "events")
 EventKind = Literal["Normal", "Warning"]
 COMPONENT = "openai-key-rotator"
 FAILED = "UpdateFailed"
+PUT_BACK = "PutBack"
 _LONGEST_MESSAGE = 1000
 """The API server refuses Events with more than 1024 characters."""
-_REQUEST = re.compile(r", request [A-Za-z0-9_.-]{1,64}(?=[,)])")
-"""How `worker.openai.client` tells the id that OpenAI gave to a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +83,7 @@ def status_patch(source: Source, secret: Ref | None, outcome: Outcome, *, now: d
         "type": "Ready",
         "status": "True" if synced else "False",
         "reason": "SecretSynced" if synced else "SecretSyncedError",
-        "message": "secret synced" if synced else _lasting(outcome.message),
+        "message": "secret synced" if synced else without_request_id(outcome.message),
     }
     stored = source.status.get("conditions")
     conditions: list[Any] = stored if isinstance(stored, list) else []
@@ -110,13 +108,14 @@ def outcome_event(source: Source, outcome: Outcome, *, created: bool, now: datet
     if outcome.result is Result.ROTATED:
         return _event(source, "Normal", "Created" if created else "Updated", message=outcome.message, now=now)
     if outcome.result in (Result.FAILED, Result.BLOCKED):
-        return _event(source, "Warning", FAILED, message=outcome.message, now=now)
+        reason = PUT_BACK if outcome.reason == PUT_BACK else FAILED
+        return _event(source, "Warning", reason, message=outcome.message, now=now)
     return None
 
 
 def _event(source: Source, kind: EventKind, reason: str, *, message: str, now: datetime) -> JSON:
     """An Event. The same text has the same name."""
-    message = _lasting(message)[:_LONGEST_MESSAGE]
+    message = without_request_id(message)[:_LONGEST_MESSAGE]
     digest = hashlib.sha256(f"{source.uid}\n{reason}\n{message}".encode()).hexdigest()[:16]
     return {
         "apiVersion": "v1",
@@ -138,8 +137,3 @@ def _event(source: Source, kind: EventKind, reason: str, *, message: str, now: d
         "lastTimestamp": format_time(now),
         "count": 1,
     }
-
-
-def _lasting(message: str) -> str:
-    """The message without request ids, which the log has: they differ per run, so the same failure would be news."""
-    return _REQUEST.sub("", message)

@@ -17,7 +17,7 @@ from worker.model.sightings import SecretView
 from worker.model.values import Ref
 from worker.observe.observer import Observer
 from worker.openai.projects import Projects
-from worker.ports import Clock
+from worker.runtime.clocks import Instant, RunClock
 
 SNAPSHOT_FRESH_FOR = 5.0
 """Seconds for which a look at the Secret counts as "right before" a delete."""
@@ -31,7 +31,7 @@ class SecretSnapshot:
 
     target: Ref
     secret: SecretView | None
-    at: float
+    at: Instant
 
 
 class _InTheSecret(RotatorError):
@@ -42,11 +42,11 @@ class _InTheSecret(RotatorError):
 class AccountDeleter:
     projects: Projects
     observer: Observer
-    clock: Clock
+    clock: RunClock
 
     async def look(self, entry: Entry) -> tuple[Entry, SecretSnapshot]:
         """The entry as its Secret says that it is now, and the look that says so. Raises what reading it raised."""
-        at = self.clock.monotonic()
+        at = self.clock.instant()
         seen, secret = await self.observer.caught_up(entry)
         return seen, SecretSnapshot(entry.target, secret, at)
 
@@ -71,6 +71,9 @@ class AccountDeleter:
         async def ready() -> None:
             if not spared:
                 return
+            if self.clock.jumped:
+                # Graces that began before the jump cannot be measured after it.
+                raise Unanswered("ClockJumped", "the API server's clock was set during this run: nothing is deleted")
             await self._look_again(snapshot)
             carried = snapshot.secret is not None and account_id == account.id and snapshot.secret.carries(account)
             named = snapshot.secret.named if snapshot.secret is not None else None
@@ -106,17 +109,27 @@ class AccountDeleter:
         account, requested = item.account, item.requested_at
         appeared = item.claimed_until if isinstance(item, Intent) else requested and requested + transitions.CLAIM
         listing = await self.projects.listing(account.access, not_before=appeared)
-        return sorted({*listing.ids_of(account.name), *([account.id] if account.id is not None else [])})
+        if account.id is None:
+            return sorted(listing.ids_of(account.name))
+        twins = [id for id in listing.twins_of(account, transitions.CLAIM) if not await self.is_used(account, id)]
+        # Ours comes last: by it the others are known.
+        return [*twins, account.id]
+
+    async def is_used(self, account: Account, twin: str) -> bool:
+        """Has anybody used a key of this account, which has the name of ours?"""
+        keys = (await self.projects.account_keys(account.access)).get(twin, ())
+        uses = [await self.projects.key_last_used(account.access, key.id) for key in keys]
+        return any(use is not None for use in uses)
 
     async def _look_again(self, snapshot: SecretSnapshot) -> None:
         """See to it that the Secret was looked at right before; again, where the look itself took too long."""
         for _ in range(_LOOKS):
-            if self.clock.monotonic() - snapshot.at <= SNAPSHOT_FRESH_FOR:
+            if self.clock.elapsed(snapshot.at) <= SNAPSHOT_FRESH_FOR:
                 return
-            at = self.clock.monotonic()
+            at = self.clock.instant()
             snapshot.secret = await self.observer.secret(snapshot.target)
             snapshot.at = at  # only now: a look that failed is none
-        if self.clock.monotonic() - snapshot.at > SNAPSHOT_FRESH_FOR:
+        if self.clock.elapsed(snapshot.at) > SNAPSHOT_FRESH_FOR:
             raise Unanswered(
                 "TooSlow",
                 f"nothing is deleted while reading Secret {snapshot.target} takes over {SNAPSHOT_FRESH_FOR:.0f} s",

@@ -22,8 +22,12 @@ from worker.errors import (
     ConsumersUnseen,
     Deferred,
     NotFound,
+    ProjectEmpty,
     Refused,
     RotatorError,
+    Throttled,
+    about,
+    without_request_id,
 )
 from worker.ledger import holds, transitions
 from worker.ledger.store import Ledger
@@ -100,6 +104,8 @@ class Retirement:
 
     async def _retire(self, entry: Entry, *, has_source: bool) -> RetireOutcome:
         seen, snapshot = await self.deletion.look(entry)
+        if not has_source:
+            seen = transitions.taken_over(seen, snapshot.secret, self.clock.now())
         trouble: RotatorError | None = None
         held: dict[str, HoldReason | None] = {}
         notices: list[Notice] = []
@@ -115,11 +121,13 @@ class Retirement:
                 notices += [let_go.notice] if let_go.notice is not None else []
             except RotatorError as error:
                 trouble = error
-                held[item.account.name] = stuck(error)
+                held[item.account.name] = stuck(error, item.account)
+                if isinstance(error, ProjectEmpty) and isinstance(item, Publication):
+                    after = transitions.absent(after, item.account.name, self.clock.now())
         left = {p.account.name for p in after.history} | {i.account.name for i in after.unpublished}
         deleted = [item.account.name for item in items if item.account.name not in left]
         try:
-            for account, twin in self._twins(seen):
+            for account, twin in await self._unused_twins(seen):
                 await self.deletion.account(account, twin, snapshot, requested_at=None, by_name=False)
         except RotatorError as error:
             trouble = error
@@ -163,7 +171,7 @@ class Retirement:
                 without = await self._delete_all(entry, item, await self.deletion.ids(item), snapshot=snapshot)
                 if without is not None and verdict.affected is not None:
                     return _LetGo(without, notice=holds.ended(item, verdict.affected, verdict.why))
-                return _LetGo(without or entry)
+                return _LetGo(without or transitions.shown_again(entry, account.name))
             return _LetGo(entry, verdict.reason if isinstance(verdict, Held) else None)
         except Refused as error:
             if await self.projects.archived(account.access, error):
@@ -181,23 +189,26 @@ class Retirement:
         consumers = await self.pods.consumers(entry.target)
         certain, possible = holders(previous, consumers)
         # Certain holders hold it whatever its last use was, so retirement does not ask OpenAI.
-        last_used = None if certain else await self._last_used(previous.account, possible)
-        usage = Usage(last_used, consumers, self.pods.looked_at(entry.target.namespace))
+        last_used, another = (None, None) if certain else await self._last_uses(previous.account, possible)
+        usage = Usage(last_used, consumers, self.pods.looked_at(entry.target.namespace), another)
         return decide_retirement(previous, usage, RetirePolicy(cleanup, self.unseen_hold, self.max_hold), now=now)
 
-    async def _last_used(self, account: Account, possible: Collection[Consumer]) -> datetime | None:
-        """When its key was last used, as far as OpenAI knows; None: never."""
+    async def _last_uses(
+        self, account: Account, possible: Collection[Consumer]
+    ) -> tuple[datetime | None, datetime | None]:
+        """The last use of its key, and of any other key of the account, as far as OpenAI knows; None: never."""
         # A run that was stopped for long, and noted no key id, may have tried the key itself, late.
         # Without a possible holder that use would look like an unseen consumer's, so retirement does not ask for it.
-        ids = [account.key_id] if account.key_id is not None else await self._key_ids(account) if possible else []
-        uses = [await self.projects.key_last_used(account.access, key_id) for key_id in ids]
-        return max((use for use in uses if use is not None), default=None)
+        if account.id is None or (account.key_id is None and not possible):
+            return None, None
+        listed = [key.id for key in (await self.projects.account_keys(account.access)).get(account.id, ())]
+        own = listed if account.key_id is None else [account.key_id]
+        others = [key_id for key_id in listed if key_id not in own]
+        return await self._latest_use(account, own), await self._latest_use(account, others)
 
-    async def _key_ids(self, account: Account) -> list[str]:
-        """Its keys, as OpenAI lists them."""
-        if account.id is None:
-            return []
-        return [key.id for key in (await self.projects.account_keys(account.access)).get(account.id, ())]
+    async def _latest_use(self, account: Account, key_ids: Collection[str]) -> datetime | None:
+        uses = [await self.projects.key_last_used(account.access, key_id) for key_id in key_ids]
+        return max((use for use in uses if use is not None), default=None)
 
     async def _settle(self, entry: Entry, intent: Intent, snapshot: SecretSnapshot) -> Entry:
         """Delete every account that the intent made: by its id, and by its name in a list begun after its claim."""
@@ -232,8 +243,14 @@ class Retirement:
             account, listing = publication.account, self.projects.known_listing(publication.account.access)
             # Without a digest nobody knows for certain which of them a run published: they go together.
             if listing is not None and account.id is not None and account.key_digest is not None:
-                found += [(account, id) for id in listing.ids_of(account.name) if id != account.id]
+                found += [(account, id) for id in listing.twins_of(account, transitions.CLAIM)]
         return found
+
+    async def _unused_twins(self, entry: Entry) -> list[tuple[Account, str]]:
+        """Those whose key nobody has used: its value was lost on the way. One that is used is a human's account."""
+        return [
+            (account, twin) for account, twin in self._twins(entry) if not await self.deletion.is_used(account, twin)
+        ]
 
     def _disowned(self, entry: Entry, secret: SecretView | None, trouble: RotatorError | None) -> Entry:
         """The condition of a target that nothing asks for any more."""
@@ -268,10 +285,13 @@ class Retirement:
             return
 
 
-def stuck(error: RotatorError) -> HoldReason:
+def stuck(error: RotatorError, account: Account) -> HoldReason:
     """Why an account stays after an error: the same text in every run, for it goes into the ledger."""
     if isinstance(error, ConfigurationError | ConsumersUnseen):
         return HoldReason(HoldKind.STUCK, f"{error.reason}: {error.message}")
+    if isinstance(error, Refused) and not isinstance(error, NotFound | Conflict | Throttled) and error.status != 409:
+        # The same answer comes until a human changes the admin key's permissions.
+        return HoldReason(HoldKind.STUCK, f"{error.reason}: {without_request_id(about(account.access, error))}")
     # Messages of errors that pass differ from run to run.
     return HoldReason(HoldKind.PASSING, error.reason)
 

@@ -68,11 +68,17 @@ class Sweep:
         busy = frozenset(under_way)
         asked = _Asked.of(discovered)
         suspended = {target.ref for target in discovered.targets if target.suspended}
+        suspended |= {item.secret for item in discovered.rejected if item.suspended and item.secret is not None}
         try:
+            stored = await self._entries()
+            lost = self._lost(stored, asked) if discovered.unserved else frozenset()
             entries = {
                 ref: entry
-                for ref, entry in (await self._entries()).items()
-                if ref not in suspended and ref not in busy and (ref in asked.sources or self._abandoned(ref))
+                for ref, entry in stored.items()
+                if ref not in lost
+                and ref not in suspended
+                and ref not in busy
+                and (ref in asked.sources or self._abandoned(ref))
             }
             now = self.context.now()
             ours = [entry for entry in entries.values() if entry.ledger == self.context.ledger.uid]
@@ -87,7 +93,7 @@ class Sweep:
                     soon |= self._soon({ref: item.next_at for ref, item in first.outcomes.items()})
                     later = {ref for ref in entries if ref.namespace in places} | soon.keys()
                     waited = await self._retire_later(soon, later, asked)
-            done = _joined(first.outcomes, waited)
+            done = _joined(first.outcomes, waited) | self._unserved(lost)
         except OutOfReach as error:
             # The rotations are done and told; the next run deletes.
             ledger = Ref(self.context.ledger.namespace, "keyrotations")
@@ -139,6 +145,24 @@ class Sweep:
 
     async def _entries(self) -> dict[Ref, Entry]:
         return {ref: entry for ref, entry in (await self.context.ledger.read_all()).items() if isinstance(entry, Entry)}
+
+    def _lost(self, entries: Mapping[Ref, Entry], asked: _Asked) -> frozenset[Ref]:
+        """Targets that an ExternalSecret asked for, and may still: the cluster does not serve them now."""
+        return frozenset(
+            ref
+            for ref, entry in entries.items()
+            if ref not in asked.sources and self._abandoned(ref) and entry.generator.source != "OpenAI"
+        )
+
+    def _unserved(self, lost: Collection[Ref]) -> dict[Ref, RetireOutcome]:
+        if not lost:
+            return {}
+        message = (
+            f"the cluster does not serve ExternalSecrets any more, which asked for {len(lost)} targets: these "
+            "are neither rotated nor deleted until it does (kubectl apply -k manifests/crds/external-secret)"
+        )
+        ledger = Ref(self.context.ledger.namespace, "keyrotations")
+        return {ledger: RetireOutcome(ledger, Result.FAILED, "ExternalSecretsNotServed", message)}
 
     def _abandoned(self, ref: Ref) -> bool:
         """Was this target known before discovery, and would discovery have found it if something asked for it?"""

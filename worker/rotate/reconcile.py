@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from worker.context import RunContext
 from worker.errors import Conflict, Deferred, RotatorError
+from worker.kubernetes.secret import SECRETS, release_patch
 from worker.ledger import holds, transitions
 from worker.model.entries import Entry, Unreadable, current
 from worker.model.outcomes import UNUSED, WOULD_ROTATE, Notice, Outcome, Result
@@ -25,6 +26,7 @@ from worker.model.times import next_attempt
 from worker.model.values import Ref
 from worker.observe.observation import Observation
 from worker.plan.decisions import Blocked, Decision, Keep, Rotate, Unable
+from worker.plan.reasons import HEALING
 from worker.plan.rotation import decide
 from worker.report.announce import FAILED, EventKind
 from worker.rotate.rotation import Rotation
@@ -32,6 +34,9 @@ from worker.runtime.for_each import Crash, Done, for_each
 
 RECONCILE_SHARE = 2 / 3
 """The share of the run's time for reconciling: a slow tenant must not keep the others' accounts from going."""
+
+LATE = transitions.CLAIM.total_seconds()
+"""Seconds. Until then others leave a target alone whose key is being made."""
 
 Item = TypeVar("Item")
 
@@ -156,11 +161,38 @@ class Reconciler:
         entry, seen = await self._observe(target, entry)
         decision = decide(target, seen, self.context.run, now=self.context.now())
         if isinstance(decision, Rotate) and not self.context.run.dry_run:
+            begun = self.context.clock.instant()
             outcome = await self.rotation.rotate(target, seen, decision)
+            if outcome.result is Result.ROTATED and self.context.clock.elapsed(begun) > LATE:
+                outcome = await self._look_again(target) or outcome
         else:
             outcome = _outcome(target, decision)
             await self._note(entry, _with_decision(target, seen, decision, now=self.context.now()))
+            if decision.reason in ("NotDue", "Suspended"):
+                await self._let_secret_live(target, seen)
         return outcome, seen.secret is None
+
+    async def _look_again(self, target: Target) -> Outcome | None:
+        """Heal a Secret that was written late: the machine slept, and others may have deleted the account meanwhile."""
+        entry = await self.context.ledger.read(target.ref)
+        if entry is None:
+            return None
+        seen = await self.context.observer.observe(target, entry)
+        decision = decide(target, seen, self.context.run, now=self.context.now())
+        if not isinstance(decision, Rotate) or decision.reason not in HEALING:
+            return None
+        return await self.rotation.rotate(target, seen, decision)
+
+    async def _let_secret_live(self, target: Target, seen: Observation) -> None:
+        """Take our owner reference from a Secret that is to outlive its source."""
+        patch = release_patch(target, seen.secret) if seen.secret is not None else None
+        if patch is None or self.context.run.dry_run:
+            return
+        try:
+            await self.context.cluster.patch(SECRETS, target.ref, patch)
+        except Conflict:
+            # Somebody has changed it since: the next run looks again.
+            return
 
     async def _observe(self, target: Target, entry: Entry) -> tuple[Entry, Observation]:
         """Observe a target. Reads the entry again where the Secret names an account that the entry lacks."""

@@ -27,8 +27,10 @@ from worker.model.times import next_attempt
 from worker.model.values import Ref
 from worker.observe.observation import Observation
 from worker.plan.decisions import Rotate
+from worker.plan.reasons import REPEATED
 from worker.plan.rotation import decide
 from worker.ports import OpenAIAdmin, Randomness
+from worker.runtime.clocks import Instant
 
 INTENT_FRESH_FOR = 5.0
 """Seconds for which a run relies on an intent that it has just written, without asking again."""
@@ -57,7 +59,7 @@ class _Asked:
 
     entry: Entry
     account: Account
-    written_at: float
+    written_at: Instant
     answer: MintedKey | RotatorError
 
 
@@ -121,16 +123,15 @@ class Rotation:
             except RotatorError as error:
                 return _Asked(entry, account, written_at, error)
 
-    async def _intend(self, target: Target, entry: Entry, account: Account) -> tuple[Entry, float]:
+    async def _intend(self, target: Target, entry: Entry, account: Account) -> tuple[Entry, Instant]:
         """Write the intent, again while that takes too long (I1). Returns the entry and the monotonic time."""
         for _ in range(_ATTEMPTS):
-            begun = self.context.clock.monotonic()
-            now = self.context.now()
+            begun, now = self.context.clock.instant(), self.context.now()
             intended = transitions.intended(
                 entry, target, account, run=self.context.run, requested_at=now, claimed_until=now + transitions.CLAIM
             )
             entry = await self.context.ledger.save(intended)
-            if self.context.clock.monotonic() - begun <= INTENT_FRESH_FOR:
+            if self.context.clock.elapsed(begun) <= INTENT_FRESH_FOR:
                 return entry, begun
         raise Unanswered(
             "TooSlow", f"nothing is asked for while writing the ledger takes over {INTENT_FRESH_FOR:.0f} s"
@@ -150,10 +151,10 @@ class Rotation:
         known = replace(account, id=made.id, key_id=made.key_id, expires_at=expires, key_digest=made.value.digest())
         return MintedKey(known, made.value)
 
-    async def _verify(self, target: Target, minted: MintedKey, written_at: float) -> None:
+    async def _verify(self, target: Target, minted: MintedKey, written_at: Instant) -> None:
         """Wait until OpenAI accepts the key, and lend the slot to others between the attempts."""
         host, pause = minted.account.access.project.host, _FIRST_PAUSE
-        give_up = self.context.clock.monotonic() + VERIFYING
+        begun = self.context.clock.instant()
         last = "answered 401"
         while True:
             try:
@@ -163,13 +164,14 @@ class Rotation:
                 last = error.message
                 if isinstance(error, Throttled):
                     pause = max(pause, error.retry_after or 0.0)
-            if self.context.clock.monotonic() + pause > min(give_up, written_at + WORK):
+            clock = self.context.clock
+            if clock.elapsed(begun) + pause > VERIFYING or clock.elapsed(written_at) + pause > WORK:
                 raise Refused("KeyNotAccepted", f"OpenAI did not accept the new key within {VERIFYING:.0f} s: {last}")
             await self.context.slots.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     async def _publish(
-        self, target: Target, seen: Observation, entry: Entry, *, minted: MintedKey, written_at: float
+        self, target: Target, seen: Observation, entry: Entry, *, minted: MintedKey, written_at: Instant
     ) -> datetime:
         """Write key and annotation in one PATCH. Returns the time of the API server's answer.
 
@@ -181,7 +183,11 @@ class Rotation:
             try:
                 return await self._write(target, secret, entry, minted=minted)
             except (Conflict, NotFound):
-                secret = await self._plan_again(target, entry, name)
+                again = await self._plan_again(target, entry, name)
+                if secret is None and again is None:
+                    message = f"Secret {target.ref} cannot be read, and exists: something hides it from the worker"
+                    raise Abandoned("SecretHidden", message) from None
+                secret = again
             except NotSent:
                 raise
             except Unanswered:
@@ -195,6 +201,8 @@ class Rotation:
 
         def recorded(entry: Entry) -> Entry:
             published = transitions.published(entry, account, self.context.run.started_at, at=at)
+            if why.reason in REPEATED:
+                published = transitions.healed(published, at)
             return transitions.healthy(transitions.scheduled(published, target), at)
 
         try:
@@ -219,21 +227,20 @@ class Rotation:
         prefix = target.generator.name_prefix
         return f"{prefix}_{random}" if prefix else random
 
-    async def _still_ours(self, target: Target, name: str, written_at: float) -> None:
+    async def _still_ours(self, target: Target, name: str, written_at: Instant) -> None:
         """The claim must have time left for a PATCH, and the ledger must hold the intent (I2).
 
         Shortly after its write the intent is certain. Later this asks the ledger, and again after a slow answer.
         """
         known_at = written_at
         while True:
-            now = self.context.clock.monotonic()
-            if now - written_at > WORK:
+            if self.context.clock.elapsed(written_at) > WORK:
                 raise Abandoned(
                     "TooSlow", "the claim ended before the key could be published: the next run tries again"
                 )
-            if now - known_at <= INTENT_FRESH_FOR:
+            if self.context.clock.elapsed(known_at) <= INTENT_FRESH_FOR:
                 return
-            known_at = now
+            known_at = self.context.clock.instant()
             entry = await self.context.ledger.read(target.ref)
             if entry is None or not transitions.holds_intent(entry, name):
                 raise Abandoned("LostClaim", "the ledger does not hold this run's claim any more")
@@ -270,7 +277,7 @@ class Rotation:
         unclaimed = replace(entry, unpublished=others, failures=Failures())
         seen = await self.context.observer.observe(target, unclaimed)
         # The intent honoured the requests, so they are not open any more: that must not end this rotation.
-        decision = decide(target, seen, replace(self.context.run, force=True), now=self.context.now())
+        decision = decide(target, seen, replace(self.context.run, force=True, repeat=True), now=self.context.now())
         taken = seen.secret is not None and current(seen.entry) != current(unclaimed)
         if taken or not isinstance(decision, Rotate):
             raise Abandoned(

@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
-from worker.model.hosts import named_origin
+from worker.model.hosts import OPENAI, named_origin
 from worker.model.names import ID, is_name, is_namespace
 from worker.model.shard import Shard
 from worker.model.targets import AdminKeyRef
@@ -156,6 +156,13 @@ _OPTIONS = (
         "DURATION",
     ),
     _Option(
+        "max-accounts",
+        _count,
+        100,
+        "accounts that a target may have; beyond them only a broken Secret gets a new key; default 100",
+        "N",
+    ),
+    _Option(
         "allow-host",
         named_origin,
         (),
@@ -170,6 +177,14 @@ _OPTIONS = (
         None,
         "Secret in the ledger's namespace that deletes accounts whose admin Secret is gone",
         "SECRET[/KEY]",
+        commands=_ACTING,
+    ),
+    _Option(
+        "fallback-host",
+        named_origin,
+        OPENAI,
+        "the only host that the fallback admin key is sent to; default: https://api.openai.com",
+        "URL",
         commands=_ACTING,
     ),
     _Option(
@@ -384,6 +399,8 @@ def _options(values: Mapping[str, Any], shard: Shard, central: CentralKeys) -> O
         max_wait=values["max-wait"],
         unseen_hold=values["unseen-hold"],
         max_hold=values["max-hold"],
+        max_accounts=values["max-accounts"],
+        fallback_host=values["fallback-host"],
         fallback_admin_key=AdminKeyRef(Ref(namespace, fallback[0]), fallback[1]) if fallback else None,
         central_keys=central,
         shard=shard,

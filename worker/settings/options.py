@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
-from worker.model.hosts import Origin
+from worker.model.hosts import OPENAI, Origin
 from worker.model.shard import Shard
 from worker.model.targets import AdminKeyRef
 from worker.model.values import Ref
@@ -33,7 +33,11 @@ class Options:
     max_wait: timedelta = timedelta(minutes=5)
     unseen_hold: timedelta = timedelta(hours=24)
     max_hold: timedelta | None = None
+    max_accounts: int = 100
+    """Accounts of one target; beyond them the worker only heals."""
     fallback_admin_key: AdminKeyRef | None = None
+    fallback_host: Origin = OPENAI
+    """The only host that the fallback admin key is sent to."""
     central_keys: CentralKeys = field(default_factory=CentralKeys)
     shard: Shard = field(default_factory=Shard)
     force: bool = False

@@ -14,18 +14,19 @@ import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from worker.commands.adopt.evidence import Case, Census, Facts, annotated, claims_of
+from worker.commands.adopt.evidence import Case, Census, Claim, Facts, annotated, claims_of
 from worker.commands.adopt.generator_state import GENERATOR_STATES, GeneratorState, generator_state
 from worker.commands.adopt.judge import Adopted, Adoption, Verdict, judge, unrecorded
 from worker.commands.adopt.words import as_json, as_text
-from worker.commands.session import Session, World, open_ledger
+from worker.commands.session import RunWorld, Session, World, open_ledger
 from worker.discover.listing import discover, list_in
 from worker.discover.targets import Discovered
 from worker.errors import Conflict, Forbidden, NotFound, RotatorError
 from worker.ledger.store import Ledger
 from worker.model.entries import Entry, Unreadable, accounts_of
 from worker.model.hidden import redacted
-from worker.model.targets import Target
+from worker.model.sightings import ListedAccount, Listing
+from worker.model.targets import AdminKeyRef, ProjectAccess, Target
 from worker.model.values import Ref
 from worker.observe.observer import Observer
 from worker.openai.limiter import Limiter
@@ -47,20 +48,27 @@ async def execute(session: Session) -> int:
 
 async def adopt(options: Options, wanted: AdoptRequest, world: World, *, stop: Stop) -> Adopted:
     """Show, or with `wanted.yes` record. Raises OutOfReach where the cluster or the ledger cannot be used at all."""
-    ledger, clock = await open_ledger(options, world)
+    ledger, running = await open_ledger(options, world)
+    clock = running.clock
     slots = Slots(options.concurrency)
     limiter = Limiter(clock, slots, stop)  # a human does not wait out the pauses of runs
-    projects = Projects(
-        world.cluster,
-        world.openai,
-        limiter,
-        slots=slots,
-        clock=clock,
-        allowed_hosts=options.allowed_hosts,
-        fallback=options.fallback_admin_key,
-    )
-    observer = Observer(world.cluster, projects, clock)
-    gathering = _Gathering(options, wanted, replace(world, clock=clock), ledger, projects, observer, slots, stop)
+
+    def projects(fallback: AdminKeyRef | None) -> Projects:
+        return Projects(
+            running.cluster,
+            running.openai,
+            limiter,
+            slots=slots,
+            clock=clock,
+            allowed_hosts=options.allowed_hosts,
+            fallback=fallback,
+            fallback_host=options.fallback_host,
+        )
+
+    # A tenant's generator may name any project: only accounts that a ledger records are asked about with the fallback.
+    own, records = projects(None), projects(options.fallback_admin_key)
+    observer = Observer(running.cluster, own, clock)
+    gathering = _Gathering(options, wanted, running, ledger, own, records, observer, slots, stop)
     return await gathering.adopt()
 
 
@@ -68,9 +76,11 @@ async def adopt(options: Options, wanted: AdoptRequest, world: World, *, stop: S
 class _Gathering:
     options: Options
     wanted: AdoptRequest
-    world: World
+    world: RunWorld
     ledger: Ledger
     projects: Projects
+    records: Projects
+    """For accounts that a ledger records: with the fallback admin key."""
     observer: Observer
     slots: Slots
     stop: Stop
@@ -191,17 +201,35 @@ class _Gathering:
         access = target.generator.access
         try:
             listing = await self.projects.listing(access)
-            ids = [claim.id for claim in case.claims if claim.id is not None]
-            names = {account: await self.projects.account_name(access, account) for account in ids}
-            return Facts(names, listing, await self.projects.account_keys(access))
+            keys = dict(await self.projects.account_keys(access))
+            names: dict[str, str | None] = {}
+            elsewhere: dict[str, tuple[ProjectAccess, Listing]] = {}
+            for claim in (claim for claim in case.claims if claim.id is not None):
+                id = str(claim.id)
+                names[id] = _name(await self.projects.account(access, id))
+                other = self._other_project(target, claim) if names[id] is None else None
+                if other is not None:
+                    names[id] = _name(await self.projects.account(other, id))
+                    elsewhere[id] = (other, await self.projects.listing(other))
+                    keys |= await self.projects.account_keys(other)
+            return Facts(names, listing, keys, elsewhere)
         except RotatorError as error:
             return error
 
+    def _other_project(self, target: Target, claim: Claim) -> ProjectAccess | None:
+        """The project that the annotation names, if the target's own admin key may be asked about it."""
+        own = target.generator.access
+        project = claim.named.project if claim.named is not None else None
+        # Any tenant may write an annotation: it chooses no host, and a central key sees others' projects.
+        if project is None or project == own.project or project.host != own.project.host or target.central:
+            return None
+        return ProjectAccess(project, own.admin_key)
+
     async def _recorded(self, entry: Entry) -> Mapping[str, str | None] | RotatorError:
-        """OpenAI's names of an entry's accounts, each looked up with the access that the entry records."""
+        """What OpenAI calls the accounts of an entry, each asked for where the entry says that it is."""
         try:
             return {
-                account.id: await self.projects.account_name(account.access, account.id)
+                account.id: _name(await self.records.account(account.access, account.id))
                 for account in accounts_of(entry)
                 if account.id is not None
             }
@@ -253,3 +281,7 @@ class _Gathering:
             for finding in adoption.findings
         )
         return replace(adoption, findings=findings, after=None)
+
+
+def _name(account: ListedAccount | None) -> str | None:
+    return account.name if account is not None else None

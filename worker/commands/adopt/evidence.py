@@ -12,7 +12,7 @@ from worker.errors import RotatorError
 from worker.kubernetes.secret import CURRENT, previous_accounts
 from worker.model.entries import Entry, Unreadable, accounts_of
 from worker.model.sightings import AccountKey, Listing, NamedAccount, SecretView
-from worker.model.targets import Generator, Target
+from worker.model.targets import Generator, ProjectAccess, Target
 from worker.model.values import Ref
 
 BY_HAND = "named by --account"
@@ -40,6 +40,18 @@ class Facts:
     names: Mapping[str, str | None]
     listing: Listing
     keys: Mapping[str, tuple[AccountKey, ...]]
+    elsewhere: Mapping[str, tuple[ProjectAccess, Listing]] = field(default_factory=dict, hash=False)
+    """Accounts that live in another project of the same admin key: how to reach them, and that project's list."""
+
+    def listing_of(self, account_id: str | None) -> Listing:
+        """The list of the project in which the account is."""
+        place = self.elsewhere.get(account_id or "")
+        return self.listing if place is None else place[1]
+
+    def access_of(self, account_id: str, usual: ProjectAccess) -> ProjectAccess:
+        """How the account is reached. `usual`: as the generator's project is."""
+        place = self.elsewhere.get(account_id)
+        return usual if place is None else place[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,7 +155,7 @@ def _problem(
     others = census.others(claim.id, name, case.ref)
     if others:
         return "NamedTwice", _elsewhere(others)
-    if set(facts.listing.ids_of(name)) - {claim.id}:
+    if set(facts.listing_of(claim.id).ids_of(name)) - {claim.id}:
         return "NamedTwice", "OpenAI has several accounts of this name"
     if case.target is None or not looks_like_ours(case.target.generator, name):
         message = "its name does not match the generator's serviceAccountNamePrefix and serviceAccountNameSize"
@@ -209,7 +209,7 @@ def _publication(case: Case, claim: Claim, finding: Finding, *, entry: Entry, no
     data_key = (named.data_key if named is not None else None) or case.target.data_key
     account = Account(
         name=finding.name,
-        access=case.target.generator.access,
+        access=case.facts.access_of(finding.id, case.target.generator.access),
         id=finding.id,
         key_id=key.id if key is not None else None,
         expires_at=named.expires_at if named is not None else None,
@@ -246,7 +246,7 @@ def unrecorded(cases: Iterable[Case], census: Census, known: Collection[Case] = 
         (case.target.generator.access.project, account, name): case.ref
         for case in reversed(cases)
         if case.target is not None and isinstance(case.facts, Facts)
-        for account, name in case.facts.listing.accounts.items()
+        for account, name in ((id, listed.name) for id, listed in case.facts.listing.accounts.items())
         if looks_like_ours(case.target.generator, name) and not census.knows(account, name)
     }
     findings = []

@@ -15,7 +15,7 @@ from datetime import datetime
 
 from worker.commands.revoke.plan import DoomedAccount, Plan, Revoked, doomed_account, notice_of
 from worker.commands.revoke.words import as_json, plan_text, result_text
-from worker.commands.session import Session, Stages, World, open_ledger, wire_stages
+from worker.commands.session import RunWorld, Session, Stages, World, open_ledger, wire_stages
 from worker.discover.listing import discover
 from worker.errors import ConfigurationError, ConsumersUnseen, Refused, RotatorError, Unanswered
 from worker.ledger import transitions
@@ -28,6 +28,7 @@ from worker.model.targets import Rejected, Source, Target
 from worker.model.times import format_time
 from worker.model.values import Ref
 from worker.observe.consumers import Pods
+from worker.plan.bounds import MOST_ACCOUNTS
 from worker.plan.retirement import reachable
 from worker.report.announce import Announcer, secret_source
 from worker.report.terminal import agreed, can_ask
@@ -97,9 +98,9 @@ async def revoke(
 async def _revocation(
     options: Options, target: Ref, world: World, *, stop: Stop, without_successor: bool, say: Callable[[str], None]
 ) -> _Revocation:
-    ledger, clock = await open_ledger(options, world)
+    ledger, running = await open_ledger(options, world)
     options = replace(options, force=True, dry_run=False, namespaces=(target.namespace,))
-    return _Revocation(options, target, without_successor, replace(world, clock=clock), ledger, stop, say)
+    return _Revocation(options, target, without_successor, running, ledger, stop, say)
 
 
 class _Untold:
@@ -125,7 +126,7 @@ class _Revocation:
     options: Options
     target: Ref
     without_successor: bool
-    world: World
+    world: RunWorld
     ledger: Ledger
     stop: Stop
     say: Callable[[str], None]
@@ -256,6 +257,9 @@ class _Revocation:
                 left.append(
                     (name, "it is in the Secret again, or OpenAI does not confirm that it is gone: revoke again")
                 )
+        if left:
+            # What was seen last counts: somebody may have put an account back into the Secret meanwhile.
+            entry, _ = await stages.context.observer.caught_up(entry)
         await self.ledger.update(entry, lambda entry: self._without(entry, deleted, successor, why_none=why_none))
         names = [item.account.name for item in deleted]
         before = current(entry)
@@ -298,7 +302,7 @@ class _Revocation:
 
     def _stages(self, entry: Entry) -> Stages:
         world = self.world
-        info = RunInfo(world.clock.now(), self.ledger.uid, force=True)
+        info = RunInfo(world.clock.now(), self.ledger.uid, force=True, repeat=True, max_accounts=MOST_ACCOUNTS)
         return wire_stages(
             self.options,
             world,
