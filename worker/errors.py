@@ -13,7 +13,7 @@
     ├── Deferred                the run pauses requests to OpenAI and changed nothing; a later run goes on
     └── Unanswered              nobody knows whether it happened: never repeat it blindly
         ├── NotSent             the connection never came up, so nothing happened: the caller may repeat it
-        ├── ProjectEmpty        a project shows none of the accounts that the ledger records for it
+        ├── NotShown            OpenAI does not show what it must have: by itself that proves nothing
         └── Unintelligible      an answer of success with an unexpected content
 
 Guarantees:
@@ -110,8 +110,11 @@ class NotSent(Unanswered):
     """No connection: the request cannot have taken effect."""
 
 
-class ProjectEmpty(Unanswered):
-    """A list lacks every account that the ledger records: a replica without data, or somebody deleted them all."""
+class NotShown(Unanswered):
+    """OpenAI lacks every account that the ledger records for a project, or one that is minutes old.
+
+    Somebody may have deleted them, or a replica without data has answered.
+    """
 
 
 class Unintelligible(Unanswered):
@@ -130,9 +133,9 @@ def without_request_id(message: str) -> str:
 def about(access: ProjectAccess, error: RotatorError) -> str:
     """An error's message; one of OpenAI's also names its key, project or host."""
     project = access.project
-    if error.reason in ("OpenAIUnauthorized", "OpenAIForbidden", "OpenAIRefused"):
+    if error.reason in ("OpenAIUnauthorized", "OpenAIForbidden"):
         return f"{error.message}; asked with {access.admin_key} about project {project}"
-    if error.reason == "OpenAINotFound":
+    if error.reason in ("OpenAINotFound", "OpenAIRefused"):
         return f"{error.message}; asked about project {project}"
     if error.reason in _ABOUT_THE_HOST and project.host not in error.message:
         return f"{error.message}; the host is {project.host}"

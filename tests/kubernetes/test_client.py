@@ -376,7 +376,6 @@ def test_few_pages_are_on_their_way_at_once(tmp_path: Path) -> None:
         (400, Refused, "ClusterRefused"),
         (401, Refused, "ClusterUnauthorized"),
         (403, Forbidden, "Forbidden"),
-        (404, NotFound, "NotFound"),
         (405, Refused, "ClusterRefused"),
         (409, Conflict, "Conflict"),
         (413, Refused, "ClusterRefused"),
@@ -394,6 +393,69 @@ def test_a_definite_answer_is_not_asked_for_again(
     assert (type(error), error.reason, error.status) == (kind, reason, status)
     assert "secrets" in error.message
     assert_silent(error, "Invalid value")
+
+
+def not_found(name: str, kind: str = "secrets") -> JSON:
+    return {"kind": "Status", "reason": "NotFound", "code": 404, "details": {"name": name, "kind": kind}}
+
+
+def test_an_object_is_gone_where_the_api_server_says_so_of_this_very_object() -> None:
+    for name in ("creds", "default"):  # the object, or its namespace
+        error = ask(Web([{"status": 404, "body": json.dumps(not_found(name))}]), lambda api: api.read(SECRETS, CREDS))
+        assert (type(error), error.reason) == (NotFound, "NotFound")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "<html>default backend - 404</html>",
+        "404 page not found",
+        "null",
+        json.dumps(not_found("another")),
+        json.dumps(not_found("creds") | {"reason": "Gone"}),
+        json.dumps({"kind": "Status", "reason": "NotFound"}),
+        json.dumps({"error": "not found"}),
+    ],
+)
+def test_any_other_404_is_no_answer(body: str) -> None:
+    """It is asked again like a failure, and at last nobody knows."""
+    web = Web([{"status": 404, "body": body}] * ATTEMPTS)
+    error = ask(web, lambda api: api.read(SECRETS, CREDS))
+    assert (type(error), error.reason) == (Unanswered, "ClusterUnanswered")
+    error = ask(Web([{"status": 404, "body": body}]), lambda api: api.patch(SECRETS, CREDS, BODY))
+    assert (type(error), error.reason) == (Unanswered, "ClusterUnanswered")
+
+
+GROUPS = {"kind": "APIGroupList", "groups": [{"name": "example.com", "versions": [{"version": "v1"}]}]}
+THERE = {"kind": "APIResourceList", "resources": [{"name": "things"}, {"name": "things/status"}]}
+NO_PAGE: Answer = {"status": 404, "body": "404 page not found"}
+
+
+@pytest.mark.parametrize(
+    ("documents", "kind"),
+    [
+        ([GROUPS | {"groups": [{"name": "apps", "versions": [{"version": "v1"}]}]}], NotFound),
+        ([GROUPS | {"groups": [{"name": "example.com", "versions": [{"version": "v1beta1"}]}]}], NotFound),
+        ([GROUPS, THERE | {"resources": []}], NotFound),
+        ([GROUPS, THERE], Unanswered),
+        ([{"kind": "Other", "groups": []}], Unanswered),
+        ([GROUPS | {"groups": []}], Unanswered),
+    ],
+)
+def test_a_list_that_is_not_found_is_looked_up_in_the_servers_own_documents(
+    documents: list[JSON], kind: type[RotatorError]
+) -> None:
+    """A 404 of a list says nothing by itself: the API server's own is a page of plain text."""
+    things = Resource("example.com", "v1", "things")
+    web = Web([NO_PAGE, *({"status": 200, "body": json.dumps(document)} for document in documents)])
+    error = ask(web, lambda api: api.list_all(things, lambda obj: obj))
+    assert type(error) is kind
+
+
+def test_a_list_that_nothing_knows_of_is_no_answer() -> None:
+    """A proxy answers everything with its page."""
+    web = Web([NO_PAGE] * 9)
+    assert type(ask(web, lambda api: api.list_all(SECRETS, lambda obj: obj))) is Unanswered
 
 
 @pytest.mark.parametrize("call", ALL)

@@ -53,7 +53,7 @@ def create(api: OpenAIAdminApi) -> Awaitable[Any]:
 
 
 def read(api: OpenAIAdminApi) -> Awaitable[Any]:
-    return api.account_name(PROJECT, ADMIN, "user-1")
+    return api.read_account(PROJECT, ADMIN, "user-1")
 
 
 def list_keys(api: OpenAIAdminApi) -> Awaitable[Any]:
@@ -525,7 +525,7 @@ def test_a_strange_id_never_reaches_a_path(strange: str) -> None:
         lambda api: api.list_accounts(project, ADMIN),
         lambda api: api.create_account(project, ADMIN, "app_1", lifetime=None),
         lambda api: api.project_archived(project, ADMIN),
-        lambda api: api.account_name(PROJECT, ADMIN, strange),
+        lambda api: api.read_account(PROJECT, ADMIN, strange),
         lambda api: api.key_last_used(PROJECT, ADMIN, strange),
         lambda api: api.delete_account(PROJECT, ADMIN, strange),
     ]

@@ -8,7 +8,7 @@ from sandbox.transport.faults import Rule, answered
 from sandbox.transport.wire import Response
 from tests.support.ledgers import rule, settle
 from tests.support.paths import ACCOUNTS, EXTERNAL_SECRET, GENERATOR, NO_WAIT, SECRET
-from tests.support.scene import TARGET, Scene, checked_scene
+from tests.support.scene import PROJECT, TARGET, Scene, checked_scene
 from worker.model.outcomes import Result
 from worker.model.values import Ref
 
@@ -63,12 +63,12 @@ def test_it_is_told_once(scene: Scene) -> None:
 
 
 def test_a_smaller_interval_than_the_floor_counts_as_the_floor(scene: Scene) -> None:
-    """Every minute a run for half an hour: an account each five minutes, not each minute."""
+    """A run each ten seconds for five minutes: an account a minute, not one a run."""
     patiently(scene, refreshInterval="1s")
     for _ in range(30):
         scene.run(max_wait=NO_WAIT)
-        scene.advance(minutes=1)
-    assert len(scene.accounts()) <= 7
+        scene.advance(seconds=10)
+    assert 4 <= len(scene.accounts()) <= 7
 
 
 def test_no_account_is_made_on_schedule_while_none_can_be_deleted(scene: Scene) -> None:
@@ -96,7 +96,8 @@ def test_an_admin_key_that_may_not_delete_stops_scheduled_rotation_after_a_few(s
         scene.advance(hours=1)
     assert len(scene.accounts()) <= 5
     assert scene.outcome().reason == "DeletesRefused"
-    assert "openai-admin-secret" in scene.outcome().message
+    assert PROJECT in scene.outcome().message
+    assert status != 403 or "openai-admin-secret" in scene.outcome().message
     assert scene.live_key()
     scene.advance(minutes=10)
     settle(scene)

@@ -389,7 +389,7 @@ def test_who_makes_the_most_of_a_shared_key_does_not_keep_the_others_from_rotati
 
 
 def test_a_ledger_entry_names_no_admin_secret_of_a_third_namespace(scene: Scene) -> None:
-    """The target's, or the ledger's: anything else was not written by us."""
+    """The target's, or the ledger's: an entry of another place was moved here, and the key with it."""
     put_central(scene)
     install(scene)
     scene.run(central_keys=for_default())
@@ -397,4 +397,33 @@ def test_a_ledger_entry_names_no_admin_secret_of_a_third_namespace(scene: Scene)
     name = scene.stored_entry().history[-1].account.name
     scene.merge(path, {"status": {"accounts": {name: {"adminKey": {"namespace": "kube-system"}}}}})
     scene.run(central_keys=for_default())
-    assert scene.outcome().reason == "LedgerUnreadable"
+    assert {p.account.access.admin_key.secret.namespace for p in scene.stored_entry().history} == {LEDGER}
+    assert scene.cluster_session is not None
+    assert not [exchange for exchange in scene.cluster_session.log if "kube-system" in exchange.path]
+
+
+def test_a_ledger_that_was_moved_with_its_central_keys_is_adopted_and_goes_on(scene: Scene) -> None:
+    """Its entries name admin keys in the namespace that it has left."""
+    put_central(scene)
+    install(scene)
+    scene.run(central_keys=for_default())
+    scene.namespace("rotator")
+    for plural in ("keyrotations", "secrets"):
+        for obj in list(scene.kubernetes.objects(plural, LEDGER)):
+            moved = json.loads(json.dumps(dict(obj)))
+            moved["metadata"] = {"name": moved["metadata"]["name"], "namespace": "rotator"}
+            scene.apply(moved)
+    entry = {"secret": "central", "host": HOST, "projects": {PROJECT: ["default"]}}
+    options: dict[str, Any] = {
+        "ledger_namespace": "rotator",
+        "central_keys": central_keys([entry], "rotator", {named_origin(HOST)}),
+    }
+    scene.run(**options)
+    assert scene.outcome().reason == "ForeignLedger"
+    scene.adopt(TARGET, yes=True, **options)
+    scene.advance(hours=1)
+    scene.run(**options)
+    assert scene.outcome().reason == "Due"
+    scene.advance(minutes=10)
+    scene.run(**options)
+    assert len(scene.accounts()) == 1

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.paths import EXTERNAL_SECRET, NO_WAIT, SECRET
+from tests.support.paths import ENTRY, EXTERNAL_SECRET, NO_WAIT, SECRET
 from tests.support.scene import Scene, checked_scene
 from worker.kubernetes.secret import CURRENT, MANAGED, PREVIOUS
 
@@ -125,14 +125,12 @@ def test_an_external_secret_made_anew_counts_as_a_change(scene: Scene) -> None:
 
 
 def test_an_entry_of_an_earlier_version_is_not_taken_for_another_object(scene: Scene) -> None:
-    """The ledger has the generation alone: it is this object's, and no rotation is asked for by the upgrade."""
+    """The ledger has no uid yet: no rotation is asked for by the upgrade, and the uid is noted."""
     scene.apply_documented()
     scene.merge(EXTERNAL_SECRET, {"spec": {"refreshPolicy": "OnChange"}})
     scene.run()
-    generation = str(scene.external_secret()["metadata"]["generation"])
-    from tests.support.paths import ENTRY
-
-    scene.merge(ENTRY, {"status": {"honoured": {"generation": generation}}})
+    scene.merge(ENTRY, {"status": {"honoured": {"source": None}}})
     scene.advance(minutes=10)
     scene.run()
     assert scene.outcome().reason == "NotDue"
+    assert scene.stored_entry().honoured["source"] == scene.external_secret()["metadata"]["uid"]

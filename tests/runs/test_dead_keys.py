@@ -10,7 +10,7 @@ from tests.support.ledgers import rule
 from tests.support.paths import EXTERNAL_SECRET, NO_WAIT
 from tests.support.scene import PROJECT, TARGET, Scene, checked_scene
 from worker.model.outcomes import Result
-from worker.model.values import Ref
+from worker.model.values import JSON, Ref
 
 scene = pytest.fixture(checked_scene)
 KEYS = f"/v1/organization/projects/{PROJECT}/api_keys"
@@ -59,7 +59,7 @@ def test_the_end_of_a_key_is_noted_where_it_is_seen(once: Scene) -> None:
 
 def test_a_list_that_lacks_the_key_is_no_proof(once: Scene) -> None:
     """The key itself is asked about: where it answers, it is there."""
-    empty = {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
+    empty: JSON = {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
     once.run(openai_faults=rule(once, Rule(answered(Response.of_json(200, empty)), "GET", KEYS)))
     assert once.outcome().reason == "NotDue"
 

@@ -300,7 +300,7 @@ class _Expired(Refused):
     """A list's continue token is too old (410)."""
 
 
-class _NoResource(Unanswered):
+class _NoResource(Refused):
     """A list answered 404: the API server has no such objects, or something before it answered."""
 
 

@@ -31,7 +31,7 @@ from worker.kubernetes.fields import (
 from worker.kubernetes.generator import GENERATOR_GROUP, GENERATORS
 from worker.kubernetes.reading import mapping_or_empty
 from worker.model.names import DATA_KEY, is_name
-from worker.model.targets import GENERATION, CreationPolicy, Generator, RefreshPolicy, Rejected, Source, Target
+from worker.model.targets import CreationPolicy, Generator, RefreshPolicy, Rejected, Source, Target
 from worker.model.values import JSON, PREFIX, Ref, Resource
 
 EXTERNAL_SECRETS = tuple(Resource("external-secrets.io", version, "externalsecrets") for version in ("v1", "v1beta1"))
@@ -131,8 +131,7 @@ def from_external_secret(
             raise Mistake(f"generator {feeding.ref}:", generator, generator.reason)
         requests = requests_of(raw, feeding)
         if refresh is RefreshPolicy.ON_CHANGE:
-            # The uid as well: an object that was made anew may have the same generation.
-            requests = {**requests, GENERATION: f"{raw.uid}/{raw.generation}"}
+            requests = {**requests, "generation": str(raw.generation)}
         return Target(
             ref=secret,
             source=source,

@@ -168,7 +168,7 @@ def duration(field: str, value: object, default: timedelta, *, zero: bool = Fals
     return duration
 
 
-SHORTEST_INTERVAL = timedelta(minutes=5)
+SHORTEST_INTERVAL = timedelta(minutes=1)
 """A key takes its time to be made, to spread and to go: smaller intervals count as this."""
 
 

@@ -7,7 +7,7 @@ The current account is the one that the Secret names, never one that the ledger 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -16,7 +16,7 @@ from worker.ledger import holds
 from worker.model.entries import Account, Entry, Failures, GeneratorNote, Healings, Intent, Publication, current
 from worker.model.outcomes import RunInfo
 from worker.model.sightings import AccountKey, NamedAccount, SecretView
-from worker.model.targets import GENERATION, Target
+from worker.model.targets import RefreshPolicy, Target
 from worker.model.times import format_time, pause_after
 
 READY = "Rotated"
@@ -36,6 +36,8 @@ LISTS_APART = timedelta(minutes=1)
 HEALINGS_FORGOTTEN_AFTER = timedelta(hours=3)
 """A Secret that was healed and stayed well for so long is healed at once the next time."""
 EMPTY_BELIEVED_AFTER = timedelta(days=1)
+SOURCE = "source"
+"""Under which name the ledger notes the uid of the ExternalSecret that OnChange has seen."""
 FORCED = "force"
 """Under which name the ledger notes the time of the last `--force`."""
 _LARGEST_EXPIRY_MARGIN = timedelta(days=1)
@@ -149,8 +151,12 @@ def intended(
             *(intent for intent in entry.unpublished if intent.account.name != account.name),
             Intent(account, requested_at, claimed_until),
         ),
-        honoured={**entry.honoured, **target.requests, **({FORCED: format_time(run.started_at)} if run.force else {})},
+        honoured={**entry.honoured, **target.requests, **_source_noted(target), **_forced(run)},
     )
+
+
+def _forced(run: RunInfo) -> dict[str, str]:
+    return {FORCED: format_time(run.started_at)} if run.force else {}
 
 
 def holds_intent(entry: Entry, name: str) -> bool:
@@ -245,20 +251,13 @@ def scheduled(entry: Entry, target: Target) -> Entry:
     if publication is not None and publication.account.expires_at is not None:
         times.append(renew_by(publication, publication.account.expires_at))
     at = _not_before_attempt(min(times, default=None), entry.failures)
-    honoured = {name: _renewed(name, value, target.requests) for name, value in entry.honoured.items()}
+    honoured = _source_noted(target) | dict(entry.honoured)
     return replace(entry, next_rotation_at=at, generator=generator_note(target), honoured=honoured)
 
 
-def honours(name: str, honoured: str | None, requested: str) -> bool:
-    """Has this value of a request been served? Earlier versions noted a generation without its object's uid."""
-    return honoured == requested or (
-        name == GENERATION and honoured is not None and "/" not in honoured and requested.endswith("/" + honoured)
-    )
-
-
-def _renewed(name: str, value: str, requests: Mapping[str, str]) -> str:
-    requested = requests.get(name)
-    return requested if requested is not None and honours(name, value, requested) else value
+def _source_noted(target: Target) -> dict[str, str]:
+    """With OnChange another object of the same name is a change, whatever its generation."""
+    return {SOURCE: target.source.uid} if target.refresh is RefreshPolicy.ON_CHANGE else {}
 
 
 def _not_before_attempt(at: datetime | None, failures: Failures) -> datetime | None:

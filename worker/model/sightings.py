@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from worker.model.entries import Account
@@ -78,16 +78,9 @@ class Listing:
     def ids_of(self, name: str) -> tuple[str, ...]:
         return self.ids.get(name, ())
 
-    def twins_of(self, account: Account, apart: timedelta) -> tuple[str, ...]:
-        """Other accounts of its name that were made with it: one request may have made several."""
-        own = self.accounts.get(account.id or "")
-        if own is None:
-            return ()
-        return tuple(id for id in self.ids_of(account.name) if id != account.id and self._made_with(own, id, apart))
-
-    def _made_with(self, own: ListedAccount, id: str, apart: timedelta) -> bool:
-        made, other = own.created_at, self.accounts[id].created_at
-        return made is None or other is None or abs(other - made) <= apart
+    def twins_of(self, account: Account) -> tuple[str, ...]:
+        """Other accounts of its name: one request may have made several, and a human may have copied it."""
+        return tuple(id for id in self.ids_of(account.name) if id != account.id)
 
 
 @dataclass(frozen=True, slots=True)

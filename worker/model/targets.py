@@ -10,9 +10,6 @@ from typing import Any, Literal
 
 from worker.model.values import Ref, Resource
 
-GENERATION = "generation"
-"""The request that each change of an ExternalSecret with `refreshPolicy: OnChange` makes; value: uid/generation."""
-
 # --- users' requests ---------------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
-from worker.errors import Conflict, NotFound, NotSent, ProjectEmpty, Refused, RotatorError, Unanswered
+from worker.errors import Conflict, NotFound, NotSent, NotShown, Refused, RotatorError, Unanswered
 from worker.kubernetes.secret import SECRETS, placeholder, secret_value, secret_view
 from worker.ledger.transitions import CLAIM, TOLERATED, catch_up_with_secret, with_keys
 from worker.model.entries import Account, Entry, Intent, current
@@ -43,7 +43,7 @@ class Observer:
             await self.projects.admin_key(access.admin_key)
             await self._listed(entry, secret, access)
             name, asked = await self._named_at_openai(entry, secret, access)
-        except ProjectEmpty as trouble:
+        except NotShown as trouble:
             if not await self._key_refused(entry, secret):
                 return self._observation(entry, secret, trouble=trouble)
             # The key of the Secret is refused as well: its account is gone, however strange the list is.
@@ -103,7 +103,7 @@ class Observer:
     # --- the account
 
     async def _listed(self, entry: Entry, secret: SecretView | None, access: ProjectAccess) -> None:
-        """Read the project's accounts. Raises Unanswered where OpenAI does not show an account that is minutes old."""
+        """Read the project's accounts. Raises NotShown also where an account is missing that is minutes old."""
         listing = await self.projects.listing(access)
         publication = current(entry)
         if publication is None or secret is None or secret.named is None:
@@ -111,10 +111,10 @@ class Observer:
         account = publication.account
         if account.id != secret.named.id or account.access.project != access.project or account.id in listing.accounts:
             return
-        young = publication.at + SHOWN_WITHIN > self.clock.now()
+        young = (publication.requested_at or publication.at) + SHOWN_WITHIN > self.clock.now()
         if young and await self.projects.account(access, account.id) is None:
             message = f"OpenAI does not show account {account.name} yet, which was made minutes ago"
-            raise Unanswered("AccountNotShown", message)
+            raise NotShown("AccountNotShown", message)
 
     async def _named_at_openai(
         self, entry: Entry, secret: SecretView | None, access: ProjectAccess
@@ -159,6 +159,9 @@ class Observer:
             or publication.account.access.project != access.project
         ):
             return seen
+        if (publication.requested_at or publication.at) + SHOWN_WITHIN > self.clock.now():
+            # Lists may not show so young a key yet, and OpenAI accepted it right before it was published.
+            return seen
         try:
             keys = (await self.projects.account_keys(access)).get(publication.account.id, ())
             entry = with_keys(seen.entry, publication.account.id, keys)
@@ -167,8 +170,6 @@ class Observer:
         except RotatorError:
             # An admin key may lack that right, which stops no rotation: a delete asks for it again, and tells.
             return seen
-        if known.at + SHOWN_WITHIN > self.clock.now():
-            problem = None
         return Observation(seen.secret, entry, seen.named_at_openai, seen.trouble, seen.asked, problem)
 
     async def _key_problem(self, account: Account, keys: Collection[AccountKey], access: ProjectAccess) -> str | None:

@@ -22,7 +22,7 @@ from worker.errors import (
     ConfigurationError,
     Deferred,
     NotFound,
-    ProjectEmpty,
+    NotShown,
     Refused,
     RotatorError,
     Unintelligible,
@@ -212,7 +212,7 @@ class Projects:
                     f"project {access.project} shows none of the accounts that the ledger records for it: nothing is "
                     "made or forgotten on the strength of that, unless their keys are refused as well"
                 )
-                raise ProjectEmpty("OpenAIProjectEmpty", message)
+                raise NotShown("OpenAIProjectEmpty", message)
             return Listing.of(begun, accounts)
 
         return await self._ask(access, begin)

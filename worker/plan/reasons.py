@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from worker.kubernetes.reading import time_or_none
-from worker.ledger.transitions import FORCED, honours, renew_by
+from worker.ledger.transitions import FORCED, SOURCE, renew_by
 from worker.model.entries import Entry, Publication, current
 from worker.model.outcomes import RunInfo
 from worker.model.sightings import NamedAccount, SecretView
-from worker.model.targets import Target
+from worker.model.targets import RefreshPolicy, Target
 from worker.model.times import format_duration, format_time
 from worker.observe.observation import Observation
 from worker.plan.decisions import Rotate
@@ -30,7 +30,7 @@ HEALING = frozenset({"First", "SecretMissing", "KeyMissing", "AccountGone", "Key
 REPEATED = HEALING - {"First", "Expiring"}
 """Those of them that somebody else may cause again and again."""
 
-_ANNOTATIONS = {"forceSync": "force-sync", "generatorRotate": "rotate on the generator"}
+_ANNOTATIONS = {"forceSync": "force-sync", "generatorRotate": "rotate on the generator", "source": "the object's uid"}
 """The ledger's names of requests, as users write them."""
 
 
@@ -48,7 +48,11 @@ def open_requests(target: Target, entry: Entry, run: RunInfo) -> list[str]:
     if _overtaken(entry, run):
         # A run that began later has seen newer requests, and has rotated.
         return []
-    return [name for name, value in target.requests.items() if not honours(name, entry.honoured.get(name), value)]
+    names = [name for name, value in target.requests.items() if entry.honoured.get(name) != value]
+    made_anew = (
+        target.refresh is RefreshPolicy.ON_CHANGE and entry.honoured.get(SOURCE, target.source.uid) != target.source.uid
+    )
+    return [*names, SOURCE] if made_anew and not names else names
 
 
 def forced_before(entry: Entry, run: RunInfo) -> bool:

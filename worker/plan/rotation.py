@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from worker.errors import ConfigurationError, Deferred, ProjectEmpty, Refused, RotatorError, Throttled, about
+from worker.errors import ConfigurationError, Deferred, NotShown, Refused, RotatorError, Throttled, about
 from worker.ledger.transitions import HEALINGS_FORGOTTEN_AFTER
 from worker.model.entries import Entry
 from worker.model.outcomes import RunInfo
@@ -61,7 +61,7 @@ def _foreign_entry(target: Target, entry: Entry) -> Blocked:
 
 
 def _lasting(trouble: RotatorError) -> bool:
-    return isinstance(trouble, ConfigurationError | Refused | ProjectEmpty) and not isinstance(trouble, Throttled)
+    return isinstance(trouble, ConfigurationError | Refused | NotShown) and not isinstance(trouble, Throttled)
 
 
 def _backing_off(target: Target, entry: Entry, run: RunInfo, *, now: datetime) -> Unable | None:

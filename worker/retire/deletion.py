@@ -111,9 +111,8 @@ class AccountDeleter:
         listing = await self.projects.listing(account.access, not_before=appeared)
         if account.id is None:
             return sorted(listing.ids_of(account.name))
-        twins = [id for id in listing.twins_of(account, transitions.CLAIM) if not await self.is_used(account, id)]
-        # Ours comes last: by it the others are known.
-        return [*twins, account.id]
+        twins = [id for id in listing.twins_of(account) if not await self.is_used(account, id)]
+        return sorted({*twins, account.id})
 
     async def is_used(self, account: Account, twin: str) -> bool:
         """Has anybody used a key of this account, which has the name of ours?"""

@@ -22,7 +22,7 @@ from worker.errors import (
     ConsumersUnseen,
     Deferred,
     NotFound,
-    ProjectEmpty,
+    NotShown,
     Refused,
     RotatorError,
     Throttled,
@@ -122,7 +122,7 @@ class Retirement:
             except RotatorError as error:
                 trouble = error
                 held[item.account.name] = stuck(error, item.account)
-                if isinstance(error, ProjectEmpty) and isinstance(item, Publication):
+                if isinstance(error, NotShown) and isinstance(item, Publication):
                     after = transitions.absent(after, item.account.name, self.clock.now())
         left = {p.account.name for p in after.history} | {i.account.name for i in after.unpublished}
         deleted = [item.account.name for item in items if item.account.name not in left]
@@ -243,7 +243,7 @@ class Retirement:
             account, listing = publication.account, self.projects.known_listing(publication.account.access)
             # Without a digest nobody knows for certain which of them a run published: they go together.
             if listing is not None and account.id is not None and account.key_digest is not None:
-                found += [(account, id) for id in listing.twins_of(account, transitions.CLAIM)]
+                found += [(account, id) for id in listing.twins_of(account)]
         return found
 
     async def _unused_twins(self, entry: Entry) -> list[tuple[Account, str]]:

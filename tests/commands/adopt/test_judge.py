@@ -33,7 +33,7 @@ from worker.errors import RotatorError, Unanswered
 from worker.kubernetes.secret import CURRENT, OPERATOR_LABELS, PREVIOUS
 from worker.ledger.transitions import adopted, unaccounted
 from worker.model.entries import Entry, Unreadable, current
-from worker.model.sightings import AccountKey, Listing
+from worker.model.sightings import AccountKey, ListedAccount, Listing
 from worker.model.targets import Project
 from worker.model.values import Ref
 
@@ -47,7 +47,7 @@ def facts(*more: tuple[str, str], keys: int = 1, **changes: Any) -> Facts:
     accounts = {ID: NAME} | dict(more)
     values: dict[str, Any] = {
         "names": {ID: NAME},
-        "listing": Listing.of(NOW, accounts),
+        "listing": Listing.of(NOW, {id: ListedAccount(name) for id, name in accounts.items()}),
         "keys": {ID: tuple(AccountKey(f"key_{i}", ID, MADE) for i in range(keys))},
     }
     return Facts(**(values | changes))
