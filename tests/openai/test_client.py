@@ -44,16 +44,18 @@ def ask(web: Web, call: Call) -> Any:
     return web.ask(lambda session: call(OpenAIAdminApi(session, FixedRandom())))
 
 
-def list_accounts(api: OpenAIAdminApi) -> Awaitable[Any]:
-    return api.list_accounts(PROJECT, ADMIN)
+async def list_accounts(api: OpenAIAdminApi) -> dict[str, str]:
+    """Names by id."""
+    return {id: account.name for id, account in (await api.list_accounts(PROJECT, ADMIN)).items()}
 
 
 def create(api: OpenAIAdminApi) -> Awaitable[Any]:
     return api.create_account(PROJECT, ADMIN, "app_1", lifetime=timedelta(hours=1))
 
 
-def read(api: OpenAIAdminApi) -> Awaitable[Any]:
-    return api.read_account(PROJECT, ADMIN, "user-1")
+async def read(api: OpenAIAdminApi) -> str:
+    """Its name."""
+    return (await api.read_account(PROJECT, ADMIN, "user-1")).name
 
 
 def list_keys(api: OpenAIAdminApi) -> Awaitable[Any]:

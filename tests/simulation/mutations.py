@@ -74,7 +74,7 @@ MUTATIONS = (
         "an intent that took long to write is relied upon",
         "rotate/rotation",
         """
--            if self.context.clock.monotonic() - begun <= INTENT_FRESH_FOR:
+-            if self.context.clock.elapsed(begun) <= INTENT_FRESH_FOR:
 +            if True:
 """,
     ),
@@ -101,8 +101,8 @@ MUTATIONS = (
         "after a conflict the key at hand is simply applied again",
         "rotate/rotation",
         """
--                secret = await self._plan_again(target, entry, name)
-+                secret = await self.context.observer.secret(target.ref)
+-                again = await self._plan_again(target, entry, name)
++                again = await self.context.observer.secret(target.ref)
 """,
     ),
     Mutation(
@@ -126,11 +126,10 @@ MUTATIONS = (
         "an account is deleted without a look at the Secret",
         "retire/deletion",
         """
--        return seen, SecretSnapshot(entry.target, secret, at)
-+        return seen, SecretSnapshot(entry.target, None, at + 1e9)
-@@
 -        seen, secret = await self.observer.caught_up(entry)
 +        seen, secret = entry, None
+@@
+-            await self._look_again(snapshot)
 """,
     ),
     Mutation(
@@ -173,8 +172,8 @@ MUTATIONS = (
         "OpenAI is not asked when a key was last used",
         "retire/retirement",
         """
--        last_used = None if certain else await self._last_used(previous.account, possible)
-+        last_used = None
+-        last_used, another = (None, None) if certain else await self._last_uses(previous.account, possible)
++        last_used, another = None, None
 """,
     ),
     Mutation(
@@ -204,9 +203,9 @@ MUTATIONS = (
         "a list that is answered 404 is taken for an empty one",
         "openai/projects",
         """
--            return Listing.of(begun, await self._openai.list_accounts(access.project, key))
+-            accounts = await self._openai.list_accounts(access.project, key)
 +            try:
-+                return Listing.of(begun, await self._openai.list_accounts(access.project, key))
++                accounts = await self._openai.list_accounts(access.project, key)
 +            except NotFound:
 +                return Listing.of(begun, {})
 """,
@@ -282,10 +281,10 @@ MUTATIONS = (
         "an account that was made twice is forgotten with the first",
         "retire/deletion",
         """
--        return sorted({*listing.ids_of(account.name), *([account.id] if account.id is not None else [])})
-+        return [account.id] if account.id is not None else list(listing.ids_of(account.name))
+-        return sorted({*twins, account.id})
++        return [account.id]
 @@ retire/retirement
--            for account, twin in self._twins(seen):
+-            for account, twin in await self._unused_twins(seen):
 +            for account, twin in ():
 """,
     ),
@@ -303,7 +302,7 @@ MUTATIONS = (
         "requests that were served are not noted",
         "ledger/transitions",
         """
--        honoured={**entry.honoured, **target.requests},
+-        honoured={**entry.honoured, **target.requests, **_source_noted(target), **_forced(run)},
 """,
     ),
     Mutation(
@@ -311,7 +310,7 @@ MUTATIONS = (
         "the interval runs from the first publication",
         "ledger/transitions",
         """
--        last_rotated_at=rotated_at,
+-        last_rotated_at=max(rotated_at, entry.last_rotated_at or rotated_at),
 +        last_rotated_at=entry.last_rotated_at or rotated_at,
 """,
     ),
@@ -320,8 +319,11 @@ MUTATIONS = (
         "this machine's clock is believed",
         "runtime/clocks",
         """
--    return CorrectedClock(clock, offset if abs(offset) > TOLERATED else timedelta(0))
-+    return CorrectedClock(clock, timedelta(0))
+-    return RunClock(clock, offset if abs(offset) > TOLERATED else timedelta(0))
++    return RunClock(clock, timedelta(0))
+@@
+-        self._then = self.now() + offset
++        self._then = self.now()
 """,
     ),
     Mutation(
@@ -331,6 +333,263 @@ MUTATIONS = (
         """
 -        return hashlib.sha256(self._value.encode()).hexdigest()[:16]
 +        return self._value
+""",
+    ),
+    # --- the faults of the second review, each put back
+    Mutation(
+        "I8",
+        "what a tenant names is asked about with the fallback admin key",
+        "commands/adopt/command",
+        """
+-    own, records = projects(None), projects(options.fallback_admin_key)
++    own = records = projects(options.fallback_admin_key)
+""",
+    ),
+    Mutation(
+        "I6",
+        "the fallback admin key goes to any allowed host",
+        "openai/projects",
+        """
+-            if not error.absent or self._fallback is None or not self._is_fallbacks(access.project.host):
++            if not error.absent or self._fallback is None:
+""",
+    ),
+    Mutation(
+        "I3",
+        "accounts are looked at, and their keys are not",
+        "plan/reasons",
+        """
+-    _key_gone,
+""",
+    ),
+    Mutation(
+        "I3",
+        "any 404 is the API server's word",
+        "kubernetes/client",
+        """
+-        if not _is_about(request, answer):
++        if False:
+""",
+    ),
+    Mutation(
+        "I3",
+        "a Secret that cannot be read is gone",
+        "observe/observer",
+        """
+-            if known:
++            if False:
+""",
+    ),
+    Mutation(
+        "I5",
+        "a late note undoes a newer rotation",
+        "ledger/transitions",
+        """
+-    if any(publication.account.name == account.name for publication in entry.history):
++    if False:
+@@
+-    if later is not None:
++    if False:
+@@
+-        last_rotated_at=max(rotated_at, entry.last_rotated_at or rotated_at),
++        last_rotated_at=rotated_at,
+""",
+    ),
+    Mutation(
+        "I3",
+        "sleep is invisible",
+        "runtime/clocks",
+        """
+-        return max(self._base.monotonic() - since.monotonic, by_day.total_seconds())
++        return self._base.monotonic() - since.monotonic
+""",
+    ),
+    Mutation(
+        "I5",
+        "times that a wrong clock wrote are believed",
+        "ledger/plausible",
+        """
+-    if not _any_ahead(entry, horizon):
++    if True:
+""",
+    ),
+    Mutation(
+        "I4",
+        "a project that looks empty is believed",
+        "openai/projects",
+        """
+-            if len(recorded) > 1 and not any(id in accounts for id in recorded):
++            if False:
+""",
+    ),
+    Mutation(
+        "I3",
+        "a second key that somebody uses holds nothing",
+        "plan/retirement",
+        """
+-    if usage.another_used is not None and usage.another_used + policy.unseen_hold > now:
++    if False:
+""",
+    ),
+    Mutation(
+        "I5",
+        "a target may have any number of accounts",
+        "plan/bounds",
+        """
+-    if count >= MOST_ACCOUNTS or (not healing and count >= run.max_accounts):
++    if False:
+""",
+    ),
+    Mutation(
+        "I5",
+        "accounts are made on schedule while none may be deleted",
+        "plan/bounds",
+        """
+-    if rotate.reason in ("Due", "Retry") and len(stuck) >= UNDELETABLE:
++    if False:
+""",
+    ),
+    Mutation(
+        "I2",
+        "a Secret goes with its source whatever its policy says now",
+        "kubernetes/secret",
+        """
+-        return others if len(others) < len(existing) else None
++        return None
+""",
+    ),
+    Mutation(
+        "I7",
+        "a time at the end of the calendar is computed with",
+        "kubernetes/reading",
+        """
+-    if not _EARLIEST <= found <= _LATEST:
++    if False:
+""",
+    ),
+    Mutation(
+        "I4",
+        "a Secret that lives on with somebody else's key keeps our account",
+        "retire/retirement",
+        """
+-            seen = transitions.taken_over(seen, snapshot.secret, self.clock.now())
++            pass
+""",
+    ),
+    Mutation(
+        "I3",
+        "a step of this machine's clock is a step of the run's time",
+        "runtime/clocks",
+        """
+-        return self._then + timedelta(seconds=self._base.monotonic() - self._since)
++        return self._then + (self._base.now() - self._wall)
+""",
+    ),
+    Mutation(
+        "I3",
+        "a suspended target that is rejected loses its accounts",
+        "retire/sweep",
+        """
+-        suspended |= {item.secret for item in discovered.rejected if item.suspended and item.secret is not None}
+""",
+    ),
+    Mutation(
+        "I4",
+        "adopt looks for an account in the generator's project alone",
+        "commands/adopt/command",
+        """
+-                other = self._other_project(target, claim) if names[id] is None else None
++                other = None
+""",
+    ),
+    Mutation(
+        "I4",
+        "an entry that was moved with its ledger is unreadable",
+        "ledger/codec",
+        """
+-        if not isinstance(ledger_namespace, str):
++        if True:
+""",
+    ),
+    Mutation(
+        "I3",
+        "an old data key is told by the annotation alone",
+        "kubernetes/secret",
+        """
+-    former = {place for place, digest in secret.digests.items() if digest in digests}
++    former: set[str] = set()
+""",
+    ),
+    Mutation(
+        "I5",
+        "a Secret that is put back after each run is healed each time",
+        "plan/rotation",
+        """
+-    if later <= now or now - last >= HEALINGS_FORGOTTEN_AFTER:
++    if True:
+""",
+    ),
+    Mutation(
+        "I3",
+        "an account of our name is ours whoever uses it",
+        "retire/deletion",
+        """
+-        return any(use is not None for use in uses)
++        return False
+""",
+    ),
+    Mutation(
+        "I3",
+        "a 404 about a key means that it was never used",
+        "openai/projects",
+        """
+-            if owner is not None and await self._exists(access, owner):
++            if False:
+""",
+    ),
+    Mutation(
+        "I5",
+        "the retry of a forced Job rotates again",
+        "plan/reasons",
+        """
+-    return then is not None and timedelta(0) <= run.started_at - then < FORCED_ONCE_WITHIN
++    return False
+""",
+    ),
+    Mutation(
+        "I5",
+        "OnChange goes by the generation alone",
+        "plan/reasons",
+        """
+-    return [*names, SOURCE] if made_anew and not names else names
++    return names
+""",
+    ),
+    Mutation(
+        "I4",
+        "an account that was renamed is not looked for by its id",
+        "observe/observer",
+        """
+-    for intent in intents:
++    for intent in ():
+""",
+    ),
+    Mutation(
+        "I4",
+        "targets of ExternalSecrets that are not served are let go",
+        "retire/sweep",
+        """
+-            lost = self._lost(stored, asked) if discovered.unserved else frozenset()
++            lost: frozenset[Ref] = frozenset()
+""",
+    ),
+    Mutation(
+        "I2",
+        "revoke does not note what it saw in the Secret",
+        "commands/revoke/command",
+        """
+-        if left:
++        if False:
 """,
     ),
 )

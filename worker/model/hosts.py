@@ -30,9 +30,6 @@ class Origin:
     port: int
 
 
-OPENAI = Origin("https", "api.openai.com", 443)
-
-
 def normalise(host: object) -> tuple[str, Origin]:
     """The base URL without trailing slash and its origin. Raises ValueError, whose message names the problem."""
     if not isinstance(host, str) or len(host) > 500:

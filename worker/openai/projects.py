@@ -29,7 +29,7 @@ from worker.errors import (
 )
 from worker.kubernetes.secret import SECRETS
 from worker.model.hidden import Hidden
-from worker.model.hosts import OPENAI, Origin, has_origin, is_allowed
+from worker.model.hosts import Origin, has_origin, is_allowed
 from worker.model.sightings import AccountKey, ListedAccount, Listing
 from worker.model.targets import AdminKeyRef, Project, ProjectAccess
 from worker.openai.limiter import Limiter
@@ -43,7 +43,7 @@ Value = TypeVar("Value")
 class Projects:
     """Admin keys and listings of one run.
 
-    `fallback` serves accounts whose admin Secret is gone, at `fallback_host` alone.
+    `fallback` serves accounts whose admin Secret is gone, at `fallback_host` alone (None: OpenAI's own hosts).
     `recorded`: by project, ids of accounts that the ledger records; a list without any of them is not believed.
     """
 
@@ -57,7 +57,7 @@ class Projects:
         clock: Clock,
         allowed_hosts: Collection[Origin],
         fallback: AdminKeyRef | None = None,
-        fallback_host: Origin = OPENAI,
+        fallback_host: Origin | None = None,
         recorded: Mapping[Project, Collection[str]] | None = None,
     ) -> None:
         self._cluster = cluster
@@ -127,10 +127,13 @@ class Projects:
         try:
             return await self.admin_key(access.admin_key)
         except AdminKeyUnusable as error:
-            if not error.absent or self._fallback is None or not has_origin(access.project.host, self._fallback_host):
-                # A tenant's gateway may be an allowed host, and must not get the operator's key.
+            if not error.absent or self._fallback is None or not self._is_fallbacks(access.project.host):
                 raise
             return await self.admin_key(self._fallback)
+
+    def _is_fallbacks(self, host: str) -> bool:
+        """May the fallback key go there? A tenant's gateway may be an allowed host, and must not get it."""
+        return is_allowed(host, ()) if self._fallback_host is None else has_origin(host, self._fallback_host)
 
     async def key_exists(self, access: ProjectAccess, key_id: str) -> bool:
         """Does the key exist? A list without it proves nothing."""
@@ -157,11 +160,20 @@ class Projects:
         except NotFound:
             listed = self._account_keys.get(access)
             keys = listed.values() if listed is not None and not isinstance(listed, RotatorError) else ()
-            if any(key.id == key_id for found in keys for key in found):
+            owner = next((key.account_id for found in keys for key in found if key.id == key_id), None)
+            if owner is not None and await self._exists(access, owner):
                 # "Never used" would let an account go that somebody uses.
                 problem = "OpenAI lists a key of the account and denies that it exists"
                 raise Unintelligible("OpenAIUnintelligible", problem) from None
             return None
+
+    async def _exists(self, access: ProjectAccess, account_id: str) -> bool:
+        """Is the account there now, whatever a list of this run says? Another run may have deleted it since."""
+        try:
+            await self._ask(access, lambda key: self._openai.read_account(access.project, key, account_id))
+        except NotFound:
+            return False
+        return True
 
     async def delete_account(
         self,

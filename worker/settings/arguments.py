@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
-from worker.model.hosts import OPENAI, named_origin
+from worker.model.hosts import named_origin
 from worker.model.names import ID, is_name, is_namespace
 from worker.model.shard import Shard
 from worker.model.targets import AdminKeyRef
@@ -182,8 +182,8 @@ _OPTIONS = (
     _Option(
         "fallback-host",
         named_origin,
-        OPENAI,
-        "the only host that the fallback admin key is sent to; default: https://api.openai.com",
+        None,
+        "the only host that the fallback admin key is sent to; default: OpenAI's own",
         "URL",
         commands=_ACTING,
     ),

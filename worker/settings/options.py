@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
-from worker.model.hosts import OPENAI, Origin
+from worker.model.hosts import Origin
 from worker.model.shard import Shard
 from worker.model.targets import AdminKeyRef
 from worker.model.values import Ref
@@ -36,8 +36,8 @@ class Options:
     max_accounts: int = 100
     """Accounts of one target; beyond them the worker only heals."""
     fallback_admin_key: AdminKeyRef | None = None
-    fallback_host: Origin = OPENAI
-    """The only host that the fallback admin key is sent to."""
+    fallback_host: Origin | None = None
+    """The only host that the fallback admin key is sent to; None: OpenAI's own."""
     central_keys: CentralKeys = field(default_factory=CentralKeys)
     shard: Shard = field(default_factory=Shard)
     force: bool = False
