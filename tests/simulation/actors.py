@@ -12,10 +12,15 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextvars import Context
 from datetime import timedelta
 from typing import Any
 
 from sandbox.kubernetes.setup import Refused, apply, create_namespace, send
+from tests.simulation.clock_acts import ClockActs
+from tests.simulation.hands import Act, Hands
+from tests.simulation.ledger_acts import LedgerActs
+from tests.simulation.openai_acts import OpenAIActs
 from tests.simulation.oracle import Container, Era, Oracle
 from tests.simulation.stage import (
     ADMIN_SECRET,
@@ -34,12 +39,12 @@ from tests.simulation.stage import (
     path_of,
     second,
 )
+from tests.simulation.user_acts import UserActs
 from tests.support.scene import LEDGER, PROJECT
 from worker.kubernetes.secret import CURRENT
 from worker.model.times import format_time
 from worker.model.values import Ref
 
-Act = Callable[[random.Random], str]
 STALE_CACHE = 200.0
 """Seconds by which a kubelet's cache of a Secret may lag behind (and a container starts up to 60 s later)."""
 
@@ -75,6 +80,16 @@ class Actors:
             self.use_key_unseen,
             *[self.moody] * 2,
         )
+        hands = Hands(stage, oracle, self._later)
+        self._ledger_acts, self._openai_acts = LedgerActs(hands), OpenAIActs(hands)
+        self._user_acts, self._clock_acts = UserActs(hands), ClockActs(hands)
+        wider = stage.setting.wider
+        self.acts += self._openai_acts.acts if "openai" in wider else ()
+        self.acts += self._openai_acts.veils if "pages" in wider else ()
+        self.acts += self._user_acts.acts if "users" in wider else ()
+        self.acts += self._user_acts.keys if "options" in wider else ()
+        self.acts += self._ledger_acts.acts if "ledger" in wider else ()
+        self.acts += self._clock_acts.acts if "clocks" in wider else ()
 
     def act(self, chance: random.Random) -> None:
         """Do one of them."""
@@ -101,7 +116,8 @@ class Actors:
             if not self.calm:
                 self.do(act, random.Random(seed))
 
-        asyncio.get_running_loop().call_later(seconds, now)
+        # Whoever does it does not sleep with the machine of the run that it is to spoil.
+        asyncio.get_running_loop().call_later(seconds, now, context=Context())
 
     def _send(self, method: str, path: str, body: object = None) -> Any:
         return send(self.stage.kubernetes, method, path, body=body)
@@ -208,7 +224,7 @@ class Actors:
 
     def _mend_admin_key(self, _: random.Random) -> str:
         for namespace in ("default", "team"):
-            self._write_admin_key(namespace, self.stage.admin_key)
+            self._write_admin_key(namespace, self.stage.admin_keys[namespace])
         return "put the right admin keys in place"
 
     def _write_admin_key(self, namespace: str, value: str) -> None:
@@ -262,6 +278,7 @@ class Actors:
         annotations = {CURRENT: annotations_of(copy)[CURRENT]}
         body = {"data": copy["data"], "metadata": {"annotations": annotations}}
         body.pop(without, None)
+        self.oracle.mixed.add(target)
         self._take_over(target)
         self._send("PATCH", path_of(target), body)
 
@@ -299,6 +316,7 @@ class Actors:
         if into == _ref(copy):
             return "nothing to copy"
         self.oracle.license(into)
+        self.oracle.mixed.add(into)
         self._take_over(into)
         annotations = {CURRENT: annotations_of(copy)[CURRENT]}
         metadata = {"name": into.name, "namespace": into.namespace, "annotations": annotations}
@@ -326,6 +344,7 @@ class Actors:
             )
         )
         self.oracle.license(target)
+        self.oracle.forged.add(str(forged.get("id")))
         self._take_over(target)
         self._send("PATCH", path_of(target), {"metadata": {"annotations": {CURRENT: json.dumps(forged)}}})
         return f"forged the annotation of {target}"
@@ -428,16 +447,28 @@ class Actors:
         while self.oracle.containers:
             self._end(min(self.oracle.containers))
         self._good_mood(chance)
+        self._clock_acts.calm()
+        self._openai_acts.calm()
         self.stage.kubernetes.finish_termination()
         self._bring_back_namespace(chance)
         for namespace in ("default", "team"):
             self._send("PATCH", generator_path(namespace), {"spec": {"projectId": PROJECT}})
+        self._user_acts.calm()
+        self._ledger_acts.calm()
+        self._say("-- calm")
+
+    @property
+    def lost_the_ledger(self) -> bool:
+        """Is there anything for `adopt` to find?"""
+        return "ledger" in self.stage.setting.wider
+
+    def clean_up(self) -> None:
+        """Users delete the Secrets that they have spoilt."""
         for target in TARGETS:
             if self.stage.secret(target) is not None and self._is_spoilt(target):
                 self._send("DELETE", path_of(target))
         self.oracle.license(*TARGETS)
         self.oracle.look(by_user=True)
-        self._say("-- calm")
 
     def _is_spoilt(self, target: Ref) -> bool:
         """Is the Secret a copy or forged? Its user has to delete it."""
@@ -446,14 +477,15 @@ class Actors:
             return False
         annotation = named(secret)
         made = self.oracle.made.get(self.stage.carried(secret) or "")
-        ledger = self.stage.kubernetes.find("namespaces", "", LEDGER)
-        assert ledger is not None
-        honest = made is not None and (annotation.get("name"), annotation.get("target"), annotation.get("ledger")) == (
-            made.name,
-            str(target),
-            ledger["metadata"]["uid"],
+        honest = made is not None and (annotation.get("name"), annotation.get("target")) == (made.name, str(target))
+        if not honest or annotation["id"] != self.stage.carried(secret):
+            return True
+        # What an earlier ledger wrote has been adopted, or has to go.
+        recorded = self.stage.recorded(target).get(annotation["name"], {})
+        earlier = self.stage.ledgers[:-1]
+        return annotation.get("ledger") != self.stage.ledgers[-1] and (
+            annotation.get("ledger") not in earlier or recorded.get("id") != annotation["id"]
         )
-        return not honest or annotation["id"] != self.stage.carried(secret)
 
 
 def _ref(obj: Mapping[str, Any]) -> Ref:

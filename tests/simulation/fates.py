@@ -25,8 +25,12 @@ from sandbox.transport.faults import (
     too_many_requests,
 )
 from sandbox.transport.in_process import InProcessResponse, InProcessSession
-from sandbox.transport.wire import Exchange, Machine, Request, Response
+from sandbox.transport.wire import Exchange, Request, Response
+from sandbox.transport.wire import Machine as Api
+from tests.simulation.machines import Machine, MachineLoop
 from tests.simulation.oracle import Oracle, Run, kind_of
+from tests.simulation.stage import Setting
+from tests.simulation.veils import not_found
 
 Tally = Counter[tuple[str, str]]
 """How often each kind of request was sent by rough runs (`SENT`), and met each fault."""
@@ -40,11 +44,20 @@ class Roughness:
     faults: float = 0.0
     kills: float = 0.0
     freezes: float = 0.0
+    sleeps: float = 0.0
+    pages: float = 0.0
+    """Of all faults."""
 
     @classmethod
-    def drawn(cls, chance: random.Random) -> Roughness:
+    def drawn(cls, chance: random.Random, setting: Setting) -> Roughness:
         """Rough enough that runs fail, and often not so rough that they never come to their end."""
-        return cls(chance.choice((0.03, 0.1, 0.2)), chance.choice((0.002, 0.01, 0.03)), chance.choice((0.002, 0.01)))
+        return cls(
+            chance.choice((0.03, 0.1, 0.2)),
+            chance.choice((0.002, 0.01, 0.03)),
+            chance.choice((0.002, 0.01)),
+            chance.choice((0.002, 0.01)) if "clocks" in setting.wider else 0.0,
+            chance.choice((0.2, 0.6)) if "pages" in setting.wider else 0.0,
+        )
 
 
 CALM = Roughness()
@@ -78,6 +91,12 @@ REPEATED = "repeated"
 """Something in between sends a create twice."""
 FROZEN = "frozen"
 """The process stands still once the answer has come, for longer than any timeout of its own."""
+ASLEEP = "asleep"
+"""The whole machine sleeps once the answer has come: its monotonic clock and its timers stand still."""
+PAGE = "page"
+"""Something in between answers 404, 403 or 401 with a page of its own."""
+HIDDEN = "hidden"
+"""Something in between denies that a Secret exists, as an API server would."""
 KILLED = "killed"
 """The run ends when the request is sent, or up to half a second later."""
 
@@ -119,9 +138,29 @@ class Fates:
         if kind == "DELETE service_accounts" and chance.random() < 0.2:
             self._count(kind, MISTAKEN, request)
             return answered(Response.of_json(404, {"error": {"message": "No such account.", "code": None}}))
+        if self.roughness.pages and chance.random() < self.roughness.pages:
+            return self._page(kind, request)
         fault = chance.choice(sorted(FAULTS))
         self._count(kind, fault, request)
         return FAULTS[fault](chance)
+
+    def _page(self, kind: str, request: Request) -> Fate:
+        status = self.chance.choice((404, 403, 401))
+        if kind == "GET secrets" and status == 404 and self.chance.random() < 0.5:
+            self._count(kind, HIDDEN, request)
+            return answered(not_found(request.segments[-1]))
+        if kind == "GET models":
+            status = 401  # 403 and 404 of this one count as "accepted": a host may lack the path
+        self._count(kind, PAGE, request)
+        return answered(Response.of_text(status, f"<html><h1>{status}</h1></html>", "text/html"))
+
+    def asleep(self) -> float:
+        """Seconds for which the machine sleeps now."""
+        if not self.roughness.sleeps or self.chance.random() >= self.roughness.sleeps:
+            return 0.0
+        seconds = self.chance.choice((30.0, 300.0, 1800.0, 7200.0))
+        self.say(f"{self.run.name}: {ASLEEP} for {seconds:.0f} s")
+        return seconds
 
     def freeze(self) -> float:
         """Seconds for which the process stands still now, whatever its timers say."""
@@ -148,7 +187,7 @@ class Fates:
 class Watched:
     """A machine whose effects the oracle sees, for one run."""
 
-    def __init__(self, machine: Machine, fates: Fates) -> None:
+    def __init__(self, machine: Api, fates: Fates) -> None:
         self._machine = machine
         self._fates = fates
 
@@ -166,17 +205,25 @@ class Watched:
 
 
 class FreezingSession(InProcessSession):
-    """Now and then the process stands still once an answer has come: longer than any timeout of its own."""
+    """Now and then the process stands still once an answer has come, or its whole machine sleeps."""
 
-    def __init__(self, machine: Machine, fates: Fates) -> None:
-        super().__init__(Watched(machine, fates), fates)
+    def __init__(self, api: Api, fates: Fates, machine: Machine) -> None:
+        super().__init__(Watched(api, fates), fates)
         self._fates = fates
+        self._computer = machine
 
     async def _request(self, method: str, url: Any, **options: Any) -> InProcessResponse:
+        address = URL(url)
+        self._fates.oracle.sent_to(self._fates.run, str(address.origin()), options.get("headers") or {})
         response = await super()._request(method, url, **options)
+        kind = Exchange(0.0, method, address.raw_path, 0).kind
         seconds = self._fates.freeze()
         if seconds:
-            kind = Exchange(0.0, method, URL(url).raw_path, 0).kind
             self._fates.count(kind, FROZEN)
             await asyncio.sleep(seconds)
+        seconds, loop = self._fates.asleep(), asyncio.get_running_loop()
+        if seconds and isinstance(loop, MachineLoop):
+            self._fates.count(kind, ASLEEP)
+            loop.sleep(self._computer, seconds)
+            await asyncio.sleep(0.001)  # until it wakes
         return response

@@ -10,24 +10,28 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sandbox.openai.state import KeyStatus
+from sandbox.openai.state import Key, KeyStatus
 from sandbox.transport.wire import Exchange, Request, Response
-from tests.simulation.stage import INTERVALS, PROJECTS, TARGETS, Stage, named
+from tests.simulation.commands import ADOPT, RUN, Command, Revoke
+from tests.simulation.stage import CENTRAL, FALLBACK, PROJECTS, TARGETS, Stage, named
 from tests.support.canary import leaks
-from tests.support.scene import LEDGER
+from tests.support.scene import HOST, LEDGER
 from worker.kubernetes.secret import CURRENT
 from worker.ledger.holds import hold_reason
 from worker.model.entries import HoldKind
+from worker.model.hosts import has_origin
 from worker.model.names import entry_name
+from worker.model.outcomes import Outcome, Result
 from worker.model.targets import CleanupKind
 from worker.model.times import parse_time
 from worker.model.values import Ref
 from worker.plan.reasons import LARGEST_SLACK
 from worker.plan.retirement import PROPAGATION
+from worker.settings.options import Options
 
 CLOCKS = 10.0
 """Seconds that a run's idea of the time may be off: the API server's `Date`, and what is tolerated."""
@@ -35,6 +39,9 @@ FRESH = 6.0
 """Seconds within which a look or a note must come before the request that relies on it (5, and the way)."""
 UNSEEN_HOLD = 86_400.0
 """Seconds for which somebody unseen holds an account, by default."""
+SHOWN_WITHIN = 600.0
+"""Seconds after a publication within which no worker doubts its key."""
+_RELEASE = {"resourceVersion", "ownerReferences"}
 EXPIRY = 2 / 3
 """Share of a key's lifetime after which it is renewed."""
 
@@ -45,17 +52,31 @@ class Run:
 
     name: str
     started: float
-    force: bool = False
+    options: Options
+    command: Command = RUN
+    listed: bool = False
+    """Has it asked for the ledger? Right before that it looked at the time."""
     looks: dict[Ref, float] = field(default_factory=dict)
     """When the API server last served it each target's Secret."""
     uses: dict[str, float | None] = field(default_factory=dict)
     """What OpenAI last told it of each key's last use, by the key's id."""
+    keys_listed: dict[str, float] = field(default_factory=dict)
+    """When OpenAI last listed it each project's keys."""
     pods: dict[str, float] = field(default_factory=dict)
     """When the API server last served it each namespace's pods."""
     lists: dict[str, float] = field(default_factory=dict)
     """When the list that it is reading of each project began."""
     deletes: set[str] = field(default_factory=set)
     """Paths of the accounts that it has asked to delete: an adapter repeats that."""
+
+    def revokes(self, target: Ref) -> bool:
+        """Was it asked to let all accounts of the target go at once?"""
+        return isinstance(self.command, Revoke) and self.command.target == target
+
+    @property
+    def max_hold(self) -> float:
+        """Seconds after which nobody holds an account any more."""
+        return self.options.max_hold.total_seconds() if self.options.max_hold is not None else float("inf")
 
 
 @dataclass(slots=True)
@@ -99,6 +120,28 @@ class Oracle:
         self.containers: dict[str, Container] = {}
         self.foreign: set[str] = set()
         """The uids of Secrets that users have made themselves."""
+        self.copies: dict[str, str] = {}
+        """Accounts that humans made under names of ours, with the ids of their keys; they use them at once."""
+        self.second_keys: defaultdict[str, list[str]] = defaultdict(list)
+        """By account, the values of further keys that humans have made."""
+        self.key_made: dict[str, float] = {}
+        """When each of them was made, by its id."""
+        self.lost: set[str] = set()
+        """Accounts of ours of which no worker can know any more, by a human's doing, unless `adopt` finds them."""
+        self.struck: set[str] = set()
+        """Names that a human has taken from the ledger."""
+        self.edited: set[Ref] = set()
+        """Targets of whose entries a human has changed times: what the ledger says of them binds nobody."""
+        self.forged: set[str] = set()
+        """Ids that a tenant has written into an annotation: `adopt` may believe that."""
+        self.mixed: set[Ref] = set()
+        """Targets whose Secrets got data from users: some of it may stay."""
+        self.looked_after = 0
+        """How many targets runs without faults have looked at with nothing wrong, and nobody in between."""
+        self._last_effects: dict[str, float] = {}
+        """When each run last had an effect."""
+        self.disturbed = -1.0
+        """When anybody but a worker last did something."""
         self._say = say
         self._asked: set[str] = set()
         """Names that were requested."""
@@ -113,6 +156,12 @@ class Oracle:
         """Names that the ledger has recorded since the last publication."""
         self._licensed: dict[Ref, float] = {}
         """When a user last did something that may ask for a new key."""
+        self._recorded_for: dict[str, Ref] = {}
+        """Whose each name is that the ledger has ever had."""
+        self._suspended: dict[Ref, float] = {}
+        """Since when each target that is suspended has been."""
+        self._dead: dict[Ref, float] = {}
+        """Since when each target has carried a key that nobody may use."""
         self._seen_held: set[str] = set()
         """Accounts that a container held after they were superseded."""
 
@@ -130,12 +179,29 @@ class Oracle:
         elif kind == "DELETE service_accounts" and request.path not in run.deletes:
             run.deletes.add(request.path)
             self._check_looked(run, request.path.rpartition("/")[2])
-        elif kind == "GET keyrotations" and not run.lists:
-            run.started = self.stage.moment()  # it has looked at the time just before
+        elif kind == "GET keyrotations" and not run.listed:
+            # The first try only: the run looked at the time right before it, not before it tried again.
+            run.listed, run.started = True, self.stage.moment()
         elif _lists_accounts(kind, request) and "after" not in request.query:
             run.lists[_project(request)] = self.stage.moment()
         if request.path.startswith("/api"):
             self._check_quiet(run, kind, request)
+
+    def sent_to(self, run: Run, origin: str, headers: Mapping[str, str]) -> None:
+        """No admin key reaches a host that is not its own."""
+        key = headers.get("Authorization", "").removeprefix("Bearer ")
+        names = [name for name, value in self.stage.admin_keys.items() if value == key]
+        if not names:
+            return
+        (name,) = names
+        if name == FALLBACK:
+            host = run.options.fallback_host
+            own = host is not None and has_origin(origin, host)
+        else:
+            hosts = {HOST} if name == CENTRAL else self.stage.named_hosts[name]
+            own = any(has_origin_of(host, origin) for host in hosts)
+        if not own:
+            self.violate(f"{run.name} sends the admin key of {name} to {origin}")
 
     def _check_asked(self, run: Run, name: str) -> None:
         """I1, and I5: recorded before requested, requested once, and not without a reason."""
@@ -144,22 +210,29 @@ class Oracle:
             self.violate(f"I1: {run.name} requested {name} twice")
         self._asked.add(name)
         intent = self.stage.intent_of(name)
+        if intent is None and name in self.struck:
+            return  # a human has just deleted the entry
         if intent is None:
             self.violate(f"I1: {run.name} requested {name}, which the ledger does not record")
             return
         if now - self._noted[name] > FRESH:
             self.violate(f"I1: {run.name} requested {name} {now - self._noted[name]:.1f} s after it was recorded")
         target = intent[0]
+        if self._suspended.get(target, now) < run.started and not run.revokes(target):
+            self.violate(f"I5: {run.name} mints for {target}, which is suspended")
         if not self._is_due(run, target, name):
             self.violate(f"I5: {run.name} mints for {target} again, and nothing asks for it")
 
     def _is_due(self, run: Run, target: Ref, name: str) -> bool:
-        if target not in self._published or run.force or self._attempts[target] - {name}:
+        force = run.options.force or run.revokes(target)
+        if target not in self._published or force or self._attempts[target] - {name}:
             return True
         last, at = self._published[target]
+        if not self.stage.server_was_right(last.started):
+            return True  # who goes by a wrong clock may be early
         if self._licensed.get(target, -1.0) >= last.started - 1:
             return True
-        interval = INTERVALS[target]
+        interval = self.stage.shortest[target]
         waited = interval - min(interval / 10, LARGEST_SLACK)
         lifetime = self.stage.setting.key_lifetime
         if lifetime is not None and run.started - at >= EXPIRY * lifetime.total_seconds() - CLOCKS:
@@ -170,21 +243,38 @@ class Oracle:
         """I3: ours, looked for in its Secret right before, and asked when its key was last used."""
         made = self.made.get(account)
         if made is None:
-            self.violate(f"I3: {run.name} deletes account {account}, which no worker made")
+            self._check_copy(run, account)
             return
         now = self.stage.moment()
+        if self._suspended.get(made.target, now) < run.started and not run.revokes(made.target):
+            self.violate(f"I3: {run.name} deletes {made.name} of {made.target}, which is suspended")
         looked = run.looks.get(made.target)
         if looked is None or now - looked > FRESH:
             self.violate(f"I3: {run.name} deletes {made.name} without a look at {made.target} right before")
         recorded = self.stage.recorded(made.target).get(made.name)
         if recorded is None:
             return  # another run has released it, so it is gone
+        if run.revokes(made.target):
+            return  # whoever uses it
         published = "publishedAt" in recorded and recorded.get("id") == account  # its twin never was
         if published and "keyId" in recorded and recorded["keyId"] not in run.uses:
             self.violate(f"I3: {run.name} deletes {made.name} without asking when its key was last used")
         claimed = recorded.get("claimedUntil")
-        if claimed is not None and "publishedAt" not in recorded and self._moment(claimed) > now + CLOCKS:
+        if not self._is_genuine(made.target, made.name) or "publishedAt" in recorded:
+            return
+        if claimed is not None and self._moment(claimed) > now + CLOCKS:
             self.violate(f"I3: {run.name} deletes {made.name}, which is claimed until {claimed}")
+
+    def _check_copy(self, run: Run, account: str) -> None:
+        """An account that a human made under a name of ours, and uses: OpenAI may only have hidden the use."""
+        key = self.copies.get(account)
+        if key is None or key not in run.uses or run.uses[key] is not None:
+            self.violate(f"I3: {run.name} deletes account {account}, which no worker made")
+        self.stage.strangers.discard(account)
+
+    def _is_genuine(self, target: Ref, name: str) -> bool:
+        """Does what the ledger says of an account's times bind a worker? No: a wrong clock, or a human, wrote it."""
+        return target not in self.edited and self.stage.server_was_right(self._noted.get(name, 0.0))
 
     def _check_quiet(self, run: Run, kind: str, request: Request) -> None:
         """I6 and I8: no key but in the data of a target's Secret, and no write where the worker has no business."""
@@ -211,6 +301,7 @@ class Oracle:
 
     def effect(self, run: Run, request: Request, response: Response) -> None:
         self.steps += 1
+        self._last_effects[run.name] = self.stage.moment()
         kind = kind_of(request)
         self._say(f"{run.name}: {request.method} {request.path} -> {response.status}")
         if request.method == "GET":
@@ -226,6 +317,7 @@ class Oracle:
             self._check_published(run, request, response)
         elif kind.endswith("keyrotations"):
             self._check_released()
+            self._note_adopted(run)
         self.look(by_user=False)
         self._check_recorded()
 
@@ -237,7 +329,9 @@ class Oracle:
             run.looks[Ref(request.segments[3], request.segments[5])] = self.stage.moment()
         elif kind == "GET pods":
             run.pods[request.segments[3]] = self.stage.moment()
-        elif kind == "GET api_keys" and not request.path.endswith("/api_keys"):
+        elif kind == "GET api_keys" and request.path.endswith("/api_keys"):
+            run.keys_listed[_project(request)] = self.stage.moment()
+        elif kind == "GET api_keys":
             run.uses[request.path.rpartition("/")[2]] = None if absent else response.json()["last_used_at"]
         elif _lists_accounts(kind, request) and not absent:
             project = _project(request)
@@ -245,9 +339,24 @@ class Oracle:
                 self._lists[project].append(run.lists[project])
 
     def _note_made(self, body: Mapping[str, Any]) -> None:
-        intent = self.stage.intent_of(body["name"])
-        target = intent[0] if intent is not None else TARGETS[0]
-        self.made[body["id"]] = Made(body["name"], target, body["api_key"]["id"])
+        name, account = body["name"], body["id"]
+        self.made[account] = Made(name, self._recorded_for.get(name, TARGETS[0]), body["api_key"]["id"])
+        if name in self.struck:
+            self.lost.add(account)
+
+    def _note_adopted(self, run: Run) -> None:
+        """`adopt` has recorded accounts: they are the target's that it says, a stranger's only if a tenant forged it."""
+        if run.command is not ADOPT:
+            return
+        for target in TARGETS:
+            for name, account in self.stage.recorded(target).items():
+                id, before = account.get("id"), self._entries[target].get(name, {})
+                if id is None or before.get("id") == id:
+                    continue
+                if id not in self.made and id not in self.forged:
+                    self.violate(f"{run.name} adopts {id}, which no worker made")
+                self.stage.strangers.discard(id)
+                self.made[id] = Made(name, target, account.get("keyId", ""))
 
     def _check_published(self, run: Run, request: Request, response: Response) -> None:
         """I2: key and name in one PATCH, of this run's intent, under a resourceVersion, before the claim ends."""
@@ -255,6 +364,8 @@ class Oracle:
         if secret["metadata"]["uid"] in self.foreign:
             self.violate(f"{run.name} writes {request.path}, which is a user's own Secret")
         metadata = body.get("metadata", {})
+        if request.method == "PATCH" and set(body) == {"metadata"} and set(metadata) == _RELEASE:
+            return  # our owner reference goes: the Secret is to outlive its ExternalSecret
         if CURRENT not in metadata.get("annotations", {}) or not body.get("data"):
             self.violate(f"I2: {run.name} writes {request.path} without key and name together")
             return
@@ -266,11 +377,13 @@ class Oracle:
             self.violate(f"I2: {run.name} writes another account's name than the key's into {target}")
         intent = self.stage.intent_of(annotation["name"])
         now = self.stage.moment()
-        if intent is None or intent[0] != target:
+        if intent is None and annotation["name"] in self.struck:
+            pass  # a human has just deleted the entry
+        elif intent is None or intent[0] != target:
             self.violate(
                 f"I2: {run.name} publishes {annotation['name']} in {target}, which the ledger does not ask for"
             )
-        elif self._moment(intent[1]["claimedUntil"]) < now - 2:
+        elif self._moment(intent[1]["claimedUntil"]) < now - 2 and self._is_genuine(target, annotation["name"]):
             self.violate(f"I2: {run.name} publishes {annotation['name']} after its claim has ended")
         if self.stage.status_of(secret) is KeyStatus.PENDING:
             self.violate(f"I2: {run.name} publishes {annotation['name']}, whose key OpenAI does not accept yet")
@@ -284,8 +397,12 @@ class Oracle:
             return  # told when it was sent
         now, looked = self.stage.moment(), run.looks.get(made.target, -1.0)
         era = self._eras[made.target][-1]  # another Secret that carries it is a copy that somebody made
-        if era.account == account and not (era.by_user and era.since > looked):
+        spared = not (isinstance(run.command, Revoke) and run.command.without_successor)
+        if era.account == account and not (era.by_user and era.since > looked) and spared:
             self.violate(f"I3: account {made.name} was deleted while {made.target} carries its key")
+        if run.revokes(made.target):
+            self.license(made.target)
+            return  # whoever holds it
         for name, container in self.containers.items():
             if container.account == account and self._must_be_seen(container, made, run):
                 self.violate(f"I3: account {made.name} was deleted while {name} holds its key")
@@ -293,19 +410,28 @@ class Oracle:
         if not left or (left[-1].by_user and not left[-1].noted):
             return  # never published, or put back and taken away unseen
         superseded = left[-1].ended or 0.0
+        if not self.stage.server_was_right(superseded) or not self.stage.server_was_right(run.started):
+            return  # by a wrong clock any grace may have passed
         if now < superseded + self.stage.setting.grace.total_seconds() - 2:
             self.violate(f"I3: account {made.name} was deleted {now - superseded:.0f} s after it was superseded")
         recorded = self._entries[made.target].get(made.name, {})
         noticed = recorded.get("supersededAt")
-        superseded = max(superseded, self._moment(noticed) if noticed is not None else 0.0)
+        superseded = max(superseded, min(now, self._moment(noticed)) if noticed is not None else 0.0)
         if "held" in recorded and hold_reason(recorded["held"]).kind is HoldKind.CONTAINERS:
             self._seen_held.add(account)  # a container that started in between may have been taken for a holder
+        if now >= superseded + run.max_hold - CLOCKS:
+            return
         self._check_unused(account, made, run.uses.get(made.key_id), superseded)
+        self._check_second_keys(run, account, made, superseded)
 
     def _must_be_seen(self, container: Container, made: Made, run: Run) -> bool:
         """Could the worker know that this container holds the key? One that started late is a possible holder only."""
         era = container.era
-        if era.by_user and not era.noted:
+        if (era.by_user and not era.noted) or run.revokes(made.target):
+            return False
+        if not self.stage.server_was_right(era.ended or 0.0):
+            return False  # who goes by a wrong clock cannot tell who started when
+        if era.ended is not None and self.stage.moment() >= era.ended + run.max_hold - CLOCKS:
             return False
         if era.ended is not None and container.began >= run.pods.get(made.target.namespace, self.stage.moment() + 1):
             return False  # from a cache, after the pods had been looked at: a longer grace is the remedy
@@ -328,6 +454,25 @@ class Oracle:
         if last > settled and held:
             self.violate(f"I3: account {made.name} was deleted although somebody unseen uses its key")
 
+    def _check_second_keys(self, run: Run, account: str, made: Made, superseded: float) -> None:
+        """I3: a human's own key of the account counts as its first one does, as far as OpenAI tells of it."""
+        now, cleanup = self.stage.moment(), self.stage.setting.cleanup
+        for key in filter(None, map(self.stage.openai.key, self.second_keys.get(account, ()))):
+            told = run.uses.get(key.id)
+            if key.id not in run.uses and self._was_listed(run, account, key):
+                self.violate(f"I3: account {made.name} was deleted without asking for the use of its second key")
+            if told is None:
+                continue
+            last = told - self._epoch()
+            if cleanup.kind is CleanupKind.IDLE and now < last + cleanup.idle.total_seconds() - 2:
+                self.violate(f"I3: account {made.name} was deleted {now - last:.0f} s after its second key was used")
+            if cleanup.kind is not CleanupKind.IDLE and now < superseded + UNSEEN_HOLD - CLOCKS:
+                self.violate(f"I3: account {made.name} was deleted although its second key is used")
+
+    def _was_listed(self, run: Run, account: str, key: Key) -> bool:
+        """Has a list of keys shown it to the run?"""
+        return self.key_made.get(key.id, float("inf")) < run.keys_listed.get(key.project, 0.0)
+
     def _check_released(self) -> None:
         """I4: an intent of which no account was ever made leaves the ledger after two complete lists only."""
         for target in TARGETS:
@@ -337,6 +482,8 @@ class Oracle:
                     continue
                 if self.stage.is_archived(account["projectId"]):
                     continue  # an archived project has no accounts
+                if not self._is_genuine(target, name):
+                    continue
                 ended = self._moment(account["claimedUntil"])
                 complete = [begun for begun in self._lists[account["projectId"]] if begun >= ended - 1]
                 if len(complete) < 2:
@@ -346,8 +493,13 @@ class Oracle:
         """I4: every live account that a worker made is in the ledger, by name."""
         recorded = {name for target in TARGETS for name in self._entries[target]}
         for account in self.stage.accounts():
-            if account.id in self.made and account.name not in recorded:
-                self.violate(f"I4: account {account.name} exists and is not in the ledger")
+            made = self.made.get(account.id)
+            if made is None:
+                continue
+            if made.name in recorded:
+                self.lost.discard(account.id)
+            elif account.id not in self.lost:
+                self.violate(f"I4: account {made.name} exists and is not in the ledger")
 
     # --- anybody did something
 
@@ -359,8 +511,12 @@ class Oracle:
     def look(self, *, by_user: bool) -> None:
         """Note what the Secrets carry and the ledger says now."""
         now = self.stage.moment()
+        if by_user:
+            self.disturbed = now
         for target in TARGETS:
             recorded = self.stage.recorded(target)
+            self._recorded_for.update(dict.fromkeys(recorded, target))
+            self._note_state(target, now)
             for name in recorded.keys() - self._entries[target].keys():
                 self._attempts[target].add(name)
             for name, account in recorded.items():
@@ -380,6 +536,27 @@ class Oracle:
             if container.era.ended is not None:
                 self._seen_held.add(container.account)
 
+    def _note_state(self, target: Ref, now: float) -> None:
+        """Note since when the target is suspended, and since when its key is dead."""
+        if not self.stage.suspended(target):
+            self._suspended.pop(target, None)
+        else:
+            self._suspended.setdefault(target, now)
+        key = self.stage.key_in(self.stage.secret(target))
+        if key is None or key.status in (KeyStatus.ACTIVE, KeyStatus.PENDING):
+            self._dead.pop(target, None)
+        else:
+            ended = key.expires_at.timestamp() - self._epoch() if key.status is KeyStatus.EXPIRED and key.expires_at else now
+            self._dead.setdefault(target, ended)
+
+    def strike(self, target: Ref) -> None:
+        """A human deletes the target's entry: what it recorded is known to nobody."""
+        self.struck |= self.stage.recorded(target).keys()
+        for account in self.stage.accounts():
+            made = self.made.get(account.id)
+            if made is not None and made.target == target:
+                self.lost.add(account.id)
+
     def current_era(self, target: Ref) -> Era:
         return self._eras[target][-1]
 
@@ -390,6 +567,34 @@ class Oracle:
             (era for era in self._eras[target][-2::-1] if era.account and now - (era.ended or 0.0) <= ended_within),
             None,
         )
+
+    # --- after a run without faults
+
+    def check_after_calm(self, run: Run, outcomes: Collection[Outcome]) -> None:
+        """What a run without faults has looked at, and found nothing wrong with, is as its user wants it."""
+        self.look(by_user=False)
+        if run.command is not RUN or self.disturbed >= run.started or not self.stage.server_was_right(run.started - 7200):
+            return
+        for outcome in outcomes:
+            target, fine = outcome.target, (Result.ROTATED, Result.KEPT)
+            if target not in TARGETS or outcome.result not in fine or outcome.reason in ("InProgress", "Suspended"):
+                continue  # an obstacle is told, or a human's wish
+            self.looked_after += 1
+            era = self._eras[target][-1]
+            if max(self._dead.get(target, run.started), era.since + SHOWN_WITHIN) < run.started:
+                self.violate(f"{run.name} leaves a dead key in {target}: {outcome.reason}")
+            self._check_source(run, target)
+
+    def _check_source(self, run: Run, target: Ref) -> None:
+        """A Secret that is to outlive its ExternalSecret does not belong to it."""
+        source, secret = self.stage.external_secret(target), self.stage.secret(target)
+        others = [at for name, at in self._last_effects.items() if name != run.name]
+        if source is None or secret is None or max(others, default=-1.0) > run.started - 60:
+            return  # another run may have written it, by what it had read before
+        policy = source["spec"].get("target", {}).get("creationPolicy", "Owner")
+        owners = [owner["uid"] for owner in secret["metadata"].get("ownerReferences", ())]
+        if policy != "Owner" and source["metadata"]["uid"] in owners:
+            self.violate(f"{run.name} leaves {target} to go with its ExternalSecret, whose policy is {policy}")
 
     # --- at rest
 
@@ -407,11 +612,20 @@ class Oracle:
                 self.violate(f"at rest: {target} carries a dead key")
             if self.stage.carried(secret) != annotation["id"]:
                 self.violate(f"at rest: {target} carries another account's key than its annotation says")
+            places = sorted(self.stage.keys_in(secret))
+            if places != [self.stage.data_key(target)] and target not in self.mixed:
+                self.violate(f"at rest: {target} has keys of ours at {places}")
             self._check_entry(target, annotation["name"])
-        alive = {account.id: account.name for account in self.stage.accounts()}
+        recorded = {name for target in TARGETS for name in self.stage.recorded(target)}
+        alive = {}
+        for account in self.stage.accounts():
+            name = self.made[account.id].name if account.id in self.made else account.name
+            if account.id not in self.lost or name in recorded:
+                alive[account.id] = name
         if alive != current:
             self.violate(f"at rest: at OpenAI {sorted(alive.values())}, in Secrets {sorted(current.values())}")
-        strangers = {a.id for project in PROJECTS for a in self.stage.openai.accounts(project)} - alive.keys()
+        ours = {account.id for account in self.stage.accounts()}
+        strangers = {a.id for project in PROJECTS for a in self.stage.openai.accounts(project)} - ours
         if strangers != self.stage.strangers:
             self.violate("at rest: a stranger's account is gone")
 
@@ -430,7 +644,12 @@ class Oracle:
         return self.stage.now().timestamp() - self.stage.moment()
 
     def _moment(self, text: str) -> float:
-        return parse_time(text).timestamp() - self._epoch()
+        return parse_time(text).timestamp() - self._epoch() - self.stage.server_error.total_seconds()
+
+
+def has_origin_of(host: str, origin: str) -> bool:
+    """Is this base URL at that origin?"""
+    return host == origin or host.startswith(origin + "/")
 
 
 def kind_of(request: Request) -> str:

@@ -13,7 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 
-from tests.simulation.fates import FAULTS, FROZEN, KILLED, MISTAKEN, REPEATED, SENT, Tally
+from tests.simulation.fates import ASLEEP, FAULTS, FROZEN, HIDDEN, KILLED, MISTAKEN, PAGE, REPEATED, SENT, Tally
 from tests.simulation.history import History, Violation
 
 REPLAY = "make simulate REPLAY={}"
@@ -97,7 +97,7 @@ def report(found: Found) -> str:
 
 
 def _table(found: Found) -> str:
-    columns = [*sorted(FAULTS), KILLED, FROZEN, REPEATED, MISTAKEN]
+    columns = [*sorted(FAULTS), PAGE, HIDDEN, KILLED, FROZEN, ASLEEP, REPEATED, MISTAKEN]
     sent = {kind: count for (kind, fault), count in found.tally.items() if fault == SENT}
     rows = [["request", SENT, *columns]]
     for kind, count in sorted(sent.items(), key=lambda item: (-item[1], item[0])):

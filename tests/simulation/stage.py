@@ -18,7 +18,9 @@ from sandbox.kubernetes.server import Kubernetes
 from sandbox.kubernetes.setup import apply, create_namespace, install_crds
 from sandbox.openai.server import OpenAI
 from sandbox.openai.state import Account, Key, KeyStatus
+from tests.simulation.veils import VeiledKubernetes, VeiledOpenAI
 from tests.support.scene import EPOCH, HOST, LEDGER, PROJECT, documented
+from tests.support.virtual_time import VirtualTimeLoop
 from worker.kubernetes.secret import CURRENT
 from worker.model.names import entry_name
 from worker.model.targets import CleanupKind, CleanupPolicy
@@ -29,14 +31,24 @@ PROJECTS = (PROJECT, OTHER_PROJECT)
 ADMIN_SECRET = "openai-admin-secret"
 GENERATOR = "openai-generator"
 FALLBACK = "fallback"
+CENTRAL = "central"
+GATEWAY = "https://gateway.tenant.test/v1"
+"""A host that the operator allows, and that a tenant's generator may name."""
+SUSPEND = "openai-key-rotator.io/suspend"
 DOCUMENTED, SECOND, ALONE = Ref("default", "openai-credentials"), Ref("default", "second"), Ref("team", "alone")
 TARGETS = (DOCUMENTED, SECOND, ALONE)
+SOURCES = (DOCUMENTED, SECOND)
+"""The targets that an ExternalSecret asks for; it has the Secret's name."""
 INTERVALS = {DOCUMENTED: timedelta(hours=1), SECOND: timedelta(minutes=30), ALONE: timedelta(minutes=20)}
 CROWD = 105
 """More accounts than one page of a list shows."""
 
 _GENERATORS = "/apis/generators.external-secrets.io/v1alpha1/namespaces/{}/openais/" + GENERATOR
 _EXTERNAL_SECRETS = "/apis/external-secrets.io/v1/namespaces/default/externalsecrets/"
+
+
+WIDER = ("openai", "clocks", "pages", "users", "ledger", "options")
+"""Kinds of acts, faults and options that only some histories have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +59,8 @@ class Setting:
     key_lifetime: timedelta | None
     crowd: bool
     """Are there so many strangers in the projects that a list has several pages?"""
+    wider: frozenset[str] = frozenset()
+    """Which of `WIDER` happen in this history besides."""
 
     @classmethod
     def drawn(cls, chance: random.Random) -> Setting:
@@ -60,7 +74,10 @@ class Setting:
             )
         )
         lifetime = chance.choice((None, None, None, timedelta(hours=1)))
-        return cls(cleanup, lifetime, chance.random() < 0.15)
+        crowd = chance.random() < 0.15
+        # Plain histories stay frequent: in them little hides what the worker itself does.
+        share = chance.choice((0.0, 0.0, 0.3, 0.5))
+        return cls(cleanup, lifetime, crowd, frozenset(kind for kind in WIDER if chance.random() < share))
 
     @property
     def grace(self) -> timedelta:
@@ -70,11 +87,22 @@ class Setting:
 
 class Stage:
     def __init__(self, chance: random.Random, setting: Setting) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop: VirtualTimeLoop | None = None
         self.setting = setting
-        self.kubernetes = Kubernetes(self.now, random.Random(chance.random()))
+        self.server_error = timedelta(0)
+        """By how much the API server's clock is wrong."""
+        self._server_set: list[float] = []
+        self.kubernetes = Kubernetes(self._server_now, random.Random(chance.random()))
         self.openai = OpenAI(self.now, random.Random(chance.random()))
-        self.admin_key = self.openai.add_organization("acme")
+        self.cluster_seen, self.openai_seen = VeiledKubernetes(self.kubernetes), VeiledOpenAI(self.openai)
+        """The same as the worker sees them."""
+        self.openai.add_organization("acme")
+        self.admin_keys = {name: self.openai.add_admin_key("acme") for name in ("default", "team", FALLBACK, CENTRAL)}
+        """By the namespace whose generator has it, or by what it is for."""
+        self.named_hosts: dict[str, set[str]] = {namespace: {HOST} for namespace in ("default", "team")}
+        """Every host that a namespace's generator has ever named."""
+        self.shortest: dict[Ref, timedelta] = dict(INTERVALS)
+        """The shortest interval that a target has ever had."""
         self.foreign_admin_key = self.openai.add_organization("rival")
         for project in PROJECTS:
             self.openai.add_project("acme", project)
@@ -85,13 +113,16 @@ class Stage:
         self._archived: set[str] = set()
         install_crds(self.kubernetes)
         create_namespace(self.kubernetes, LEDGER)
-        apply(self.kubernetes, self._admin_secret(LEDGER, FALLBACK))
+        self.ledgers: list[str] = []
+        """The uids of the ledger's namespace, the present one last."""
+        self.note_ledger()
         self.install()
 
     # --- time
 
     def use_loop(self, loop: asyncio.AbstractEventLoop) -> None:
         """From now on time is the loop's."""
+        assert isinstance(loop, VirtualTimeLoop)
         self._loop = loop
 
     def now(self) -> datetime:
@@ -99,7 +130,19 @@ class Stage:
 
     def moment(self) -> float:
         """Seconds since the history began."""
-        return self._loop.time() if self._loop is not None else 0.0
+        return self._loop.moment if self._loop is not None else 0.0
+
+    def set_server_clock(self, error: timedelta) -> None:
+        """The API server's clock is wrong by so much from now on."""
+        self.server_error = error
+        self._server_set.append(self.moment())
+
+    def server_was_right(self, since: float) -> bool:
+        """Has the API server's clock been right from that moment on?"""
+        return not self.server_error and all(moment < since for moment in self._server_set)
+
+    def _server_now(self) -> datetime:
+        return self.now() + self.server_error
 
     # --- what users have installed
 
@@ -114,12 +157,14 @@ class Stage:
             "gracePeriod": f"{cleanup.grace.total_seconds():.0f}s",
             "idleTimeout": f"{cleanup.idle.total_seconds():.0f}s",
         }
-        for obj in documented(self.admin_key, HOST):
+        for obj in documented(self.admin_keys["default"], HOST):
             if obj["kind"] == "OpenAI":
                 obj["spec"]["cleanupPolicy"] = policy
             apply(self.kubernetes, obj)
             if obj["kind"] in ("Secret", "OpenAI"):
                 obj["metadata"]["namespace"] = "team"
+                if obj["kind"] == "Secret":
+                    obj["stringData"]["api-key"] = self.admin_keys["team"]
                 if obj["kind"] == "OpenAI":
                     obj["metadata"]["annotations"] = self._standalone()
                 apply(self.kubernetes, obj)
@@ -132,13 +177,15 @@ class Stage:
             annotations["openai-key-rotator.io/key-lifetime"] = f"{seconds:.0f}s"
         return annotations
 
-    def _admin_secret(self, namespace: str, name: str) -> dict[str, Any]:
-        return {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {"namespace": namespace, "name": name},
-            "stringData": {"api-key": self.admin_key},
-        }
+    def note_ledger(self) -> None:
+        """The ledger's namespace is new: the operator's Secrets belong in it."""
+        namespace = self.kubernetes.find("namespaces", "", LEDGER)
+        assert namespace is not None
+        self.ledgers.append(namespace["metadata"]["uid"])
+        for name in (FALLBACK, CENTRAL):
+            metadata = {"namespace": LEDGER, "name": name}
+            value = {"api-key": self.admin_keys[name]}
+            apply(self.kubernetes, {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": value})
 
     # --- looking
 
@@ -161,10 +208,35 @@ class Stage:
         return key.status if key is not None else KeyStatus.UNKNOWN
 
     def key_in(self, secret: Mapping[str, Any] | None) -> Key | None:
-        """The service account's key that is in a Secret's data."""
-        values = (base64.b64decode(value).decode() for value in (secret or {}).get("data", {}).values())
-        found = (self.openai.key(value) for value in values)
-        return next((key for key in found if key is not None and key.account is not None), None)
+        """The service account's key that is in a Secret's data: where its user looks for it, or elsewhere."""
+        keys = self.keys_in(secret)
+        if len(keys) > 1 and secret is not None:
+            wanted = self.data_key(Ref(secret["metadata"]["namespace"], secret["metadata"]["name"]))
+            return keys.get(wanted) or next(iter(keys.values()))
+        return next(iter(keys.values()), None)
+
+    def keys_in(self, secret: Mapping[str, Any] | None) -> dict[str, Key]:
+        """The service accounts' keys that are in a Secret, by data key."""
+        data = (secret or {}).get("data", {})
+        found = {place: self.openai.key(base64.b64decode(value).decode()) for place, value in data.items()}
+        return {place: key for place, key in found.items() if key is not None and key.account is not None}
+
+    def external_secret(self, target: Ref) -> Mapping[str, Any] | None:
+        return self.kubernetes.find("externalsecrets", target.namespace, target.name) if target in SOURCES else None
+
+    def data_key(self, target: Ref) -> str:
+        """Where the target's user looks for the key."""
+        source = self.external_secret(target)
+        rewrite = source["spec"]["dataFrom"][0].get("rewrite") if source is not None else None
+        return str(rewrite[0]["regexp"]["target"]) if rewrite else "api_key"
+
+    def suspended(self, target: Ref) -> bool:
+        """Has a user suspended it? An annotation that is neither true nor false does so, too."""
+        generator, source = self.kubernetes.find("openais", target.namespace, GENERATOR), self.external_secret(target)
+        if target in SOURCES and source is None:
+            return False
+        objects = [obj for obj in (generator, source) if obj is not None]
+        return any(annotations_of(obj).get(SUSPEND, "false") != "false" for obj in objects)
 
     def is_archived(self, project: str) -> bool:
         return project in self._archived
