@@ -40,7 +40,7 @@ from tests.simulation.stage import (
     second,
 )
 from tests.simulation.user_acts import UserActs
-from tests.support.scene import LEDGER, PROJECT
+from tests.support.scene import PROJECT
 from worker.kubernetes.secret import CURRENT
 from worker.model.times import format_time
 from worker.model.values import Ref
@@ -480,12 +480,11 @@ class Actors:
         honest = made is not None and (annotation.get("name"), annotation.get("target")) == (made.name, str(target))
         if not honest or annotation["id"] != self.stage.carried(secret):
             return True
-        # What an earlier ledger wrote has been adopted, or has to go.
+        # What the ledger does not know, or an earlier ledger wrote, has been adopted, or has to go.
         recorded = self.stage.recorded(target).get(annotation["name"], {})
-        earlier = self.stage.ledgers[:-1]
-        return annotation.get("ledger") != self.stage.ledgers[-1] and (
-            annotation.get("ledger") not in earlier or recorded.get("id") != annotation["id"]
-        )
+        if "ledger" not in self.stage.setting.wider:
+            return annotation.get("ledger") != self.stage.ledgers[-1]
+        return annotation.get("ledger") not in self.stage.ledgers or recorded.get("id") != annotation["id"]
 
 
 def _ref(obj: Mapping[str, Any]) -> Ref:

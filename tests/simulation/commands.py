@@ -58,9 +58,7 @@ class Revoke:
         """`openai-key-rotator revoke --yes`."""
         told = Told()
         without = self.without_successor
-        found = await revoke(
-            options, self.target, world, stop=stop, say=told.lines.append, without_successor=without
-        )
+        found = await revoke(options, self.target, world, stop=stop, say=told.lines.append, without_successor=without)
         told.lines.append(f"revoke {self.target}: new {found.successor}, deleted {found.deleted}, left {found.left}")
         told.reasons += [("", text) for _, text in found.left] + [("", found.why_none or "")]
         return told

@@ -225,7 +225,7 @@ class History:
         *,
         fates: Callable[..., Fates] = Fates,
     ) -> bool:
-        """One run of the worker, or another command; whether it was killed. `fates` decides what befalls its requests."""
+        """One run, or another command; whether it was killed. `fates` decides what befalls its requests."""
         self.runs += 1
         known = Run(name, self.stage.moment(), play.options, play.command)
         me = asyncio.current_task()

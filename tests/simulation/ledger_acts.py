@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
-from sandbox.kubernetes.setup import Refused, apply, create_namespace
+from sandbox.kubernetes.setup import apply, create_namespace
 from tests.simulation.hands import Act, Hands
 from tests.simulation.stage import TARGETS
 from tests.support.scene import LEDGER
@@ -71,16 +71,12 @@ class LedgerActs:
     def move_ledger(self, chance: random.Random) -> str:
         """Its namespace is made anew, and the entries are put back: they are another installation's until adopted."""
         kubernetes = self._stage.kubernetes
+        team = kubernetes.find("namespaces", "", "team")
+        if team is not None and "deletionTimestamp" in team["metadata"]:
+            return "the ledger stays while another namespace terminates"
         entries = [copy.deepcopy(dict(entry)) for entry in kubernetes.objects("keyrotations", LEDGER)]
         self._oracle.license(*TARGETS)
         self._hands.send("DELETE", f"/api/v1/namespaces/{LEDGER}")
-        team = kubernetes.find("namespaces", "", "team")
-        if team is not None and "deletionTimestamp" in team["metadata"]:
-            return "began to move the ledger, while another namespace terminates"
-        return self._make_anew(entries)
-
-    def _make_anew(self, entries: list[dict[str, Any]]) -> str:
-        kubernetes = self._stage.kubernetes
         kubernetes.finish_termination()
         create_namespace(kubernetes, LEDGER)
         self._stage.note_ledger()

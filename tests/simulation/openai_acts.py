@@ -132,5 +132,3 @@ class OpenAIActs:
             made = self._oracle.made.get(account.id)
             if made is not None and made.name != account.name:
                 self._stage.openai.rename_account(account.project, account.id, made.name)
-
-

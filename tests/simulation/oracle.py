@@ -257,6 +257,8 @@ class Oracle:
         if run.revokes(made.target):
             return  # whoever uses it
         published = "publishedAt" in recorded and recorded.get("id") == account  # its twin never was
+        if run.options.max_hold is not None:
+            published = False  # after the longest hold it goes even from certain holders, of whom nothing is asked
         if published and "keyId" in recorded and recorded["keyId"] not in run.uses:
             self.violate(f"I3: {run.name} deletes {made.name} without asking when its key was last used")
         claimed = recorded.get("claimedUntil")
@@ -345,7 +347,7 @@ class Oracle:
             self.lost.add(account)
 
     def _note_adopted(self, run: Run) -> None:
-        """`adopt` has recorded accounts: they are the target's that it says, a stranger's only if a tenant forged it."""
+        """What `adopt` has recorded is the target's that it says; a stranger's only if a tenant forged that."""
         if run.command is not ADOPT:
             return
         for target in TARGETS:
@@ -546,7 +548,11 @@ class Oracle:
         if key is None or key.status in (KeyStatus.ACTIVE, KeyStatus.PENDING):
             self._dead.pop(target, None)
         else:
-            ended = key.expires_at.timestamp() - self._epoch() if key.status is KeyStatus.EXPIRED and key.expires_at else now
+            ended = (
+                key.expires_at.timestamp() - self._epoch()
+                if key.status is KeyStatus.EXPIRED and key.expires_at
+                else now
+            )
             self._dead.setdefault(target, ended)
 
     def strike(self, target: Ref) -> None:
@@ -573,7 +579,11 @@ class Oracle:
     def check_after_calm(self, run: Run, outcomes: Collection[Outcome]) -> None:
         """What a run without faults has looked at, and found nothing wrong with, is as its user wants it."""
         self.look(by_user=False)
-        if run.command is not RUN or self.disturbed >= run.started or not self.stage.server_was_right(run.started - 7200):
+        if (
+            run.command is not RUN
+            or self.disturbed >= run.started
+            or not self.stage.server_was_right(run.started - 7200)
+        ):
             return
         for outcome in outcomes:
             target, fine = outcome.target, (Result.ROTATED, Result.KEPT)

@@ -165,7 +165,7 @@ class UserActs:
                 "PATCH", generator_path(namespace), {"metadata": {"annotations": {SUSPEND: None}}, "spec": spec}
             )
         for target in SOURCES:
-            spec = {
+            wanted: dict[str, object] = {
                 "refreshInterval": _interval(target),
                 "refreshPolicy": None,
                 "dataFrom": [ITEM],
@@ -174,7 +174,7 @@ class UserActs:
             self._hands.send(
                 "PATCH",
                 external_secret_path(target.name),
-                {"metadata": {"annotations": {SUSPEND: None}}, "spec": spec},
+                {"metadata": {"annotations": {SUSPEND: None}}, "spec": wanted},
             )
         self._oracle.license(*TARGETS)
 

@@ -44,7 +44,12 @@ class VeiledKubernetes:
         """Answer one request."""
         response = self.kubernetes.handle(request)
         parts = request.segments
-        if request.method == "GET" and len(parts) == 6 and parts[4] == "secrets" and Ref(parts[3], parts[5]) in self.hidden:
+        if (
+            request.method == "GET"
+            and len(parts) == 6
+            and parts[4] == "secrets"
+            and Ref(parts[3], parts[5]) in self.hidden
+        ):
             return Response(404, response.headers, not_found(parts[5]).body)
         return response
 
