@@ -38,9 +38,18 @@ class Cluster(Protocol):
     """A Kubernetes API server."""
 
     async def list_all(
-        self, resource: Resource, keep: Callable[[JSON], T], *, namespace: str | None = None, selector: str = ""
+        self,
+        resource: Resource,
+        keep: Callable[[JSON], T],
+        *,
+        namespace: str | None = None,
+        selector: str = "",
+        heard: Callable[[datetime, timedelta], None] | None = None,
     ) -> list[T]:
-        """Read every page, and return the result of `keep` for each object. NotFound: no such resource type."""
+        """Read every page, and return the result of `keep` for each object. NotFound: no such resource type.
+
+        `heard` is told the API server's time with each page, before its objects are kept, and how long the page took.
+        """
 
     async def read(self, resource: Resource, ref: Ref) -> Answer: ...
 

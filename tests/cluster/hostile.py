@@ -152,9 +152,8 @@ class Stage:
     def run(self, tenant: Tenant, *arguments: str) -> Run:
         """A run for tenant and victim, who is listed last."""
         places = [f"--namespace={name}" for name in (tenant.namespace, self.victim)]
-        return self.rig.run(
-            *places, "--concurrency=5", f"--fallback-admin-key={FALLBACK}", *arguments, kubeconfig=self.kubeconfig
-        )
+        fallback = (f"--fallback-admin-key={FALLBACK}", f"--fallback-host={self.rig.openai_url}")
+        return self.rig.run(*places, "--concurrency=5", *fallback, *arguments, kubeconfig=self.kubeconfig)
 
     def age(self, tenant: Tenant) -> None:
         """Let ten minutes have passed since the tenant's accounts were asked for: grace and claims have ended."""

@@ -126,7 +126,12 @@ def installing(
     with SandboxServer(kubernetes, openai) as server:
         rig = Installed(cluster, openai, server.openai_url, directory)
         rig.ledger, rig.namespace = WORKER, settings.pop("namespace", rig.namespace)
-        values = {"ROTATOR_ALLOW_HOST": server.openai_url, "ROTATOR_MAX_WAIT": "0s", **settings}
+        values = {
+            "ROTATOR_ALLOW_HOST": server.openai_url,
+            "ROTATOR_FALLBACK_HOST": server.openai_url,
+            "ROTATOR_MAX_WAIT": "0s",
+            **settings,
+        }
         projects = {PROJECT: [central_for]}
         keys = [{"secret": "openai-admin", "host": server.openai_url, "projects": projects}] if central_for else None
         mine = users_overlay(directory, parts, values, keys)

@@ -159,3 +159,13 @@ def test_a_forced_rotation_is_not_repeated_by_the_retry_of_its_job(scene: Scene)
     scene.advance(minutes=30)
     scene.run(force=True)
     assert scene.openai.mints - mints == 6
+
+
+def test_two_jobs_that_force_rotate_twice(scene: Scene) -> None:
+    """A try of the same Job is told by its id."""
+    scene.apply_documented()
+    scene.run()
+    for job, reason in (("one", "Forced"), ("one", "ForcedBefore"), ("two", "Forced"), ("two", "ForcedBefore")):
+        scene.advance(seconds=30)
+        scene.run(force=True, job=job, max_wait=NO_WAIT)
+        assert scene.outcome().reason == reason

@@ -534,7 +534,7 @@ MUTATIONS = (
         "an account of our name is ours whoever uses it",
         "retire/deletion",
         """
--        return any(use is not None for use in uses)
+-        return any(use is not None and use > own for use in uses)
 +        return False
 """,
     ),
@@ -552,8 +552,10 @@ MUTATIONS = (
         "the retry of a forced Job rotates again",
         "plan/reasons",
         """
--    return then is not None and timedelta(0) <= run.started_at - then < FORCED_ONCE_WITHIN
-+    return False
+-    if run.job:
+-        return entry.honoured.get(FORCED) == run.job
+-    then = time_or_none(entry.honoured.get(FORCED))
++    then = None
 """,
     ),
     Mutation(

@@ -47,7 +47,14 @@ async def run(options: Options, world: World, stop: Stop, *, watcher: Watcher) -
     """Do one run. Raises OutOfReach where the cluster or the ledger cannot be used at all."""
     begun = world.clock.monotonic()
     ledger, running = await open_ledger(options, world)
-    info = RunInfo(running.clock.now(), ledger.uid, options.force, options.dry_run, max_accounts=options.max_accounts)
+    info = RunInfo(
+        running.clock.now(),
+        ledger.uid,
+        options.force,
+        options.dry_run,
+        job=options.job,
+        max_accounts=options.max_accounts,
+    )
 
     # The ledger comes first: an entry counts as abandoned only if discovery could have found its source.
     entries = await ledger.read_all()

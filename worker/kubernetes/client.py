@@ -16,7 +16,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, NoReturn, TypeVar
 
@@ -169,11 +169,17 @@ class KubernetesApi:
         client.user_agent = "openai-key-rotator"
 
     async def list_all(
-        self, resource: Resource, keep: Callable[[JSON], T], *, namespace: str | None = None, selector: str = ""
+        self,
+        resource: Resource,
+        keep: Callable[[JSON], T],
+        *,
+        namespace: str | None = None,
+        selector: str = "",
+        heard: Callable[[datetime, timedelta], None] | None = None,
     ) -> list[T]:
         for _ in range(_RESTARTS):
             try:
-                return await self._list(resource, keep, namespace=namespace, selector=selector)
+                return await self._list(resource, keep, namespace=namespace, selector=selector, heard=heard)
             except _Expired:
                 continue
             except _NoResource as error:
@@ -218,7 +224,13 @@ class KubernetesApi:
     # --- one request
 
     async def _list(
-        self, resource: Resource, keep: Callable[[JSON], T], *, namespace: str | None, selector: str
+        self,
+        resource: Resource,
+        keep: Callable[[JSON], T],
+        *,
+        namespace: str | None,
+        selector: str,
+        heard: Callable[[datetime, timedelta], None] | None,
     ) -> list[T]:
         kept: list[T] = []
         tokens: list[str] = []
@@ -226,7 +238,10 @@ class KubernetesApi:
         while True:
             query = [("labelSelector", selector)] if selector else []
             query += [("continue", tokens[-1])] if tokens else []
-            page, limit = await self._page(resource, Ref(namespace or "", ""), query, limit=limit)
+            begun = asyncio.get_running_loop().time()
+            page, limit, at = await self._page(resource, Ref(namespace or "", ""), query, limit=limit)
+            if heard is not None and at is not None:
+                heard(at, timedelta(seconds=asyncio.get_running_loop().time() - begun))
             items, metadata = page.get("items"), page.get("metadata") or {}
             if not isinstance(items, list) or not isinstance(metadata, dict):
                 raise Unintelligible("ApiServerUnintelligible", f"the list of {resource} has no items")
@@ -241,8 +256,8 @@ class KubernetesApi:
 
     async def _page(
         self, resource: Resource, place: Ref, query: list[tuple[str, str]], *, limit: int
-    ) -> tuple[JSON, int]:
-        """The next objects of a list, at most `limit`, fewer where they are large; and the limit for the next page.
+    ) -> tuple[JSON, int, datetime | None]:
+        """The next objects of a list, at most `limit`; the limit for the next page; the API server's time.
 
         A token goes on after the last object that was shown, whatever the limit was.
         """
@@ -260,7 +275,7 @@ class KubernetesApi:
                 continue
             # The limit grows only where twice the page would not have been too long: no second page is read in vain.
             roomy = answer.length <= LONGEST_PAGE // 2
-            return answer.body, min(PAGE, 2 * limit) if roomy else limit
+            return answer.body, min(PAGE, 2 * limit) if roomy else limit, answer.at
 
     async def _call(self, request: _Request) -> Answer:
         return await retrying(lambda: self._once(request), repeatable=request.method == "GET", random=self._random)

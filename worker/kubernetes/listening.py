@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 from worker.model.values import JSON, Answer, Ref, Resource, Version
@@ -25,9 +25,21 @@ class ListeningCluster:
     clock: RunClock
 
     async def list_all(
-        self, resource: Resource, keep: Callable[[JSON], T], *, namespace: str | None = None, selector: str = ""
+        self,
+        resource: Resource,
+        keep: Callable[[JSON], T],
+        *,
+        namespace: str | None = None,
+        selector: str = "",
+        heard: Callable[[datetime, timedelta], None] | None = None,
     ) -> list[T]:
-        return await self.cluster.list_all(resource, keep, namespace=namespace, selector=selector)
+        """Each page's time is heard before its objects are kept: what they say was true then."""
+        return await self.cluster.list_all(
+            resource, keep, namespace=namespace, selector=selector, heard=heard or self._hear
+        )
+
+    def _hear(self, at: datetime, taken: timedelta) -> None:
+        self.clock.heard(at, taken=taken)
 
     async def read(self, resource: Resource, ref: Ref) -> Answer:
         begun = self.clock.monotonic()

@@ -39,7 +39,7 @@ EMPTY_BELIEVED_AFTER = timedelta(days=1)
 SOURCE = "source"
 """Under which name the ledger notes the uid of the ExternalSecret that OnChange has seen."""
 FORCED = "force"
-"""Under which name the ledger notes the time of the last `--force`."""
+"""Under which name the ledger notes the last `--force`: its Job, or outside one its time."""
 _LARGEST_EXPIRY_MARGIN = timedelta(days=1)
 
 
@@ -156,7 +156,7 @@ def intended(
 
 
 def _forced(run: RunInfo) -> dict[str, str]:
-    return {FORCED: format_time(run.started_at)} if run.force else {}
+    return {FORCED: run.job or format_time(run.started_at)} if run.force else {}
 
 
 def holds_intent(entry: Entry, name: str) -> bool:

@@ -19,6 +19,8 @@ class RunInfo:
     ledger: str
     force: bool = False
     dry_run: bool = False
+    job: str = ""
+    """The Job that this run is a try of; empty outside one."""
     repeat: bool = False
     """A forced rotation also where another was forced minutes ago: revoke means it."""
     max_accounts: int = 100

@@ -56,7 +56,12 @@ def open_requests(target: Target, entry: Entry, run: RunInfo) -> list[str]:
 
 
 def forced_before(entry: Entry, run: RunInfo) -> bool:
-    """Was the target rotated by --force minutes ago? Kubernetes repeats a Job that was killed near its end."""
+    """Has an earlier try of this Job rotated the target? Kubernetes repeats a Job that was killed near its end.
+
+    A run that knows no Job goes by the time: another forced it minutes ago.
+    """
+    if run.job:
+        return entry.honoured.get(FORCED) == run.job
     then = time_or_none(entry.honoured.get(FORCED))
     return then is not None and timedelta(0) <= run.started_at - then < FORCED_ONCE_WITHIN
 

@@ -21,6 +21,9 @@ from worker.plan.decisions import Blocked, Decision, Keep, Rotate, Unable
 from worker.plan.reasons import REPEATED, forced_before, open_requests, reason_to_rotate
 from worker.plan.refusals import ADOPT, refusal
 
+HEALED_AT_ONCE = 3
+"""So many times one after the other a Secret is healed without a pause."""
+
 
 def decide(target: Target, seen: Observation, run: RunInfo, *, now: datetime) -> Decision:
     """Decide what to do for a target."""
@@ -40,7 +43,7 @@ def decide(target: Target, seen: Observation, run: RunInfo, *, now: datetime) ->
         return Unable(trouble.reason, about(target.generator.access, trouble))
     rotate = reason_to_rotate(target, seen, run)
     if rotate is None and run.force and forced_before(entry, run):
-        return Keep("ForcedBefore", "rotated by --force minutes ago: the retry of a Job does not repeat it")
+        return Keep("ForcedBefore", "rotated by --force already: another try of the Job does not repeat it")
     if rotate is None:
         return Keep("NotDue", _next(entry.next_rotation_at), entry.next_rotation_at)
     if trouble is not None:
@@ -80,11 +83,11 @@ def _put_back(target: Target, entry: Entry, rotate: Rotate, *, run: RunInfo, now
     count, last = entry.healings.count, entry.healings.at
     if rotate.reason not in REPEATED or last is None or run.force or open_requests(target, entry, run):
         return None
-    later = last + pause_after(count)
+    later = last + pause_after(count - HEALED_AT_ONCE) if count > HEALED_AT_ONCE else last
     if later <= now or now - last >= HEALINGS_FORGOTTEN_AFTER:
         return None
     message = (
-        f"{rotate.message}; something breaks it again after each new key: find out what writes Secret {target.ref}. "
+        f"{rotate.message}; something breaks it again and again: find out what writes Secret {target.ref}. "
         "It gets a new key ever less often, once an hour at last"
     )
     return Unable("PutBack", message, later)

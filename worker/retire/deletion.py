@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from worker.errors import RotatorError, Unanswered
 from worker.ledger import transitions
@@ -21,6 +21,8 @@ from worker.runtime.clocks import Instant, RunClock
 
 SNAPSHOT_FRESH_FOR = 5.0
 """Seconds for which a look at the Secret counts as "right before" a delete."""
+OWN_USES = timedelta(minutes=8)
+"""For so long after its request a run may use its new key itself, to verify it; even if it stood still meanwhile."""
 _LOOKS = 3
 """How often it is looked again where the look itself took longer than that."""
 
@@ -111,14 +113,15 @@ class AccountDeleter:
         listing = await self.projects.listing(account.access, not_before=appeared)
         if account.id is None:
             return sorted(listing.ids_of(account.name))
-        twins = [id for id in listing.twins_of(account) if not await self.is_used(account, id)]
+        twins = [id for id in listing.twins_of(account) if not await self.is_used(account, id, requested)]
         return sorted({*twins, account.id})
 
-    async def is_used(self, account: Account, twin: str) -> bool:
-        """Has anybody used a key of this account, which has the name of ours?"""
+    async def is_used(self, account: Account, twin: str, requested_at: datetime | None) -> bool:
+        """Has anybody but the run itself used a key of this account, which has the name of ours?"""
         keys = (await self.projects.account_keys(account.access)).get(twin, ())
         uses = [await self.projects.key_last_used(account.access, key.id) for key in keys]
-        return any(use is not None for use in uses)
+        own = (requested_at or datetime.min.replace(tzinfo=UTC)) + OWN_USES
+        return any(use is not None and use > own for use in uses)
 
     async def _look_again(self, snapshot: SecretSnapshot) -> None:
         """See to it that the Secret was looked at right before; again, where the look itself took too long."""

@@ -233,7 +233,7 @@ class Retirement:
             return None
         return transitions.released(entry, {item.account.name})
 
-    def _twins(self, entry: Entry) -> list[tuple[Account, str]]:
+    def _twins(self, entry: Entry) -> list[tuple[Publication, str]]:
         """Other accounts with the name of a published one, in lists that this run has read.
 
         Something on the way (a proxy, say) repeated a create. The name is the ledger's, so they are ours.
@@ -243,13 +243,15 @@ class Retirement:
             account, listing = publication.account, self.projects.known_listing(publication.account.access)
             # Without a digest nobody knows for certain which of them a run published: they go together.
             if listing is not None and account.id is not None and account.key_digest is not None:
-                found += [(account, id) for id in listing.twins_of(account)]
+                found += [(publication, id) for id in listing.twins_of(account)]
         return found
 
     async def _unused_twins(self, entry: Entry) -> list[tuple[Account, str]]:
         """Those whose key nobody has used: its value was lost on the way. One that is used is a human's account."""
         return [
-            (account, twin) for account, twin in self._twins(entry) if not await self.deletion.is_used(account, twin)
+            (publication.account, twin)
+            for publication, twin in self._twins(entry)
+            if not await self.deletion.is_used(publication.account, twin, publication.requested_at)
         ]
 
     def _disowned(self, entry: Entry, secret: SecretView | None, trouble: RotatorError | None) -> Entry:

@@ -82,6 +82,12 @@ def _output(text: str) -> str:
     return text
 
 
+def _label(text: str) -> str:
+    if not ID.match(text):
+        raise ValueError("must be an id such as a uid: letters, digits, - and _")
+    return text
+
+
 def _flag(text: str) -> bool:
     if text.lower() not in _TRUE + _FALSE:
         raise ValueError("must be true or false")
@@ -129,6 +135,13 @@ _OPTIONS = (
     ),
     _Option("selector", str, "", "serve only generators with these labels", "LABELS"),
     _Option("force", _flag, False, "rotate every target, due or not", flag=True),
+    _Option(
+        "job",
+        _label,
+        "",
+        "id of the Job that this run is a try of: with --force another try of it rotates nothing again",
+        "ID",
+    ),
     _Option("dry-run", _flag, False, "say what would be done; write nothing", flag=True, commands=("run", "revoke")),
     _Option("concurrency", _count, 50, "targets that are worked on at once; default 50", "N", commands=_MANY),
     _Option("shards", _count, 1, "share the targets among so many pods of an Indexed Job; default 1", "N"),
@@ -406,6 +419,7 @@ def _options(values: Mapping[str, Any], shard: Shard, central: CentralKeys) -> O
         shard=shard,
         force=values["force"],
         dry_run=values["dry-run"],
+        job=values["job"],
     )
 
 

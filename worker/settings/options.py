@@ -42,6 +42,8 @@ class Options:
     shard: Shard = field(default_factory=Shard)
     force: bool = False
     dry_run: bool = False
+    job: str = ""
+    """The Job that this run is a try of: with `force` its next try rotates nothing again."""
 
 
 @dataclass(frozen=True, slots=True)
