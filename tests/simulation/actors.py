@@ -84,12 +84,12 @@ class Actors:
         self._ledger_acts, self._openai_acts = LedgerActs(hands), OpenAIActs(hands)
         self._user_acts, self._clock_acts = UserActs(hands), ClockActs(hands)
         wider = stage.setting.wider
-        self.acts += self._openai_acts.acts if "openai" in wider else ()
-        self.acts += self._openai_acts.veils if "pages" in wider else ()
-        self.acts += self._user_acts.acts if "users" in wider else ()
-        self.acts += self._user_acts.keys if "options" in wider else ()
-        self.acts += self._ledger_acts.acts if "ledger" in wider else ()
-        self.acts += self._clock_acts.acts if "clocks" in wider else ()
+        self.acts += self._openai_acts.acts * 2 if "openai" in wider else ()
+        self.acts += self._openai_acts.veils * 2 if "pages" in wider else ()
+        self.acts += self._user_acts.acts * 2 if "users" in wider else ()
+        self.acts += self._user_acts.keys * 2 if "options" in wider else ()
+        self.acts += self._ledger_acts.acts * 2 if "ledger" in wider else ()
+        self.acts += self._clock_acts.acts * 2 if "clocks" in wider else ()
 
     def act(self, chance: random.Random) -> None:
         """Do one of them."""

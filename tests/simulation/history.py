@@ -173,19 +173,24 @@ class History:
         def moment() -> float:
             return pace.choice(bursts) + pace.choice((pace.uniform(0, 5), pace.uniform(0, 300), pace.uniform(0, 3600)))
 
-        if self.stage.setting.wider:
-            # Some look at things that have settled.
-            bursts += [max(bursts) + 3600]
         runs = [
             _after(moment(), self._rough_run(f"run{index}", random.Random(pace.random())))
             for index in range(self.profile.runs)
         ]
+        # Some look, without faults, at what has settled.
+        looks = [pace.choice(bursts) + pace.uniform(3600, 7200) for _ in range(2 if self.stage.setting.wider else 0)]
+        runs += [_after(at, self._look(f"look{index}", random.Random(pace.random()))) for index, at in enumerate(looks)]
         acts = [_after(moment(), self._act(random.Random(pace.random()))) for _ in range(self.profile.acts)]
         await asyncio.gather(*runs, *acts)
         await self.rest()
 
     async def _act(self, chance: random.Random) -> None:
         self.actors.act(chance)
+
+    async def _look(self, name: str, chance: random.Random) -> None:
+        play = Play.drawn(chance, self.stage.setting)
+        options = replace(play.options, namespaces=(), max_accounts=100, force=False)
+        await self.run(name, Play(options, calm=True), chance)
 
     async def _rough_run(self, name: str, chance: random.Random) -> None:
         """A run that may be killed; a Job is then likely to be tried again at once."""
@@ -195,13 +200,19 @@ class History:
         await asyncio.gather(*map(self._pod, names, pods, [random.Random(chance.random()) for _ in pods]))
 
     async def _pod(self, name: str, play: Play, chance: random.Random) -> None:
-        killed = await self.run(name, play, chance, CALM if play.calm else self.roughness)
+        killed = await self.run(name, play, chance, self._roughness_of(play))
         if killed and chance.random() < 0.5:
             await asyncio.sleep(chance.uniform(0, 3))
             again = replace(Play.drawn(chance, self.stage.setting), command=play.command, calm=False)
             shard = play.options.shard
             again = replace(again, options=replace(again.options, shard=shard))
-            await self.run(f"{name} again", again, chance, self.roughness)
+            await self.run(f"{name} again", again, chance, self._roughness_of(again))
+
+    def _roughness_of(self, play: Play) -> Roughness:
+        if play.calm:
+            return CALM
+        # A clock that is set back during a sleep hides the sleep: nothing could be told from it.
+        return self.roughness if play.step is None else replace(self.roughness, sleeps=0.0)
 
     async def rest(self) -> None:
         """Nothing happens any more but runs; a day later, in a run that has nothing to rotate, all must be clean."""

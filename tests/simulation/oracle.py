@@ -593,14 +593,20 @@ class Oracle:
             era = self._eras[target][-1]
             if max(self._dead.get(target, run.started), era.since + SHOWN_WITHIN) < run.started:
                 self.violate(f"{run.name} leaves a dead key in {target}: {outcome.reason}")
-            self._check_source(run, target)
+            self._check_secret(run, target)
 
-    def _check_source(self, run: Run, target: Ref) -> None:
-        """A Secret that is to outlive its ExternalSecret does not belong to it."""
-        source, secret = self.stage.external_secret(target), self.stage.secret(target)
+    def _check_secret(self, run: Run, target: Ref) -> None:
+        """Only its own data key has a key of ours; and one that is to outlive its ExternalSecret is not owned by it."""
+        secret = self.stage.secret(target)
         others = [at for name, at in self._last_effects.items() if name != run.name]
-        if source is None or secret is None or max(others, default=-1.0) > run.started - 60:
+        if secret is None or max(others, default=-1.0) > run.started - 60:
             return  # another run may have written it, by what it had read before
+        places = sorted(self.stage.keys_in(secret))
+        if places != [self.stage.data_key(target)] and target not in self.mixed:
+            self.violate(f"{run.name} leaves keys of ours at {places} of {target}")
+        source = self.stage.external_secret(target)
+        if source is None:
+            return
         policy = source["spec"].get("target", {}).get("creationPolicy", "Owner")
         owners = [owner["uid"] for owner in secret["metadata"].get("ownerReferences", ())]
         if policy != "Owner" and source["metadata"]["uid"] in owners:

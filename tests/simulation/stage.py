@@ -76,7 +76,7 @@ class Setting:
         lifetime = chance.choice((None, None, None, timedelta(hours=1)))
         crowd = chance.random() < 0.15
         # Plain histories stay frequent: in them little hides what the worker itself does.
-        share = chance.choice((0.0, 0.0, 0.3, 0.5))
+        share = chance.choice((0.0, 0.25, 0.6))
         return cls(cleanup, lifetime, crowd, frozenset(kind for kind in WIDER if chance.random() < share))
 
     @property

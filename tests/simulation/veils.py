@@ -12,7 +12,7 @@ from sandbox.openai.server import OpenAI
 from sandbox.transport.wire import Request, Response
 from worker.model.values import Ref
 
-EMPTY_LIST = {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
+EMPTY_LIST: dict[str, object] = {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
 
 
 @dataclass
