@@ -9,7 +9,7 @@ from sandbox.transport.wire import Response
 from tests.support.ledgers import rule, settle
 from tests.support.paths import ACCOUNTS, EXTERNAL_SECRETS, NO_WAIT, SECRET
 from tests.support.pods import start_pod
-from tests.support.scene import PROJECT, Scene, checked_scene
+from tests.support.scene import LEDGER, PROJECT, Scene, checked_scene
 from worker.errors import OutOfReach
 from worker.model.values import Ref
 from worker.report.summary import exit_code
@@ -143,6 +143,18 @@ def test_a_project_that_was_emptied_gets_new_keys(five: Scene) -> None:
     assert len(five.accounts()) == 5
 
 
+def test_a_target_without_a_secret_gets_a_key_even_from_a_project_that_looks_empty(five: Scene) -> None:
+    """Nobody has a key there: one is made, and no second one in the next run."""
+    place = "/api/v1/namespaces/n1/secrets/openai-credentials"
+    five.delete(place)
+    mints = five.openai.mints
+    for _ in range(2):
+        five.run(openai_faults=rule(five, Rule(EMPTY, "GET", ACCOUNTS), Rule(GONE, "GET|DELETE", ACCOUNTS + "/.*")))
+        five.advance(minutes=20)
+    assert five.openai.mints == mints + 1
+    assert five.live_key(Ref("n1", "openai-credentials"))
+
+
 def test_an_account_made_minutes_ago_is_not_gone_because_openai_does_not_show_it_yet(scene: Scene) -> None:
     scene.apply_documented()
     scene.run()
@@ -182,6 +194,23 @@ def test_an_account_that_was_renamed_at_openai_is_recorded_by_its_id(scene: Scen
     scene.advance(hours=1)
     settle(scene)
     assert len(scene.accounts()) == 1
+
+
+def test_a_digest_is_not_learnt_from_somebody_elses_key(scene: Scene) -> None:
+    """The run died before its note, and a backup has put an old, dead key under the new annotation."""
+    scene.apply_documented()
+    scene.run()
+    old = scene.secret()
+    assert old is not None
+    scene.openai.delete_account(PROJECT, scene.named()["id"])
+    scene.delete(SECRET)
+    scene.delete(f"/apis/openai-key-rotator.io/v1alpha1/namespaces/{LEDGER}/keyrotations/default.openai-credentials")
+    die_after_publishing(scene)
+    scene.merge(SECRET, {"data": old["data"]})
+    for _ in range(2):
+        scene.advance(minutes=10)
+        scene.run(max_wait=NO_WAIT)
+    assert scene.live_key()
 
 
 def die_after_publishing(scene: Scene) -> None:

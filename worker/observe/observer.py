@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from worker.errors import Conflict, NotFound, NotSent, NotShown, Refused, RotatorError, Unanswered
@@ -44,13 +44,16 @@ class Observer:
             await self._listed(entry, secret, access)
             name, asked = await self._named_at_openai(entry, secret, access)
         except NotShown as trouble:
-            if not await self._key_refused(entry, secret):
+            if secret is not None and not await self._key_refused(entry, secret):
                 return self._observation(entry, secret, trouble=trouble)
-            # The key of the Secret is refused as well: its account is gone, however strange the list is.
+            # The Secret's key is refused as well, so its account is gone. Or there is no Secret, and nobody has a key.
             return self._observation(entry, secret)
         except RotatorError as trouble:
             return self._observation(entry, secret, trouble=trouble)
         seen = self._observation(entry, secret, name=name, asked=asked)
+        if _noted_by_name(entry, seen.entry) and await self._key_refused(seen.entry, secret):
+            # The run that published it died before it noted the key's digest, and somebody has changed the data since.
+            return replace(seen, key_problem="is not in the Secret: OpenAI refuses the one that is")
         return await self._with_keys(seen, access)
 
     async def caught_up(self, entry: Entry) -> tuple[Entry, SecretView | None]:
@@ -170,7 +173,7 @@ class Observer:
         except RotatorError:
             # An admin key may lack that right, which stops no rotation: a delete asks for it again, and tells.
             return seen
-        return Observation(seen.secret, entry, seen.named_at_openai, seen.trouble, seen.asked, problem)
+        return replace(seen, entry=entry, key_problem=problem)
 
     async def _key_problem(self, account: Account, keys: Collection[AccountKey], access: ProjectAccess) -> str | None:
         """Why the account's key cannot be used; None if it can, or nobody knows."""
@@ -210,6 +213,15 @@ def _name_of(
         if intent.account.name == named.name and since <= found.created_at <= until:
             return named.name
     return found.name
+
+
+def _noted_by_name(before: Entry, after: Entry) -> bool:
+    """Has the annotation alone, just now, told which account is current and what its key's digest is?"""
+    publication = current(after)
+    if publication is None or publication.account.key_digest is None:
+        return False
+    name = publication.account.name
+    return any(intent.account.name == name and intent.account.key_digest is None for intent in before.unpublished)
 
 
 def _is_central(entry: Entry, account: Account) -> bool:
