@@ -462,15 +462,15 @@ class Actors:
         """Is there anything for `adopt` to find?"""
         return "ledger" in self.stage.setting.wider
 
-    def clean_up(self) -> None:
-        """Users delete the Secrets that they have spoilt."""
+    def clean_up(self, *, adopted: bool = True) -> None:
+        """Users delete the Secrets that they have spoilt; once `adopt` has been tried, also those that it left."""
         for target in TARGETS:
-            if self.stage.secret(target) is not None and self._is_spoilt(target):
+            if self.stage.secret(target) is not None and self._is_spoilt(target, adopted=adopted):
                 self._send("DELETE", path_of(target))
         self.oracle.license(*TARGETS)
         self.oracle.look(by_user=True)
 
-    def _is_spoilt(self, target: Ref) -> bool:
+    def _is_spoilt(self, target: Ref, *, adopted: bool) -> bool:
         """Is the Secret a copy or forged? Its user has to delete it."""
         secret = self.stage.secret(target)
         if secret is None:
@@ -480,6 +480,8 @@ class Actors:
         honest = made is not None and (annotation.get("name"), annotation.get("target")) == (made.name, str(target))
         if not honest or annotation["id"] != self.stage.carried(secret):
             return True
+        if not adopted:
+            return False
         # What the ledger does not know, or an earlier ledger wrote, has been adopted, or has to go.
         recorded = self.stage.recorded(target).get(annotation["name"], {})
         if "ledger" not in self.stage.setting.wider:

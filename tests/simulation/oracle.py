@@ -160,6 +160,8 @@ class Oracle:
         """Whose each name is that the ledger has ever had."""
         self._suspended: dict[Ref, float] = {}
         """Since when each target that is suspended has been."""
+        self._adopted: dict[Ref, float] = {}
+        """When `adopt` last recorded something for each target: that counts as a publication."""
         self._dead: dict[Ref, float] = {}
         """Since when each target has carried a key that nobody may use."""
         self._seen_held: set[str] = set()
@@ -359,6 +361,7 @@ class Oracle:
                     self.violate(f"{run.name} adopts {id}, which no worker made")
                 self.stage.strangers.discard(id)
                 self.made[id] = Made(name, target, account.get("keyId", ""))
+                self._adopted[target] = self.stage.moment()
 
     def _check_published(self, run: Run, request: Request, response: Response) -> None:
         """I2: key and name in one PATCH, of this run's intent, under a resourceVersion, before the claim ends."""
@@ -431,7 +434,7 @@ class Oracle:
         era = container.era
         if (era.by_user and not era.noted) or run.revokes(made.target):
             return False
-        if not self.stage.server_was_right(era.ended or 0.0):
+        if not self.stage.server_was_right(era.since - SHOWN_WITHIN):
             return False  # who goes by a wrong clock cannot tell who started when
         if era.ended is not None and self.stage.moment() >= era.ended + run.max_hold - CLOCKS:
             return False
@@ -563,6 +566,9 @@ class Oracle:
             if made is not None and made.target == target:
                 self.lost.add(account.id)
 
+    def published_since(self, moment: float) -> bool:
+        return any(at >= moment for _, at in self._published.values())
+
     def current_era(self, target: Ref) -> Era:
         return self._eras[target][-1]
 
@@ -591,7 +597,8 @@ class Oracle:
                 continue  # an obstacle is told, or a human's wish
             self.looked_after += 1
             era = self._eras[target][-1]
-            if max(self._dead.get(target, run.started), era.since + SHOWN_WITHIN) < run.started:
+            young = max(era.since, self._adopted.get(target, 0.0)) + SHOWN_WITHIN
+            if max(self._dead.get(target, run.started), young) < run.started:
                 self.violate(f"{run.name} leaves a dead key in {target}: {outcome.reason}")
             self._check_secret(run, target)
 
