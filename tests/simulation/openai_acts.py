@@ -9,6 +9,9 @@ from tests.simulation.hands import Act, Hands
 from tests.simulation.stage import PROJECTS, TARGETS, named
 from worker.model.values import Ref
 
+COPIED_AFTER = timedelta(minutes=10)
+"""A younger account of ours is not copied: its run may have used a twin itself, so a use tells nothing."""
+
 
 class OpenAIActs:
     def __init__(self, hands: Hands) -> None:
@@ -90,6 +93,9 @@ class OpenAIActs:
         name = named(self._stage.secret(target) or {"metadata": {}}).get("name")
         if not isinstance(name, str) or not name:
             return "no name to copy"
+        ours = [account for account in self._stage.accounts() if account.name == name]
+        if any(account.created_at + COPIED_AFTER > self._stage.now() for account in ours):
+            return f"{name} is too young to be copied"
         account, value = self._stage.openai.add_account(project, name)
         key = self._stage.openai.key(value)
         assert key is not None

@@ -134,6 +134,8 @@ class Oracle:
         """Targets of whose entries a human has changed times: what the ledger says of them binds nobody."""
         self.forged: set[str] = set()
         """Ids that a tenant has written into an annotation: `adopt` may believe that."""
+        self.merging: set[Ref] = set()
+        """Targets whose user has ever asked for a key in a Secret of their own."""
         self.mixed: set[Ref] = set()
         """Targets whose Secrets got data from users: some of it may stay."""
         self.looked_after = 0
@@ -366,7 +368,8 @@ class Oracle:
     def _check_published(self, run: Run, request: Request, response: Response) -> None:
         """I2: key and name in one PATCH, of this run's intent, under a resourceVersion, before the claim ends."""
         body, secret = request.json(), response.json()
-        if secret["metadata"]["uid"] in self.foreign:
+        target = Ref(secret["metadata"]["namespace"], secret["metadata"]["name"])
+        if secret["metadata"]["uid"] in self.foreign and target not in self.merging:
             self.violate(f"{run.name} writes {request.path}, which is a user's own Secret")
         metadata = body.get("metadata", {})
         if request.method == "PATCH" and set(body) == {"metadata"} and set(metadata) == _RELEASE:
@@ -375,7 +378,6 @@ class Oracle:
             self.violate(f"I2: {run.name} writes {request.path} without key and name together")
             return
         annotation = json.loads(metadata["annotations"][CURRENT])
-        target = Ref(secret["metadata"]["namespace"], secret["metadata"]["name"])
         if request.method == "PATCH" and "resourceVersion" not in metadata:
             self.violate(f"I2: {run.name} writes {target} whatever its resourceVersion is")
         if self.stage.carried(secret) != annotation["id"]:

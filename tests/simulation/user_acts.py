@@ -68,6 +68,8 @@ class UserActs:
         target = chance.choice(SOURCES)
         policy = chance.choice(("Owner", "Orphan", "Orphan", "CreateOrMerge", "Merge"))
         self._hands.change_source(target, {"target": {"creationPolicy": policy}})
+        if "Merge" in policy:
+            self._oracle.merging.add(target)
         return f"{target} has the policy {policy}"
 
     def delete_for_good(self, chance: random.Random) -> str:
