@@ -92,7 +92,8 @@ def main() -> None:
 async def read(kubeconfig: str) -> dict[str, float]:
     """Read everything as a run does."""
     from worker.discover.listing import discover
-    from worker.kubernetes.client import KubernetesApi, connect
+    from worker.kubernetes.client import KubernetesApi
+    from worker.kubernetes.connection import connect
     from worker.model.values import Ref
     from worker.observe.consumers import Pods
     from worker.runtime.clocks import SystemClock

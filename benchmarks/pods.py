@@ -47,7 +47,8 @@ def main() -> None:
 
 async def read(kubeconfig: str) -> dict[str, float]:
     """Read all pods as a run does."""
-    from worker.kubernetes.client import KubernetesApi, connect
+    from worker.kubernetes.client import KubernetesApi
+    from worker.kubernetes.connection import connect
     from worker.model.values import Ref
     from worker.observe.consumers import Pods
     from worker.runtime.clocks import SystemClock

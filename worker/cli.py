@@ -47,7 +47,8 @@ def main(argv: Sequence[str] | None = None, *, clock: Clock | None = None, chanc
 async def _execute(settings: Settings, clock: Clock, chance: Randomness) -> int:
     """Connect, import the command's module, and execute the command."""
     from worker.commands.session import Session
-    from worker.kubernetes.client import KubernetesApi, connect
+    from worker.kubernetes.client import KubernetesApi
+    from worker.kubernetes.connection import connect
     from worker.report import log_lines
 
     # Before the first use of a library: this routes its warnings, which it would print otherwise.
@@ -58,6 +59,9 @@ async def _execute(settings: Settings, clock: Clock, chance: Randomness) -> int:
         in_cluster=settings.in_cluster,
         connections=settings.options.concurrency + 10,
         proxies=settings.proxies,
+        now=clock.now,
+        # Before anything is done there: another kubectl may look at another cluster.
+        say=lambda where: print(f"cluster: {where}", file=sys.stderr),
     )
     async with client:
         session = Session(settings, KubernetesApi(client, chance), clock, chance)

@@ -107,10 +107,11 @@ class OpenAI:
         for key in list(record.keys):
             record.delete_key(key)
 
-    def add_account(self, project: str, name: str) -> tuple[Account, str]:
+    def add_account(self, project: str, name: str, *, created_at: datetime | None = None) -> tuple[Account, str]:
         """Add an account by hand, as a stranger would in the console; the answer has its key's value too."""
         record = self._projects[project]
         account = self._new_account(record, name, "member")
+        account.created_at = created_at or account.created_at
         key = self._new_key(record, account.id, name, lifetime=None)
         return self._view(record, account), key.value
 

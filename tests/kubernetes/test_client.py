@@ -33,7 +33,8 @@ from worker.errors import (
     Unanswered,
     Unintelligible,
 )
-from worker.kubernetes.client import KubernetesApi, connect
+from worker.kubernetes.client import KubernetesApi
+from worker.kubernetes.connection import connect
 from worker.kubernetes.secret import SECRETS
 from worker.model.values import JSON, Ref, Resource, Version
 from worker.runtime.retrying import ATTEMPTS

@@ -11,7 +11,8 @@ from aiohttp import web
 
 from sandbox.http_server import write_kubeconfig
 from worker.errors import Unanswered
-from worker.kubernetes.client import KubernetesApi, connect
+from worker.kubernetes.client import KubernetesApi
+from worker.kubernetes.connection import connect
 from worker.kubernetes.secret import SECRETS
 from worker.model.values import Ref
 

@@ -7,7 +7,7 @@ import pytest
 from sandbox.transport.faults import Fate, NoFaults, Rule, answered
 from sandbox.transport.wire import Request, Response
 from tests.support.ledgers import rule
-from tests.support.paths import EXTERNAL_SECRET, NO_WAIT
+from tests.support.paths import ENTRY, EXTERNAL_SECRET, NO_WAIT
 from tests.support.scene import PROJECT, TARGET, Scene, checked_scene
 from worker.model.outcomes import Result
 from worker.model.values import JSON, Ref
@@ -156,3 +156,33 @@ def test_another_target_s_dead_key_is_its_own_matter(scene: Scene) -> None:
     scene.run()
     assert scene.outcome().reason == "NotDue"
     assert scene.outcome(other).reason == "KeyGone"
+
+
+def test_an_adopted_account_without_a_key_is_found_dead(scene: Scene) -> None:
+    """Its ledger entry is lost and its key deleted before `adopt`: OpenAI lists no key, and refuses the Secret's."""
+    scene.apply_documented()
+    scene.merge(EXTERNAL_SECRET, {"spec": {"refreshInterval": "0"}})
+    scene.run()
+    scene.openai.delete_key(PROJECT, scene.named()["keyId"])
+    scene.delete(ENTRY)
+    scene.adopt(yes=True)
+    scene.advance(minutes=20)
+    scene.run()
+    assert scene.outcome().reason == "KeyGone"
+    assert scene.live_key()
+
+
+def test_a_page_that_is_not_openais_says_nothing_about_a_key(scene: Scene) -> None:
+    """A firewall answers 401 in place of OpenAI, while the list does not show the account yet: nothing is minted."""
+    page = answered(Response.of_text(401, "<html>sign in</html>", content_type="text/html"))
+    gone = answered(Response.of_json(404, {"error": {"message": "No such service account.", "code": None}}))
+    empty: JSON = {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
+    scene.apply_documented()
+    scene.run()
+    mints = scene.openai.mints
+    scene.advance(minutes=2)
+    accounts = f"/v1/organization/projects/{PROJECT}/service_accounts"
+    lists = [Rule(answered(Response.of_json(200, empty)), "GET", accounts), Rule(gone, "GET", accounts + "/.*")]
+    scene.run(openai_faults=rule(scene, *lists, Rule(page, "GET", "/v1/models")))
+    assert scene.openai.mints == mints
+    assert scene.outcome().reason == "AccountNotShown"

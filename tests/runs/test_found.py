@@ -44,10 +44,10 @@ def test_the_time_is_asked_again_where_the_answer_was_slow(due: Scene) -> None:
 def test_a_superseded_accounts_twin_goes_with_it(due: Scene) -> None:
     """It was made by a repeated create, and no list of the other project was read before its account was released."""
     due.openai.add_project("acme", OTHER)
-    name = due.named()["name"]
+    name, made = due.named()["name"], due.openai.accounts(PROJECT)[0].created_at
     due.merge(GENERATOR, {"spec": {"projectId": OTHER}})
     due.run(max_wait=NO_WAIT)
-    due.openai.add_account(PROJECT, name)  # that is: no list has shown it until now
+    due.openai.add_account(PROJECT, name, created_at=made)  # that is: no list has shown it until now
     assert len(due.account_ids()) == 2
     due.advance(minutes=10)
     due.run(max_wait=NO_WAIT)

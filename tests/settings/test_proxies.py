@@ -12,7 +12,8 @@ from aiohttp import web
 
 from sandbox.http_server import write_kubeconfig
 from tests.support.builders import KEY
-from worker.kubernetes.client import KubernetesApi, connect
+from worker.kubernetes.client import KubernetesApi
+from worker.kubernetes.connection import connect
 from worker.kubernetes.secret import SECRETS
 from worker.model.hidden import Hidden
 from worker.model.targets import Project

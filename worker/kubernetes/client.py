@@ -21,9 +21,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, NoReturn, TypeVar
 
 import aiohttp
-from kubernetes.aio import config
-from kubernetes.aio.client import ApiClient, Configuration
-from yaml import YAMLError
+from kubernetes.aio.client import ApiClient
 
 from worker.errors import (
     ConfigurationError,
@@ -31,17 +29,17 @@ from worker.errors import (
     Forbidden,
     NotFound,
     NotSent,
-    OutOfReach,
     Refused,
     Throttled,
     Unanswered,
     Unintelligible,
 )
+from worker.kubernetes.denials import OWNERS, OWNERS_FORBIDDEN, denial
 from worker.kubernetes.reading import mapping_or_empty, mappings
 from worker.model.values import JSON, Answer, Ref, Resource, Version
 from worker.ports import Randomness
+from worker.runtime.certificates import certificate_problem
 from worker.runtime.retrying import retry_after, retrying
-from worker.settings.proxies import DIRECT, Proxies
 
 T = TypeVar("T")
 
@@ -60,54 +58,6 @@ _PAGES_AT_ONCE = 8
 _RESTARTS = 3
 _SEGMENT = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._:-]{0,252})\Z")
 _WORD = re.compile(r"[A-Za-z0-9_.\[\]/-]{1,120}\Z")
-
-
-async def connect(
-    *,
-    kubeconfig: str | None,
-    context: str | None,
-    in_cluster: bool,
-    connections: int,
-    proxies: Proxies = DIRECT,
-) -> ApiClient:
-    """A client as kubectl would make it: the named kubeconfig, else the pod's service account, else the usual file.
-
-    Raises OutOfReach where none is usable.
-    """
-    configuration = Configuration()
-    try:
-        if in_cluster and kubeconfig is None and context is None:
-            config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]
-        else:
-            await config.load_kube_config(kubeconfig, context, configuration, persist_config=False)  # type: ignore[no-untyped-call]
-        configuration.connection_pool_maxsize = connections
-        configuration.client_session_kwargs = {"middlewares": (_refuse_redirects,), "trust_env": False}
-        configuration.proxy = configuration.proxy or proxies.for_url(configuration.host)
-        return ApiClient(configuration)
-    except (config.ConfigException, YAMLError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        # The library's text may quote the file, which holds credentials: the kind of error has to do.
-        where = f"kubeconfig {kubeconfig!r}" if kubeconfig is not None else "kubeconfig"
-        where += f", context {context!r}" if context is not None else ""
-        raise OutOfReach(
-            "NoKubeconfig",
-            f"no usable cluster configuration ({where}: {type(error).__name__}): set KUBECONFIG, --kubeconfig or "
-            "--context, or run in a pod with a service account",
-        ) from None
-
-
-class Redirected(aiohttp.ClientError):
-    """The API server, or something before it, wants the request sent elsewhere."""
-
-
-async def _refuse_redirects(
-    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    """The library would follow them, a PATCH with a Secret in it too."""
-    response = await handler(request)
-    if 300 <= response.status < 400:
-        response.close()
-        raise Redirected
-    return response
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +243,12 @@ class KubernetesApi:
             )
             response = await self._client.call_api(*call, _request_timeout=aiohttp.ClientTimeout(total=request.seconds))
             content = await _read(response.response, request.longest, subject)
+        except aiohttp.ClientConnectorCertificateError as error:
+            message = f"the API server's certificate is not accepted ({certificate_problem(error)}): {subject}"
+            raise NotSent("ClusterCertificate", message) from None
+        except aiohttp.ClientHttpProxyError as error:
+            message = f"the proxy refused the way to the API server (status {error.status}): {subject}"
+            raise NotSent("ProxyRefused", message) from None
         except aiohttp.ClientConnectorError as error:
             number = getattr(error.os_error, "errno", None)
             kind = type(error).__name__ + (f", errno {number}" if number else "")
@@ -349,10 +305,11 @@ def _raise(status: int, headers: Mapping[str, str], content: bytearray, *, reque
     if status == 401:
         raise Refused("ClusterUnauthorized", f"the cluster does not accept the credentials: {subject}", status=status)
     if status == 403:
-        advice = (
-            "RBAC, a quota or a webhook forbids it" if not subject.startswith(("list", "get")) else "RBAC forbids it"
-        )
-        raise Forbidden("Forbidden", f"not allowed to {subject}: {advice} ({details})", status=status)
+        reading = request.verb in ("list", "get")
+        usual = "RBAC forbids it" if reading else "RBAC, a quota or a webhook forbids it"
+        advice = denial(answer.get("message")) or usual
+        reason = OWNERS_FORBIDDEN if advice == OWNERS else "Forbidden"
+        raise Forbidden(reason, f"not allowed to {subject}: {advice} ({details})", status=status)
     if status == 404:
         if request.verb == "list":
             raise _NoResource("ClusterUnanswered", f"{subject}: not found")

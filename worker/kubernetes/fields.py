@@ -115,7 +115,6 @@ def kept(value: object, shape: Shape) -> object:
         if not isinstance(value, Mapping):
             return text(value)
         # `only` names the first other field with a value: that name is enough.
-        # `only` names the first other field with a value: that name is enough.
         others = [name for name in value if name not in shape and value[name] not in _NOTHING]
         fields = {name: kept(value[name], inner) for name, inner in shape.items() if name in value}
         return fields | ({str(text(min(others))): True} if others else {})

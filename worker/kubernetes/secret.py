@@ -126,11 +126,19 @@ def previous_accounts(secret: SecretView) -> tuple[tuple[str, str], ...] | None:
 
 
 def key_patch(
-    target: Target, secret: SecretView | None, entry: Entry, *, key: Account, value: Hidden, at: datetime
+    target: Target,
+    secret: SecretView | None,
+    entry: Entry,
+    *,
+    key: Account,
+    value: Hidden,
+    at: datetime,
+    owned: bool = True,
 ) -> JSON:
     """The one PATCH (or, without a Secret, the object to create) that publishes a key together with its account's name.
 
     The PATCH carries the resourceVersion of the read Secret. `at` is the time of writing, for the annotation only.
+    `owned`: False leaves the owner references as they are.
     """
     previous = [p.account for p in entry.history if p.account.name != key.name]
     annotations = dict(target.annotations) | {
@@ -138,7 +146,7 @@ def key_patch(
         PREVIOUS: _json([{"id": account.id, "name": account.name} for account in previous]),
     }
     metadata: JSON = {"labels": dict(target.labels) | {MANAGED: "true"}, "annotations": annotations}
-    owners = _owners(target, secret)
+    owners = _owners(target, secret) if owned else None
     if owners is not None:
         metadata["ownerReferences"] = owners
     data: JSON = {target.data_key: base64.b64encode(value.reveal().encode()).decode()}
@@ -196,7 +204,10 @@ def _owners(target: Target, secret: SecretView | None) -> list[Mapping[str, Any]
         "controller": True,
     }
     existing = secret.owners if secret is not None else ()
-    # A reference to an earlier object of the same kind and name goes: with it the collector would take the Secret.
+    named = [owner for owner in existing if owner.get("uid") == source.uid]
+    if target.creation is CreationPolicy.OWNER and any(o.get("apiVersion") == ours["apiVersion"] for o in named):
+        # It goes with its source already. Clusters that guard owner references would refuse any other form of it.
+        return None
     # A reference to an earlier object of the same kind and name goes: with it the collector would take the Secret.
     others = [owner for owner in existing if not _same_object(owner, ours)]
     if target.creation is not CreationPolicy.OWNER:

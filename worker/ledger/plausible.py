@@ -36,13 +36,14 @@ def plausible(entry: Entry, now: datetime) -> Entry:
         unpublished=tuple(_intent(intent, horizon, now) for intent in entry.unpublished),
         last_rotated_at=now if last is not None and last > horizon else last,
         failures=replace(entry.failures, next_attempt_at=later),
+        healings=replace(entry.healings, at=_not_ahead(entry.healings.at, horizon, now)),
         throttle=throttle,
     )
 
 
 def _any_ahead(entry: Entry, horizon: datetime) -> bool:
     """Does any time lie ahead at all? Few entries have one, and thousands are read."""
-    times = [entry.last_rotated_at, entry.failures.next_attempt_at]
+    times = [entry.last_rotated_at, entry.failures.next_attempt_at, entry.healings.at]
     times.append(entry.throttle.until if entry.throttle is not None else None)
     for publication in entry.history:
         times += [publication.at, publication.requested_at, publication.superseded_at, publication.secret_back_at]

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from worker.errors import Conflict, NotFound, NotSent, NotShown, Refused, RotatorError, Unanswered
+from worker.errors import Conflict, NotFound, NotShown, Refused, RotatorError, Unanswered
 from worker.kubernetes.secret import SECRETS, placeholder, secret_value, secret_view
 from worker.ledger.transitions import CLAIM, TOLERATED, catch_up_with_secret, with_keys
 from worker.model.entries import Account, Entry, Intent, current
@@ -169,20 +169,24 @@ class Observer:
             keys = (await self.projects.account_keys(access)).get(publication.account.id, ())
             entry = with_keys(seen.entry, publication.account.id, keys)
             known = current(entry) or publication
-            problem = await self._key_problem(known.account, keys, access)
+            problem = await self._key_problem(known.account, keys, seen, access)
         except RotatorError:
             # An admin key may lack that right, which stops no rotation: a delete asks for it again, and tells.
             return seen
         return replace(seen, entry=entry, key_problem=problem)
 
-    async def _key_problem(self, account: Account, keys: Collection[AccountKey], access: ProjectAccess) -> str | None:
+    async def _key_problem(
+        self, account: Account, keys: Collection[AccountKey], seen: Observation, access: ProjectAccess
+    ) -> str | None:
         """Why the account's key cannot be used; None if it can, or nobody knows."""
+        gone = "does not exist at OpenAI any more"
         if account.key_id is None:
-            return None
+            # Adopted without its id. An account without any key has none that works; the key itself confirms it.
+            return gone if not keys and await self._key_refused(seen.entry, seen.secret) else None
         key = next((key for key in keys if key.id == account.key_id), None)
         if key is not None:
             return None if key.active else "is disabled at OpenAI"
-        return None if await self.projects.key_exists(access, account.key_id) else "does not exist at OpenAI any more"
+        return None if await self.projects.key_exists(access, account.key_id) else gone
 
     async def _key_refused(self, entry: Entry, secret: SecretView | None) -> bool:
         """Does OpenAI refuse the key that is in the Secret, and that the ledger knows as the current account's?"""
@@ -195,7 +199,7 @@ class Observer:
             if value is None or value.digest() != publication.account.key_digest:
                 return False
             return not await self.projects.key_accepted(publication.account.access.project, value)
-        except (Unanswered, Refused, NotSent):
+        except (Unanswered, Refused):
             return False  # nobody knows
 
 

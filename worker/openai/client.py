@@ -39,6 +39,7 @@ from worker.model.targets import Project
 from worker.model.times import format_duration
 from worker.model.values import JSON, PREFIX
 from worker.ports import Randomness
+from worker.runtime.certificates import certificate_problem
 from worker.runtime.retrying import retry_after, retrying
 from worker.settings.proxies import DIRECT, Proxies
 
@@ -54,6 +55,15 @@ _ADVICE = {
     404: ("OpenAINotFound", "no such project, or not one of the admin key's organisation"),
     400: ("OpenAIRefused", "the request was refused; an archived project answers so"),
 }
+WRONG_HOST, ADDRESS = "OpenAIWrongHost", "OpenAIAddressRefused"
+MISSING_SCOPE, NOT_OPENAI = "OpenAIForbidden", "OpenAINotReached"
+_NO_ADDRESS = (ADDRESS, "its organisation's list of allowed addresses lacks the cluster's")
+_CODES = {
+    "incorrect_hostname": (WRONG_HOST, "the project lives in another region: set `host` to that region's"),
+    "ip_not_authorized": _NO_ADDRESS,
+    "ip_address_not_allowed": _NO_ADDRESS,
+}
+"""What waiting does not mend. Source: the official SDKs' tests and public reports (docs/openai.md)."""
 _LIFETIME = (
     "its organisation or project limits how long a key may live: set the annotation "
     f"{PREFIX}key-lifetime of the ExternalSecret or the generator to a time within the limit"
@@ -146,16 +156,21 @@ class OpenAIAdminApi:
         return found.get("id") == project.id and found.get("status") == "archived"
 
     async def key_accepted(self, host: str, key: Hidden) -> bool:
-        """Does OpenAI accept the key? 401: not yet."""
+        """Does OpenAI accept the key? 401 with OpenAI's own error: no, or not yet.
+
+        Raises Refused for what waiting does not mend: the wrong regional host, an address that is not allowed.
+        Raises Unanswered for an answer that is not OpenAI's.
+        """
         try:
             await self._json("GET", f"{host}/models", key, what="verify key", repeatable=False)
         except Refused as error:
-            if error.status == 401:
-                return False
+            if error.reason in (WRONG_HOST, ADDRESS):
+                raise
             # They tell nothing about the key: it may lack that permission, or the host may lack that path.
-            # They tell nothing about the key: it may lack that permission, or the host may lack that path.
-            if error.status in (403, 404):
+            if error.reason == MISSING_SCOPE or error.status in (403, 404):
                 return True
+            if error.status == 401 and error.reason != NOT_OPENAI:
+                return False
             if isinstance(error, Throttled):
                 raise
             raise Unanswered(error.reason, error.message) from None
@@ -207,7 +222,6 @@ class OpenAIAdminApi:
         if method == "POST":
             return await call()
         # A 429 concerns all users of the same admin key: `worker.openai.limiter` handles it.
-        # A 429 concerns all users of the same admin key: `worker.openai.limiter` handles it.
         return await retrying(call, repeatable=repeatable, random=self._random, throttled=False)
 
     async def _send(self, method: str, url: str, key: Hidden, *, what: str, body: JSON | None = None) -> bytes:
@@ -223,6 +237,13 @@ class OpenAIAdminApi:
                 proxy=self._proxies.for_url(url),
             ) as response:
                 content = await response.read()
+        except aiohttp.ClientConnectorCertificateError as error:
+            message = f"the certificate of OpenAI's host is not accepted ({certificate_problem(error)}): {what}"
+            raise NotSent("OpenAICertificate", message) from None
+        except aiohttp.ClientHttpProxyError as error:
+            raise NotSent(
+                "ProxyRefused", f"the proxy refused the way to OpenAI (status {error.status}): {what}"
+            ) from None
         except aiohttp.ClientConnectorError as error:
             raise NotSent("OpenAIUnreachable", f"no connection to OpenAI to {what}: {_cause(error)}") from None
         except TimeoutError:
@@ -247,11 +268,28 @@ def _raise(status: int, headers: Mapping[str, str], content: bytes, *, what: str
         raise Refused(
             "OpenAIRedirect", f"OpenAI's host redirects, which is not followed: {what} ({details})", status=status
         )
-    reason, advice = _ADVICE.get(status, ("OpenAIRefused", "the request was refused"))
+    reason, advice = _by_code(status, content) or _ADVICE.get(status, ("OpenAIRefused", "the request was refused"))
     if what == _CREATE and status in (400, 422) and _is_about_expiry(content):
         reason, advice = "KeyLifetime", _LIFETIME + _limit(content)
     kind: type[Refused] = {403: Forbidden, 404: NotFound}.get(status, Refused)
     raise kind(reason, f"OpenAI refused to {what}: {advice} ({details})", status=status)
+
+
+def _by_code(status: int, content: bytes) -> tuple[str, str] | None:
+    """Reason and advice of a refusal whose status alone says too little; None where the status says enough."""
+    try:
+        answer = json.loads(content)
+    except (ValueError, RecursionError):
+        answer = None
+    error = answer.get("error") if isinstance(answer, dict) else None
+    if not isinstance(error, dict):
+        return (NOT_OPENAI, "the answer is not OpenAI's: a proxy, a firewall, or a host without /v1 at its end")
+    code, text = str(error.get("code")), str(error.get("message"))
+    if code in _CODES:
+        return _CODES[code]
+    if status in (401, 403) and ("issing scopes" in text or code == "missing_scope"):
+        return MISSING_SCOPE, "the admin key lacks the permission: a scope such as api.management.write is missing"
+    return None
 
 
 def _details(status: int, headers: Mapping[str, str], content: bytes) -> str:

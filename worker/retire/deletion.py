@@ -21,6 +21,8 @@ from worker.runtime.clocks import Instant, RunClock
 
 SNAPSHOT_FRESH_FOR = 5.0
 """Seconds for which a look at the Secret counts as "right before" a delete."""
+MADE_WITHIN = transitions.CLAIM + timedelta(minutes=2)
+"""For so long after its request an account of ours may be made. OpenAI's clock is not the API server's."""
 OWN_USES = timedelta(minutes=8)
 """For so long after its request a run may use its new key itself, to verify it; even if it stood still meanwhile."""
 _LOOKS = 3
@@ -117,8 +119,17 @@ class AccountDeleter:
         return sorted({*twins, account.id})
 
     async def is_used(self, account: Account, twin: str, requested_at: datetime | None) -> bool:
-        """Has anybody but the run itself used a key of this account, which has the name of ours?"""
+        """May this account, which has the name of ours, be somebody else's: made later, or used by others than a run?
+
+        Raises Unanswered while the lists of this run do not tell.
+        """
+        created = (await self.projects.listing(account.access)).accounts[twin].created_at
+        if created is not None and requested_at is not None and created > requested_at + MADE_WITHIN:
+            return True
         keys = (await self.projects.account_keys(account.access)).get(twin, ())
+        if not keys:
+            # The list of keys may be older than the account.
+            raise Unanswered("TwinUnknown", f"OpenAI does not show a key of another account named {account.name} yet")
         uses = [await self.projects.key_last_used(account.access, key.id) for key in keys]
         own = (requested_at or datetime.min.replace(tzinfo=UTC)) + OWN_USES
         return any(use is not None and use > own for use in uses)

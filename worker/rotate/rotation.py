@@ -15,7 +15,19 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from worker.context import RunContext
-from worker.errors import Conflict, Deferred, NotFound, NotSent, Refused, RotatorError, Throttled, Unanswered, about
+from worker.errors import (
+    Conflict,
+    Deferred,
+    Forbidden,
+    NotFound,
+    NotSent,
+    Refused,
+    RotatorError,
+    Throttled,
+    Unanswered,
+    about,
+)
+from worker.kubernetes.denials import OWNERS_FORBIDDEN
 from worker.kubernetes.secret import MANAGED, SECRETS, key_patch
 from worker.ledger import transitions
 from worker.model.entries import Account, Entry, Failures, Intent, current
@@ -24,7 +36,7 @@ from worker.model.outcomes import Outcome, Result
 from worker.model.sightings import MintedKey, SecretView
 from worker.model.targets import Target
 from worker.model.times import next_attempt
-from worker.model.values import Ref
+from worker.model.values import JSON, Ref
 from worker.observe.observation import Observation
 from worker.plan.decisions import Rotate
 from worker.plan.reasons import REPEATED
@@ -248,19 +260,35 @@ class Rotation:
     async def _write(
         self, target: Target, secret: SecretView | None, entry: Entry, *, minted: MintedKey, dry_run: bool = False
     ) -> datetime:
-        body = key_patch(target, secret, entry, key=minted.account, value=minted.value, at=self.context.now())
+        """Write the Secret; without owners where the cluster guards those: a key matters more."""
+
+        def body(*, owned: bool) -> JSON:
+            now = self.context.now()
+            return key_patch(target, secret, entry, key=minted.account, value=minted.value, at=now, owned=owned)
+
         try:
             async with asyncio.timeout(WRITING):
-                if secret is None:
-                    answer = await self.context.cluster.create(SECRETS, target.ref.namespace, body, dry_run=dry_run)
-                else:
-                    answer = await self.context.cluster.patch(SECRETS, target.ref, body, dry_run=dry_run)
+                try:
+                    return await self._send(target, secret, body(owned=True), dry_run=dry_run)
+                except Forbidden as error:
+                    if error.reason != OWNERS_FORBIDDEN:
+                        raise
+                    if not dry_run:
+                        self.context.watcher.not_announced(target.ref, f"written without its owner: {error.message}")
+                    return await self._send(target, secret, body(owned=False), dry_run=dry_run)
         except TimeoutError:
             raise Unanswered("SecretNotWritten", f"writing Secret {target.ref} took over {WRITING:.0f} s") from None
         except Refused as error:
             if error.status != 422 or _labelled(secret):
                 raise
             raise Refused(error.reason, error.message + _label_it(target.ref), status=error.status) from None
+
+    async def _send(self, target: Target, secret: SecretView | None, body: JSON, *, dry_run: bool) -> datetime:
+        cluster = self.context.cluster
+        if secret is None:
+            answer = await cluster.create(SECRETS, target.ref.namespace, body, dry_run=dry_run)
+        else:
+            answer = await cluster.patch(SECRETS, target.ref, body, dry_run=dry_run)
         return answer.at or self.context.now()
 
     async def _is_in_place(self, target: Target, account: Account) -> bool:

@@ -21,7 +21,7 @@ from worker.model.times import parse_duration
 from worker.model.values import Ref
 from worker.settings.central_keys import CentralKeys, central_keys
 from worker.settings.options import AdoptRequest, Options, Settings
-from worker.settings.proxies import proxies
+from worker.settings.proxies import DIRECT, Proxies, proxies
 
 DEFAULT_LEDGER_NAMESPACE = "openai-key-rotator"
 POD_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -307,7 +307,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], pod_namespace: str | 
     reader.mistakes += _unknown_variables(environ)
     values["ledger-namespace"] = values["ledger-namespace"] or pod_namespace or DEFAULT_LEDGER_NAMESPACE
     shard = reader.shard(values["shards"])
-    central = reader.central(values)
+    central, proxied = reader.central(values), reader.proxies()
     if reader.mistakes:
         raise UsageError(reader.mistakes, parser.format_usage() if unknown else "")
     return Settings(
@@ -322,7 +322,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], pod_namespace: str | 
         kubeconfig=values["kubeconfig"] or environ.get("KUBECONFIG") or None,
         context=values["context"],
         in_cluster=pod_namespace is not None and bool(environ.get("KUBERNETES_SERVICE_HOST")),
-        proxies=proxies(environ),
+        proxies=proxied,
     )
 
 
@@ -373,6 +373,13 @@ class _Reader:
         except ValueError as error:
             self.mistakes.append(f"--central-admin-keys: {error}")
             return CentralKeys()
+
+    def proxies(self) -> Proxies:
+        try:
+            return proxies(self._environ)
+        except ValueError as error:
+            self.mistakes.append(str(error))
+            return DIRECT
 
     def _value(self, option: _Option) -> Any:
         """The option's value: the command line's, else the environment's, else the default."""

@@ -203,9 +203,8 @@ def _publication(case: Case, claim: Claim, finding: Finding, *, entry: Entry, no
     """The publication of a confirmed account. A superseded one ends now: too late is safe."""
     if case.target is None or not isinstance(case.facts, Facts) or finding.id is None or finding.name is None:
         raise ValueError("only an account that OpenAI has confirmed for a target is recorded")
-    key = next(iter(case.facts.keys.get(finding.id, ())), None)
+    key, named = next(iter(case.facts.keys.get(finding.id, ())), None), claim.named
     made = min(key.created_at, now) if key is not None else now
-    named = claim.named
     data_key = (named.data_key if named is not None else None) or case.target.data_key
     account = Account(
         name=finding.name,
