@@ -473,7 +473,8 @@ class Oracle:
             last = told - self._epoch()
             if cleanup.kind is CleanupKind.IDLE and now < last + cleanup.idle.total_seconds() - 2:
                 self.violate(f"I3: account {made.name} was deleted {now - last:.0f} s after its second key was used")
-            if cleanup.kind is not CleanupKind.IDLE and now < superseded + UNSEEN_HOLD - CLOCKS:
+            held = min(superseded, last) + UNSEEN_HOLD - CLOCKS
+            if cleanup.kind is not CleanupKind.IDLE and now < held:
                 self.violate(f"I3: account {made.name} was deleted although its second key is used")
 
     def _was_listed(self, run: Run, account: str, key: Key) -> bool:
