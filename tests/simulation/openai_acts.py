@@ -89,12 +89,12 @@ class OpenAIActs:
         found = self._carried(chance)
         if found is None:
             return "no account to copy"
-        target, project, _, _ = found
+        target, project, original, _ = found
         name = named(self._stage.secret(target) or {"metadata": {}}).get("name")
         if not isinstance(name, str) or not name:
             return "no name to copy"
-        ours = [account for account in self._stage.accounts() if account.name == name]
-        if any(account.created_at + COPIED_AFTER > self._stage.now() for account in ours):
+        ours = next(account for account in self._stage.accounts() if account.id == original)
+        if ours.created_at + COPIED_AFTER > self._stage.now():
             return f"{name} is too young to be copied"
         account, value = self._stage.openai.add_account(project, name)
         key = self._stage.openai.key(value)

@@ -274,7 +274,9 @@ class Oracle:
     def _check_copy(self, run: Run, account: str) -> None:
         """An account that a human made under a name of ours, and uses: OpenAI may only have hidden the use."""
         key = self.copies.get(account)
-        if key is None or key not in run.uses or run.uses[key] is not None:
+        if key is not None and not self.stage.server_was_right(0.0):
+            pass  # by a wrong clock it may have been made, and used, with ours
+        elif key is None or key not in run.uses or run.uses[key] is not None:
             self.violate(f"I3: {run.name} deletes account {account}, which no worker made")
         self.stage.strangers.discard(account)
 
@@ -322,7 +324,7 @@ class Oracle:
         elif kind.endswith(" secrets"):
             self._check_published(run, request, response)
         elif kind.endswith("keyrotations"):
-            self._check_released()
+            self._check_released(run)
             self._note_adopted(run)
         self.look(by_user=False)
         self._check_recorded()
@@ -481,11 +483,13 @@ class Oracle:
         """Has a list of keys shown it to the run?"""
         return self.key_made.get(key.id, float("inf")) < run.keys_listed.get(key.project, 0.0)
 
-    def _check_released(self) -> None:
+    def _check_released(self, run: Run) -> None:
         """I4: an intent of which no account was ever made leaves the ledger after two complete lists only."""
         for target in TARGETS:
             before, after = self._entries[target], self.stage.recorded(target)
             for name, account in before.items():
+                if name not in after:
+                    self._note_forgotten(run, name, account)
                 if name in after or "publishedAt" in account or name in {made.name for made in self.made.values()}:
                     continue
                 if self.stage.is_archived(account["projectId"]):
@@ -496,6 +500,21 @@ class Oracle:
                 complete = [begun for begun in self._lists[account["projectId"]] if begun >= ended - 1]
                 if len(complete) < 2:
                     self.violate(f"I4: the intent {name} left the ledger after {len(complete)} complete lists")
+
+    def _note_forgotten(self, run: Run, name: str, account: Mapping[str, Any]) -> None:
+        """Of a project that looks empty, and had one account only, no worker can tell that the account is there."""
+        project = account["projectId"]
+        known = {
+            other.get("id")
+            for target in TARGETS
+            for other in self._entries[target].values()
+            if run.options.shard.owns(target)
+            and other["projectId"] == project
+            # What it has made itself since says nothing of the list that it read first.
+            and self._moment(other.get("requestedAt", other.get("publishedAt"))) < run.started
+        }
+        if project in self.stage.openai_seen.empty and len(known - {None}) <= 1:
+            self.lost |= {id for id, made in self.made.items() if made.name == name}
 
     def _check_recorded(self) -> None:
         """I4: every live account that a worker made is in the ledger, by name."""
