@@ -57,15 +57,23 @@ class OutOfReach(RotatorError):
 
 
 class Refused(RotatorError):
-    """The server refused, and changed nothing. `status` is the HTTP status."""
+    """The server refused, and changed nothing. `status` is the HTTP status.
 
-    def __init__(self, reason: str, message: str, *, status: int = 0) -> None:
+    `own`: the answer has the server's own form, so nothing in between has written it.
+    """
+
+    def __init__(self, reason: str, message: str, *, status: int = 0, own: bool = False) -> None:
         super().__init__(reason, message)
         self.status = status
+        self.own = own
 
 
 class NotFound(Refused):
     """The object, account, project or API does not exist."""
+
+
+EXISTS = "AlreadyExists"
+"""The reason of a Conflict where a create met an object of that name."""
 
 
 class Conflict(Refused):

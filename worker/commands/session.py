@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections import defaultdict
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,9 +16,8 @@ from worker.context import RunContext
 from worker.errors import OutOfReach
 from worker.kubernetes.listening import ListeningCluster
 from worker.ledger.store import Ledger, ledger_uid
-from worker.model.entries import Entry, Unreadable, accounts_of
+from worker.model.entries import Entry, Unreadable
 from worker.model.outcomes import RunInfo
-from worker.model.targets import Project
 from worker.model.values import Ref
 from worker.observe.observer import Observer
 from worker.openai.limiter import Limiter
@@ -35,8 +33,6 @@ from worker.runtime.stop import Stop
 from worker.settings.options import Options, Settings
 
 _LOOKS_AT_THE_TIME = 3
-_ENOUGH = 100
-"""Accounts of a project that are remembered during a run."""
 DISCOVERY_OVERTIME = 5.0
 """Seconds after the deadline until a command gives up even a running list; all else ends at the deadline."""
 
@@ -139,7 +135,7 @@ def wire_stages(
         allowed_hosts=options.allowed_hosts,
         fallback=options.fallback_admin_key,
         fallback_host=options.fallback_host,
-        recorded=_recorded(entries.values(), ledger.uid),
+        recorded=ledger.recorded,
     )
     context = RunContext(
         run=run,
@@ -165,14 +161,3 @@ def wire_stages(
         max_hold=options.max_hold,
     )
     return Stages(context, reconciler, sweep)
-
-
-def _recorded(entries: Collection[Entry | Unreadable], ledger: str) -> dict[Project, set[str]]:
-    """By project, ids of accounts that the ledger records, as many as tell an empty list from one account's end."""
-    found: defaultdict[Project, set[str]] = defaultdict(set)
-    for entry in entries:
-        if isinstance(entry, Entry) and entry.ledger == ledger:
-            for account in accounts_of(entry):
-                if account.id is not None and len(found[account.access.project]) < _ENOUGH:
-                    found[account.access.project].add(account.id)
-    return found

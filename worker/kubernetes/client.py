@@ -24,6 +24,7 @@ import aiohttp
 from kubernetes.aio.client import ApiClient
 
 from worker.errors import (
+    EXISTS,
     ConfigurationError,
     Conflict,
     Forbidden,
@@ -301,32 +302,38 @@ def _raise(status: int, headers: Mapping[str, str], content: bytearray, *, reque
     except (ValueError, RecursionError):
         answer = {}
     answer = answer if isinstance(answer, dict) else {}
-    details = _details(status, answer)
+    details, own = _details(status, answer), answer.get("kind") == "Status"
     if status == 401:
-        raise Refused("ClusterUnauthorized", f"the cluster does not accept the credentials: {subject}", status=status)
+        raise Refused(
+            "ClusterUnauthorized", f"the cluster does not accept the credentials: {subject}", status=status, own=own
+        )
     if status == 403:
         reading = request.verb in ("list", "get")
         usual = "RBAC forbids it" if reading else "RBAC, a quota or a webhook forbids it"
         advice = denial(answer.get("message")) or usual
         reason = OWNERS_FORBIDDEN if advice == OWNERS else "Forbidden"
-        raise Forbidden(reason, f"not allowed to {subject}: {advice} ({details})", status=status)
+        raise Forbidden(reason, f"not allowed to {subject}: {advice} ({details})", status=status, own=own)
     if status == 404:
         if request.verb == "list":
             raise _NoResource("ClusterUnanswered", f"{subject}: not found")
         if not _is_about(request, answer):
             # An ingress or a proxy answers 404 with a page of its own: that says nothing about the object.
             raise Unanswered("ClusterUnanswered", f"a 404 that is not the API server's word on it: {subject}")
-        raise NotFound("NotFound", f"{subject}: not found", status=status)
+        raise NotFound("NotFound", f"{subject}: not found", status=status, own=own)
     if status == 409:
-        raise Conflict("Conflict", f"{subject}: changed or created meanwhile", status=status)
+        if not own:
+            # Another writer is the API server's to tell: a page in its place may have hidden a success.
+            raise Unanswered("ClusterUnanswered", f"a 409 that is not the API server's: {subject}")
+        reason = EXISTS if answer.get("reason") == EXISTS else "Conflict"
+        raise Conflict(reason, f"{subject}: changed or created meanwhile", status=status, own=own)
     if status == 410:
-        raise _Expired("Expired", f"{subject}: the list expired", status=status)
+        raise _Expired("Expired", f"{subject}: the list expired", status=status, own=own)
     if status == 429:
         message = f"the API server asks to slow down: {subject}"
         raise Throttled("ClusterThrottled", message, retry_after=retry_after(headers))
     if status >= 500 or status < 200:
         raise Unanswered("ClusterUnanswered", f"the API server failed: {subject} ({details})")
-    raise Refused("ClusterRefused", f"the API server refused to {subject} ({details})", status=status)
+    raise Refused("ClusterRefused", f"the API server refused to {subject} ({details})", status=status, own=own)
 
 
 def _is_about(request: _Request, answer: Mapping[str, Any]) -> bool:

@@ -228,6 +228,8 @@ def _account_object(account: Account, target: Ref) -> JSON:
         expiresAt=account.expires_at,
         keyDigest=account.key_digest,
         dataKey=account.data_key,
+        # By a tenant's word alone: the fallback admin key does not serve it.
+        adopted=None if access.fallback else True,
     )
 
 
@@ -245,7 +247,12 @@ def _account(name: str, stored: Mapping[str, Any], namespace: str, *, ledger_nam
     return Account(
         name=name,
         access=_access(
-            text(stored, "host"), text(stored, "projectId"), where, secret=text(admin, "name"), key=text(admin, "key")
+            text(stored, "host"),
+            text(stored, "projectId"),
+            where,
+            secret=text(admin, "name"),
+            key=text(admin, "key"),
+            fallback=stored.get("adopted") is not True,
         ),
         id=stored.get("id"),
         key_id=stored.get("keyId"),
@@ -256,9 +263,9 @@ def _account(name: str, stored: Mapping[str, Any], namespace: str, *, ledger_nam
 
 
 @functools.lru_cache(maxsize=1024)
-def _access(host: str, project: str, namespace: str, *, secret: str, key: str) -> ProjectAccess:
+def _access(host: str, project: str, namespace: str, *, secret: str, key: str, fallback: bool) -> ProjectAccess:
     """One shared object per distinct access: thousands of accounts share a few."""
-    return ProjectAccess(Project(host, project), AdminKeyRef(Ref(namespace, secret), key))
+    return ProjectAccess(Project(host, project), AdminKeyRef(Ref(namespace, secret), key), fallback)
 
 
 def _cleanup(stored: Mapping[str, Any]) -> CleanupPolicy:

@@ -47,6 +47,7 @@ def _any_ahead(entry: Entry, horizon: datetime) -> bool:
     times.append(entry.throttle.until if entry.throttle is not None else None)
     for publication in entry.history:
         times += [publication.at, publication.requested_at, publication.superseded_at, publication.secret_back_at]
+        times += [publication.missed_at, publication.held.since if publication.held is not None else None]
     for intent in entry.unpublished:
         times += [intent.requested_at, intent.claimed_until, intent.missed_at]
     return any(time is not None and time > horizon for time in times)
@@ -58,7 +59,12 @@ def _longest_pause(entry: Entry) -> timedelta:
 
 
 def _publication(publication: Publication, horizon: datetime, now: datetime) -> Publication:
-    asked = publication.requested_at
+    asked, held = publication.requested_at, publication.held
+    publication = replace(
+        publication,
+        missed_at=_not_ahead(publication.missed_at, horizon, now),
+        held=held and replace(held, since=min(held.since, now)),
+    )
     if publication.at <= horizon and (asked is None or asked <= horizon):
         return replace(
             publication,

@@ -7,22 +7,26 @@ The ledger returns the entry that the API server has stored.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
 from worker.errors import ConfigurationError, Conflict, NotFound, OutOfReach, RotatorError
-from worker.kubernetes.reading import Malformed, version_of
+from worker.kubernetes.reading import Malformed, mapping_or_empty, mappings, version_of
 from worker.ledger.codec import KEY_ROTATIONS, decode_entry, entry_object, entry_patch
 from worker.ledger.plausible import plausible
 from worker.model.entries import Entry, Unreadable
 from worker.model.names import entry_name
 from worker.model.shard import WHOLE, Shard
+from worker.model.targets import Project
 from worker.model.values import JSON, Answer, Ref, Resource
 from worker.ports import Clock, Cluster
 
 NAMESPACES = Resource("", "v1", "namespaces")
 _ATTEMPTS = 5
+_ENOUGH = 100
+"""Accounts of a project that are remembered during a run."""
 
 
 async def ledger_uid(cluster: Cluster, namespace: str) -> tuple[str, datetime | None]:
@@ -48,6 +52,8 @@ class Ledger:
         self._shard = shard
         self._latest: dict[str, Entry] = {}
         """The last listed entries, by name: the ledger decodes and keeps an unchanged entry only once."""
+        self.recorded: defaultdict[Project, set[str]] = defaultdict(set)
+        """By project, ids of accounts of every shard, as many as tell an empty list from one account's end."""
         self.namespace = namespace
         self.uid = uid
 
@@ -57,6 +63,7 @@ class Ledger:
         def keep(obj: JSON) -> tuple[Ref, Entry | Unreadable] | None:
             name = obj["metadata"]["name"]
             if not self._shard.owns_entry(name):
+                self._note_recorded(obj)
                 return None
             known = self._latest.get(name)
             if known is not None and known.version == version_of(obj):
@@ -64,6 +71,7 @@ class Ledger:
             target, entry = _decode(obj, self._clock.now())
             if isinstance(entry, Entry):
                 self._latest[name] = entry
+            self._note_recorded(obj)
             return target, entry
 
         try:
@@ -75,6 +83,17 @@ class Ledger:
         except RotatorError as error:
             raise OutOfReach(error.reason, error.message) from None
         return dict(item for item in decoded if item is not None)
+
+    def _note_recorded(self, obj: JSON) -> None:
+        if mapping_or_empty(obj.get("spec")).get("ledger") != self.uid:
+            return
+        accounts = mapping_or_empty(mapping_or_empty(obj.get("status")).get("accounts"))
+        for account in mappings(list(accounts.values())):
+            host, project, id = account.get("host"), account.get("projectId"), account.get("id")
+            if isinstance(host, str) and isinstance(project, str) and isinstance(id, str):
+                known = self.recorded[Project(host, project)]
+                if len(known) < _ENOUGH:
+                    known.add(id)
 
     async def read(self, target: Ref) -> Entry | None:
         """One entry as it is now; None where there is none. Raises ConfigurationError where it is unreadable."""

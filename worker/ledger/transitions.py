@@ -20,6 +20,7 @@ from worker.model.targets import RefreshPolicy, Target
 from worker.model.times import format_time, pause_after
 
 READY = "Rotated"
+SUSPENDED = "Suspended"
 CLAIM = timedelta(seconds=210)
 """How long an intent claims its target. It covers rotation's work and last write (165 s), the `timeout` parameter of
 API server requests (15 s), and a margin for clocks. An account that a run requested has appeared at OpenAI by then."""
@@ -99,6 +100,9 @@ def _by_name(
         return _promoted(entry, publication, now)
     for intent in ended:
         if intent.account.name != named.name or named.id != (intent.account.id or named.id):
+            continue
+        if intent.refused:
+            # Its key was never published: the annotation is forged.
             continue
         if intent.account.id is None and named_at_openai != named.name:
             # The id in the annotation may be forged: only OpenAI's name for it makes the intent a publication.
@@ -205,6 +209,11 @@ def healed(entry: Entry, at: datetime) -> Entry:
     last = entry.healings
     recent = last.at is not None and at - last.at < HEALINGS_FORGOTTEN_AFTER
     return replace(entry, healings=Healings(last.count + 1 if recent else 1, at))
+
+
+def was_suspended(entry: Entry) -> bool:
+    """Was the target suspended when a run last served it? What suspended it may be gone since."""
+    return entry.condition is not None and entry.condition.reason == SUSPENDED
 
 
 def taken_over(entry: Entry, secret: SecretView | None, now: datetime) -> Entry:
@@ -404,6 +413,7 @@ def adopted(
         unpublished=tuple(intent for intent in entry.unpublished if intent.account.name not in names),
         since=min(entry.since or first, first),
         last_rotated_at=current_one.at if current_one is not None else entry.last_rotated_at,
+        failures=Failures() if current_one is not None else entry.failures,
     )
     if target is not None:
         # A run may have served the requests before the ledger was lost; a human mends a missed one by asking again.

@@ -41,10 +41,14 @@ class AdminKeyRef:
 
 @dataclass(frozen=True, slots=True, order=True)
 class ProjectAccess:
-    """A project seen through one admin key: the subject of a list of accounts."""
+    """A project seen through one admin key: the subject of a list of accounts.
+
+    `fallback`: the fallback admin key may serve in its place. Not for accounts that a tenant's word alone has recorded.
+    """
 
     project: Project
     admin_key: AdminKeyRef
+    fallback: bool = True
 
 
 class CleanupKind(StrEnum):

@@ -23,3 +23,5 @@ class Observation:
     """Whether OpenAI could be asked about the account that the Secret names."""
     key_problem: str | None = None
     """Why the current account's key cannot be used, in words; None: it can, or nobody knows."""
+    blind: RotatorError | None = None
+    """Why OpenAI could not be asked about its key."""

@@ -14,7 +14,18 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from worker.errors import Conflict, NotFound, NotShown, Refused, RotatorError, Unanswered
+from worker.errors import (
+    EXISTS,
+    Conflict,
+    Forbidden,
+    NotFound,
+    NotShown,
+    Refused,
+    RotatorError,
+    Throttled,
+    Unanswered,
+    Unintelligible,
+)
 from worker.kubernetes.secret import SECRETS, placeholder, secret_value, secret_view
 from worker.ledger.transitions import CLAIM, TOLERATED, catch_up_with_secret, with_keys
 from worker.model.entries import Account, Entry, Intent, current
@@ -37,7 +48,7 @@ class Observer:
 
     async def observe(self, target: Target, entry: Entry) -> Observation:
         """Read the target's Secret and its account at OpenAI. Raises the errors of reading the Secret."""
-        secret = await self.secret(target.ref, known=bool(entry.history))
+        secret = await self.secret(target.ref, known=bool(entry.history or entry.unpublished))
         access = target.generator.access
         try:
             await self.projects.admin_key(access.admin_key)
@@ -58,7 +69,7 @@ class Observer:
 
     async def caught_up(self, entry: Entry) -> tuple[Entry, SecretView | None]:
         """The entry, reconciled with its Secret, and the Secret. Raises the errors of reading the Secret."""
-        secret = await self.secret(entry.target, known=bool(entry.history))
+        secret = await self.secret(entry.target, known=bool(entry.history or entry.unpublished))
         name = None
         if secret is not None and secret.named is not None:
             intents = [i for i in entry.unpublished if i.account.name == secret.named.name]
@@ -84,10 +95,14 @@ class Observer:
         """Ask for the Secret to be made, without effect: something before the API server may hide it from reads."""
         try:
             await self.cluster.create(SECRETS, ref.namespace, placeholder(ref), dry_run=True)
-        except Conflict:
+        except Conflict as error:
+            if error.reason != EXISTS:
+                raise Unanswered(error.reason, f"whether Secret {ref} is gone is not known: {error.message}") from None
             message = f"Secret {ref} cannot be read and exists all the same: something hides it from the worker"
             raise Unanswered("SecretHidden", message) from None
-        except Refused:
+        except Refused as error:
+            if not error.own or isinstance(error, Throttled):
+                raise Unanswered(error.reason, f"whether Secret {ref} is gone is not known: {error.message}") from None
             # A policy or a quota refuses it, or the namespace goes: the API server's word on the read has to do.
             return
 
@@ -170,10 +185,23 @@ class Observer:
             entry = with_keys(seen.entry, publication.account.id, keys)
             known = current(entry) or publication
             problem = await self._key_problem(known.account, keys, seen, access)
-        except RotatorError:
-            # An admin key may lack that right, which stops no rotation: a delete asks for it again, and tells.
-            return seen
+        except (Forbidden, Unintelligible) as error:
+            # An admin key may lack that right, or one key in the list may be odd: then this key is asked for alone.
+            return await self._with_one_key(seen, publication.account, access, error)
+        except RotatorError as error:
+            return replace(seen, blind=error)
         return replace(seen, entry=entry, key_problem=problem)
+
+    async def _with_one_key(
+        self, seen: Observation, account: Account, access: ProjectAccess, error: RotatorError
+    ) -> Observation:
+        """What OpenAI says of the key by its id. Not seeing keys stops no rotation; it is told."""
+        try:
+            if account.key_id is None or await self.projects.key_exists(access, account.key_id):
+                return seen
+        except RotatorError:
+            return replace(seen, blind=error)
+        return replace(seen, key_problem="does not exist at OpenAI any more")
 
     async def _key_problem(
         self, account: Account, keys: Collection[AccountKey], seen: Observation, access: ProjectAccess
@@ -214,7 +242,7 @@ def _name_of(
         return found.name if found is not None else None
     for intent in intents:
         since, until = intent.requested_at - TOLERATED, intent.requested_at + CLAIM + TOLERATED
-        if intent.account.name == named.name and since <= found.created_at <= until:
+        if not intent.refused and intent.account.name == named.name and since <= found.created_at <= until:
             return named.name
     return found.name
 

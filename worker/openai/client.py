@@ -33,6 +33,7 @@ from worker.errors import (
     Unintelligible,
 )
 from worker.model.hidden import Hidden
+from worker.model.hosts import is_allowed
 from worker.model.names import ID
 from worker.model.sightings import AccountKey, ListedAccount, NewAccount
 from worker.model.targets import Project
@@ -56,7 +57,7 @@ _ADVICE = {
     400: ("OpenAIRefused", "the request was refused; an archived project answers so"),
 }
 WRONG_HOST, ADDRESS = "OpenAIWrongHost", "OpenAIAddressRefused"
-MISSING_SCOPE, NOT_OPENAI = "OpenAIForbidden", "OpenAINotReached"
+MISSING_SCOPE = "OpenAIForbidden"
 _NO_ADDRESS = (ADDRESS, "its organisation's list of allowed addresses lacks the cluster's")
 _CODES = {
     "incorrect_hostname": (WRONG_HOST, "the project lives in another region: set `host` to that region's"),
@@ -68,7 +69,9 @@ _LIFETIME = (
     "its organisation or project limits how long a key may live: set the annotation "
     f"{PREFIX}key-lifetime of the ExternalSecret or the generator to a time within the limit"
 )
-_CREATE = "create account"
+_CREATE, _VERIFY = "create account", "verify key"
+_NEVER = datetime(2200, 1, 1, tzinfo=UTC)
+"""A time from then on stands for none: the ledger reads none so late."""
 
 
 @asynccontextmanager
@@ -111,6 +114,7 @@ class OpenAIAdminApi:
             account_id = _field(owner.get("service_account"), "id", "list keys")
             created = _time(item.get("created_at"), "list keys", "created_at")
             expires = _time_if_any(item.get("expires_at"))
+            expires = expires if expires is not None and expires > created else None
             active = item.get("owner_project_access") != "inactive"
             keys.append(AccountKey(_field(item, "id", "list keys"), account_id, created, expires, active))
         return keys
@@ -162,14 +166,16 @@ class OpenAIAdminApi:
         Raises Unanswered for an answer that is not OpenAI's.
         """
         try:
-            await self._json("GET", f"{host}/models", key, what="verify key", repeatable=False)
+            await self._json("GET", f"{host}/models", key, what=_VERIFY, repeatable=False)
         except Refused as error:
             if error.reason in (WRONG_HOST, ADDRESS):
                 raise
             # They tell nothing about the key: it may lack that permission, or the host may lack that path.
-            if error.reason == MISSING_SCOPE or error.status in (403, 404):
+            if error.reason == MISSING_SCOPE or error.status == 403:
                 return True
-            if error.status == 401 and error.reason != NOT_OPENAI:
+            if error.status == 404 and (error.own or not is_allowed(host, ())):
+                return True
+            if error.status == 401:
                 return False
             if isinstance(error, Throttled):
                 raise
@@ -268,22 +274,31 @@ def _raise(status: int, headers: Mapping[str, str], content: bytes, *, what: str
         raise Refused(
             "OpenAIRedirect", f"OpenAI's host redirects, which is not followed: {what} ({details})", status=status
         )
-    reason, advice = _by_code(status, content) or _ADVICE.get(status, ("OpenAIRefused", "the request was refused"))
+    answer = _object_of(content)
+    if answer is None and not (what == _VERIFY and status == 404):
+        # A proxy, a firewall, a host without /v1 at its end: of a create nobody knows then what became of it.
+        advice = "the answer is not OpenAI's: a proxy, a firewall, or a host without /v1 at its end"
+        raise Unintelligible("OpenAINotReached", f"OpenAI was not reached to {what}: {advice} ({details})")
+    reason, advice = _by_code(status, answer or {}) or _ADVICE.get(status, ("OpenAIRefused", "the request was refused"))
     if what == _CREATE and status in (400, 422) and _is_about_expiry(content):
         reason, advice = "KeyLifetime", _LIFETIME + _limit(content)
     kind: type[Refused] = {403: Forbidden, 404: NotFound}.get(status, Refused)
-    raise kind(reason, f"OpenAI refused to {what}: {advice} ({details})", status=status)
+    raise kind(reason, f"OpenAI refused to {what}: {advice} ({details})", status=status, own=answer is not None)
 
 
-def _by_code(status: int, content: bytes) -> tuple[str, str] | None:
-    """Reason and advice of a refusal whose status alone says too little; None where the status says enough."""
+def _object_of(content: bytes) -> JSON | None:
+    """The answer as a JSON object; None where it is none, so not OpenAI's."""
     try:
         answer = json.loads(content)
     except (ValueError, RecursionError):
-        answer = None
-    error = answer.get("error") if isinstance(answer, dict) else None
-    if not isinstance(error, dict):
-        return (NOT_OPENAI, "the answer is not OpenAI's: a proxy, a firewall, or a host without /v1 at its end")
+        return None
+    return answer if isinstance(answer, dict) else None
+
+
+def _by_code(status: int, answer: JSON) -> tuple[str, str] | None:
+    """Reason and advice of a refusal whose status alone says too little; None where the status says enough."""
+    error = answer.get("error")
+    error = error if isinstance(error, dict) else {}
     code, text = str(error.get("code")), str(error.get("message"))
     if code in _CODES:
         return _CODES[code]
@@ -326,9 +341,10 @@ def _limit(content: bytes) -> str:
 def _time_if_any(value: object) -> datetime | None:
     """A time beside what the answer is about. One that cannot be read counts as not said: the object exists."""
     try:
-        return None if value is None else _time(value, "", "")
+        found = None if value is None else _time(value, "", "")
     except Unintelligible:
         return None
+    return None if found is not None and found >= _NEVER else found
 
 
 def _cause(error: Exception) -> str:

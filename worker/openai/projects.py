@@ -127,7 +127,8 @@ class Projects:
         try:
             return await self.admin_key(access.admin_key)
         except AdminKeyUnusable as error:
-            if not error.absent or self._fallback is None or not self._is_fallbacks(access.project.host):
+            usable = access.fallback and self._is_fallbacks(access.project.host)
+            if not error.absent or self._fallback is None or not usable:
                 raise
             return await self.admin_key(self._fallback)
 
@@ -156,7 +157,8 @@ class Projects:
         # A delete follows this request: without the delete the answer is of no use.
         self._limiter.check(access, await self.retiring_key(access), kind="delete")
         try:
-            return await self._ask(access, lambda key: self._openai.key_last_used(access.project, key, key_id))
+            used = await self._ask(access, lambda key: self._openai.key_last_used(access.project, key, key_id))
+            return used and min(used, self._clock.now())
         except NotFound:
             listed = self._account_keys.get(access)
             keys = listed.values() if listed is not None and not isinstance(listed, RotatorError) else ()

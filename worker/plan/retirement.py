@@ -185,4 +185,6 @@ def reachable(entry: Entry, account: Account) -> Account:
     same = [publication for publication in entry.history if publication.account.access.project == project]
     latest = max(same, key=lambda publication: publication.at, default=None)
     # The Secret of the account's own admin key may be gone, or renamed.
-    return replace(account, access=latest.account.access) if latest is not None else account
+    if latest is None:
+        return account
+    return replace(account, access=replace(latest.account.access, fallback=account.access.fallback))

@@ -14,7 +14,7 @@ from worker.errors import RotatorError, Unanswered
 from worker.ledger import transitions
 from worker.model.entries import Account, Entry, Intent, Publication
 from worker.model.sightings import SecretView
-from worker.model.values import Ref
+from worker.model.values import Ref, Version
 from worker.observe.observer import Observer
 from worker.openai.projects import Projects
 from worker.runtime.clocks import Instant, RunClock
@@ -25,6 +25,7 @@ MADE_WITHIN = transitions.CLAIM + timedelta(minutes=2)
 """For so long after its request an account of ours may be made. OpenAI's clock is not the API server's."""
 OWN_USES = timedelta(minutes=8)
 """For so long after its request a run may use its new key itself, to verify it; even if it stood still meanwhile."""
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _LOOKS = 3
 """How often it is looked again where the look itself took longer than that."""
 
@@ -36,6 +37,14 @@ class SecretSnapshot:
     target: Ref
     secret: SecretView | None
     at: Instant
+
+    @property
+    def version(self) -> Version | None:
+        return _version(self.secret)
+
+
+def _version(secret: SecretView | None) -> Version | None:
+    return secret.version if secret is not None else None
 
 
 class _InTheSecret(RotatorError):
@@ -115,10 +124,10 @@ class AccountDeleter:
         listing = await self.projects.listing(account.access, not_before=appeared)
         if account.id is None:
             return sorted(listing.ids_of(account.name))
-        twins = [id for id in listing.twins_of(account) if not await self.is_used(account, id, requested)]
+        twins = [id for id in listing.twins_of(account) if not await self.is_others(account, id, requested)]
         return sorted({*twins, account.id})
 
-    async def is_used(self, account: Account, twin: str, requested_at: datetime | None) -> bool:
+    async def is_others(self, account: Account, twin: str, requested_at: datetime | None) -> bool:
         """May this account, which has the name of ours, be somebody else's: made later, or used by others than a run?
 
         Raises Unanswered while the lists of this run do not tell.
@@ -131,7 +140,9 @@ class AccountDeleter:
             # The list of keys may be older than the account.
             raise Unanswered("TwinUnknown", f"OpenAI does not show a key of another account named {account.name} yet")
         uses = [await self.projects.key_last_used(account.access, key.id) for key in keys]
-        own = (requested_at or datetime.min.replace(tzinfo=UTC)) + OWN_USES
+        # Whose key's digest is known had its answer. Nobody was told the twin's key then, so no run has used it.
+        told = account.key_digest is not None or requested_at is None
+        own = _LONG_AGO if told else (requested_at or _LONG_AGO) + OWN_USES
         return any(use is not None and use > own for use in uses)
 
     async def _look_again(self, snapshot: SecretSnapshot) -> None:
@@ -140,7 +151,13 @@ class AccountDeleter:
             if self.clock.elapsed(snapshot.at) <= SNAPSHOT_FRESH_FOR:
                 return
             at = self.clock.instant()
-            snapshot.secret = await self.observer.secret(snapshot.target)
+            secret = await self.observer.secret(snapshot.target)
+            if _version(secret) != snapshot.version:
+                # Whatever was decided was decided about another Secret.
+                raise Unanswered(
+                    "Changed", f"Secret {snapshot.target} was changed meanwhile: the next run decides anew"
+                )
+            snapshot.secret = secret
             snapshot.at = at  # only now: a look that failed is none
         if self.clock.elapsed(snapshot.at) > SNAPSHOT_FRESH_FOR:
             raise Unanswered(

@@ -26,6 +26,7 @@ from worker.errors import (
     Refused,
     RotatorError,
     Throttled,
+    Unanswered,
     about,
     without_request_id,
 )
@@ -51,9 +52,10 @@ from worker.plan.retirement import (
     reachable,
     ripe_at,
 )
-from worker.ports import Clock
 from worker.retire.deletion import AccountDeleter, SecretSnapshot
+from worker.runtime.clocks import RunClock
 
+_CARRIED = HoldReason(HoldKind.PASSING, "the Secret has its key still, perhaps under another data key")
 _UNKNOWN_KEY = HoldReason(HoldKind.STUCK, "the Secret holds a key that the ledger does not know: it may be this one's")
 
 
@@ -74,7 +76,7 @@ class Retirement:
     pods: Pods
     projects: Projects
     deletion: AccountDeleter
-    clock: Clock
+    clock: RunClock
     unseen_hold: timedelta
     max_hold: timedelta | None
     begun: datetime
@@ -104,6 +106,9 @@ class Retirement:
 
     async def _retire(self, entry: Entry, *, has_source: bool) -> RetireOutcome:
         seen, snapshot = await self.deletion.look(entry)
+        if not has_source and transitions.was_suspended(seen) and snapshot.secret is not None:
+            message = "it was suspended when its source went: delete the Secret to let its accounts go"
+            return replace(waiting(seen, self.clock.now()), message=message)
         if not has_source:
             seen = transitions.taken_over(seen, snapshot.secret, self.clock.now())
         trouble: RotatorError | None = None
@@ -131,6 +136,7 @@ class Retirement:
                 await self.deletion.account(account, twin, snapshot, requested_at=None, by_name=False)
         except RotatorError as error:
             trouble = error
+        after = self._shown_again(after)
         after, of_holds = holds.with_reasons(after, held, self.clock.now())
         if not has_source:
             after = self._disowned(after, snapshot.secret, trouble)
@@ -141,6 +147,13 @@ class Retirement:
             return replace(_troubled(stored, trouble), deleted=tuple(deleted), notices=(*notices, *of_holds))
         summary = await self._summed_up(stored, deleted, held, has_source=has_source)
         return replace(summary, notices=(*notices, *of_holds))
+
+    def _shown_again(self, entry: Entry) -> Entry:
+        """A project that this run has listed does not look empty any more."""
+        for publication in entry.history:
+            if self.projects.known_listing(publication.account.access) is not None:
+                entry = transitions.shown_again(entry, publication.account.name)
+        return entry
 
     async def _summed_up(
         self, stored: Entry, deleted: list[str], held: Mapping[str, HoldReason | None], *, has_source: bool
@@ -171,7 +184,8 @@ class Retirement:
                 without = await self._delete_all(entry, item, await self.deletion.ids(item), snapshot=snapshot)
                 if without is not None and verdict.affected is not None:
                     return _LetGo(without, notice=holds.ended(item, verdict.affected, verdict.why))
-                return _LetGo(without or transitions.shown_again(entry, account.name))
+                carried = without is None and snapshot.secret is not None and snapshot.secret.carries(account)
+                return _LetGo(without or entry, _CARRIED if carried else None)
             return _LetGo(entry, verdict.reason if isinstance(verdict, Held) else None)
         except Refused as error:
             if await self.projects.archived(account.access, error):
@@ -199,9 +213,12 @@ class Retirement:
         """The last use of its key, and of any other key of the account, as far as OpenAI knows; None: never."""
         # A run that was stopped for long, and noted no key id, may have tried the key itself, late.
         # Without a possible holder that use would look like an unseen consumer's, so retirement does not ask for it.
-        if account.id is None or (account.key_id is None and not possible):
+        if account.id is None:
             return None, None
         listed = [key.id for key in (await self.projects.account_keys(account.access)).get(account.id, ())]
+        if account.key_id is None and not possible:
+            # Of several keys all but one are somebody else's: which is ours is not known.
+            return None, await self._latest_use(account, listed if len(listed) > 1 else ())
         own = listed if account.key_id is None else [account.key_id]
         others = [key_id for key_id in listed if key_id not in own]
         return await self._latest_use(account, own), await self._latest_use(account, others)
@@ -216,6 +233,8 @@ class Retirement:
         ids = await self.deletion.ids(intent)
         if not ids:
             # Without a known account the intent stays until a second such list confirms that there is none.
+            if self.clock.jumped:
+                raise Unanswered("ClockJumped", "the API server's clock was set during this run: no list counts")
             listing = await self.projects.listing(account.access, not_before=intent.claimed_until)
             return transitions.missed(entry, account.name, listing.begun_at)
         if not intent.refused:
@@ -230,6 +249,9 @@ class Retirement:
     ) -> Entry | None:
         """The entry without the item once all of its accounts are gone; None: not all of them are."""
         if not await self.deletion.all_of(item, ids, snapshot):
+            return None
+        if isinstance(item, Intent) and item.requested_at + transitions.CLAIM > self.clock.now():
+            # Something may have sent the create twice, and OpenAI may show the other account later.
             return None
         return transitions.released(entry, {item.account.name})
 
@@ -251,7 +273,7 @@ class Retirement:
         return [
             (publication.account, twin)
             for publication, twin in self._twins(entry)
-            if not await self.deletion.is_used(publication.account, twin, publication.requested_at)
+            if not await self.deletion.is_others(publication.account, twin, publication.requested_at)
         ]
 
     def _disowned(self, entry: Entry, secret: SecretView | None, trouble: RotatorError | None) -> Entry:

@@ -18,6 +18,7 @@ from datetime import datetime, timedelta
 from worker.context import RunContext
 from worker.discover.targets import Discovered
 from worker.errors import OutOfReach
+from worker.ledger import transitions
 from worker.model.entries import Entry
 from worker.model.outcomes import Result, RetireOutcome
 from worker.model.targets import Source
@@ -71,6 +72,12 @@ class Sweep:
         suspended |= {item.secret for item in discovered.rejected if item.suspended and item.secret is not None}
         try:
             stored = await self._entries()
+            # A generator may be gone with its annotation: what it suspended stays so while its Secret is asked for.
+            suspended |= {
+                item.secret
+                for item in discovered.rejected
+                if item.secret in stored and transitions.was_suspended(stored[item.secret])
+            }
             lost = self._lost(stored, asked) if discovered.unserved else frozenset()
             entries = {
                 ref: entry

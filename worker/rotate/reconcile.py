@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from worker.context import RunContext
-from worker.errors import Conflict, Deferred, RotatorError
+from worker.errors import Conflict, Deferred, RotatorError, about
 from worker.kubernetes.secret import SECRETS, release_patch
 from worker.ledger import holds, transitions
 from worker.model.entries import Entry, Unreadable, current
@@ -38,6 +38,9 @@ RECONCILE_SHARE = 2 / 3
 LATE = transitions.CLAIM.total_seconds()
 """Seconds. Until then others leave a target alone whose key is being made."""
 
+_LEFT_ALONE = ("InProgress", "ForeignLedger", "ForeignSecret", "SecretType", "SecretImmutable", "CopiedSecret")
+"""Reasons for which the Secret itself is not touched."""
+
 Item = TypeVar("Item")
 
 
@@ -50,6 +53,8 @@ class Reconciler:
     rotation: Rotation
     under_way: set[Ref] = field(default_factory=set)
     """Targets that are being reconciled at the moment."""
+    blind: set[ProjectAccess] = field(default_factory=set)
+    """Admin keys and projects of which the run has said that they show no keys."""
 
     async def refuse(self, rejected: Collection[Rejected]) -> list[Outcome]:
         """Say why each of these sources has no target."""
@@ -59,7 +64,7 @@ class Reconciler:
             outcome = Outcome(item.subject, Result.BLOCKED, item.reason, item.message, source=item.source)
             if item.secret is not None and noted[item.secret] is item:
                 entry = self._entry(item.secret)
-                if isinstance(entry, Entry):
+                if isinstance(entry, Entry) and not (transitions.was_suspended(entry) and item.reason == "NoGenerator"):
                     await self._note(
                         entry, entry.with_condition(False, item.reason, item.message, now=self.context.now())
                     )
@@ -159,6 +164,7 @@ class Reconciler:
     async def _rotate(self, target: Target, entry: Entry) -> tuple[Outcome, bool]:
         """Rotate a target, or note why not. Returns the outcome, and whether there was no Secret before."""
         entry, seen = await self._observe(target, entry)
+        self._tell_blindness(target, seen)
         decision = decide(target, seen, self.context.run, now=self.context.now())
         if isinstance(decision, Rotate) and not self.context.run.dry_run:
             begun = self.context.clock.instant()
@@ -168,9 +174,18 @@ class Reconciler:
         else:
             outcome = _outcome(target, decision)
             await self._note(entry, _with_decision(target, seen, decision, now=self.context.now()))
-            if decision.reason in ("NotDue", "Suspended"):
+            if decision.reason not in _LEFT_ALONE:
                 await self._let_secret_live(target, seen)
         return outcome, seen.secret is None
+
+    def _tell_blindness(self, target: Target, seen: Observation) -> None:
+        """Say once for each admin key that dead keys cannot be seen with it."""
+        access = target.generator.access
+        if seen.blind is None or access in self.blind:
+            return
+        self.blind.add(access)
+        problem = f"whether its key still works is not seen: {about(access, seen.blind)}"
+        self.context.watcher.not_announced(target.ref, problem)
 
     async def _look_again(self, target: Target) -> Outcome | None:
         """Heal a Secret that was written late: the machine slept, and others may have deleted the account meanwhile."""

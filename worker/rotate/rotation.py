@@ -16,6 +16,7 @@ from datetime import datetime
 
 from worker.context import RunContext
 from worker.errors import (
+    EXISTS,
     Conflict,
     Deferred,
     Forbidden,
@@ -145,6 +146,8 @@ class Rotation:
             entry = await self.context.ledger.save(intended)
             if self.context.clock.elapsed(begun) <= INTENT_FRESH_FOR:
                 return entry, begun
+            # The machine may have slept: hear the API server's time before the intent gets another one.
+            await self.context.ledger.read(target.ref)
         raise Unanswered(
             "TooSlow", f"nothing is asked for while writing the ledger takes over {INTENT_FRESH_FOR:.0f} s"
         )
@@ -159,7 +162,9 @@ class Rotation:
             kind="create",
         )
         # Without a time from OpenAI: too early is safe, too late is not.
-        expires = made.expires_at or (asked_at + lifetime if lifetime is not None else None)
+        # A new key cannot have ended: such a time is none, and renewing it would go on for ever.
+        told = made.expires_at if made.expires_at is not None and made.expires_at > asked_at else None
+        expires = told or (asked_at + lifetime if lifetime is not None else None)
         known = replace(account, id=made.id, key_id=made.key_id, expires_at=expires, key_digest=made.value.digest())
         return MintedKey(known, made.value)
 
@@ -284,12 +289,13 @@ class Rotation:
             raise Refused(error.reason, error.message + _label_it(target.ref), status=error.status) from None
 
     async def _send(self, target: Target, secret: SecretView | None, body: JSON, *, dry_run: bool) -> datetime:
-        cluster = self.context.cluster
+        cluster, begun = self.context.cluster, self.context.now()
         if secret is None:
             answer = await cluster.create(SECRETS, target.ref.namespace, body, dry_run=dry_run)
         else:
             answer = await cluster.patch(SECRETS, target.ref, body, dry_run=dry_run)
-        return answer.at or self.context.now()
+        # Too late is safe, too early is not: whoever started before the key was there cannot hold it.
+        return max(answer.at or self.context.now(), begun)
 
     async def _is_in_place(self, target: Target, account: Account) -> bool:
         """Did a PATCH without an answer take effect? False also where the Secret is unreadable, and nobody knows."""
@@ -320,7 +326,12 @@ class Rotation:
         )
         try:
             await self._write(target, seen.secret, seen.entry, minted=blank, dry_run=True)
-        except (Conflict, NotFound, Throttled):
+        except Conflict as error:
+            if seen.secret is None and error.reason == EXISTS:
+                # It exists: another run has just made it, or something hides it (then this raises).
+                await self.context.observer.secret(target.ref)
+            return None
+        except (NotFound, Throttled):
             return None
         except Refused as error:
             return error

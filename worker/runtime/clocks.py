@@ -16,8 +16,11 @@ from worker.ports import Clock
 
 TOLERATED = timedelta(seconds=5)
 """`Date` has whole seconds and the answer takes its time: a smaller difference is none."""
-JUMP = timedelta(minutes=1)
-"""An API server's clock that moves this far against this machine's clocks was set while the run went on."""
+JUMP = timedelta(minutes=5)
+"""An API server's clock that moves this far against this machine's clocks was set while the run went on.
+
+The clocks of several API servers may differ by less: the run keeps to the first one's.
+"""
 
 
 class SystemClock:
@@ -48,6 +51,7 @@ class RunClock:
         self._since = base.monotonic()
         self._then = base.now() + offset
         self._wall = base.now()
+        self._doubt: timedelta | None = None
         self.jumped = False
 
     def now(self) -> datetime:
@@ -68,11 +72,19 @@ class RunClock:
         """Put the clock right by an answer of the API server, which took so long."""
         offset = _offset(self.now(), server_time, taken)
         if abs(offset) <= TOLERATED:
+            self._doubt = None
             return
         slept = self._base.now() - self._wall - timedelta(seconds=self._base.monotonic() - self._since)
         # The monotonic clock stands still while the machine sleeps. This machine's time of day then moves as well.
+        if abs(offset - slept) > TOLERATED and abs(offset) <= JUMP:
+            return
         if abs(offset - slept) > JUMP:
+            doubt, self._doubt = self._doubt, offset
+            if doubt is None or abs(offset - doubt) > TOLERATED:
+                # One answer may come from a replica whose clock is wrong, or from something in between.
+                return
             self.jumped = True
+        self._doubt = None
         self._then = self.now() + offset
         self._since, self._wall = self._base.monotonic(), self._base.now()
 

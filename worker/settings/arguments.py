@@ -82,6 +82,12 @@ def _output(text: str) -> str:
     return text
 
 
+def _several(text: str) -> int:
+    if _count(text) < 2:
+        raise ValueError("must be 2 at least: the current account and the one before")
+    return int(text)
+
+
 def _label(text: str) -> str:
     if not ID.match(text):
         raise ValueError("must be an id such as a uid: letters, digits, - and _")
@@ -170,7 +176,7 @@ _OPTIONS = (
     ),
     _Option(
         "max-accounts",
-        _count,
+        _several,
         100,
         "accounts that a target may have; beyond them only a broken Secret gets a new key; default 100",
         "N",

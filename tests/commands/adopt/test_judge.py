@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.builders import (
+    ACCESS,
     LEDGER,
     NOW,
     PROJECT,
@@ -84,7 +85,8 @@ def test_a_confirmed_account_becomes_the_current_one() -> None:
     assert after is not None
     (found,) = after.history
     assert found.superseded_at is None
-    assert found.account == account(NAME, id=ID, key_id="key_0", key_digest="d1", data_key="api_key")
+    access = replace(ACCESS, fallback=False)
+    assert found.account == account(NAME, id=ID, key_id="key_0", key_digest="d1", data_key="api_key", access=access)
     assert (found.at, found.requested_at) == (published, MADE)
     assert (after.ledger, after.last_rotated_at, after.honoured) == (LEDGER, published, {"rotate": "1"})
     assert after.next_rotation_at == published + timedelta(hours=1)

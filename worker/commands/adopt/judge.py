@@ -13,7 +13,7 @@ No other target's entry or evidence names the account.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -208,7 +208,8 @@ def _publication(case: Case, claim: Claim, finding: Finding, *, entry: Entry, no
     data_key = (named.data_key if named is not None else None) or case.target.data_key
     account = Account(
         name=finding.name,
-        access=case.facts.access_of(finding.id, case.target.generator.access),
+        # A human's word is worth the fallback admin key; a tenant's annotation is not.
+        access=replace(case.facts.access_of(finding.id, case.target.generator.access), fallback=claim.by_hand),
         id=finding.id,
         key_id=key.id if key is not None else None,
         expires_at=named.expires_at if named is not None else None,
