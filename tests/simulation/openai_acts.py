@@ -110,6 +110,8 @@ class OpenAIActs:
         """It looks empty for some minutes, although creates work."""
         project = chance.choice(PROJECTS)
         self._stage.openai_seen.empty.add(project)
+        # That one account alone is gone is believed.
+        self._oracle.license(*TARGETS)
 
         def show(_: random.Random) -> str:
             self._stage.openai_seen.empty.discard(project)

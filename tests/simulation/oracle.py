@@ -234,6 +234,8 @@ class Oracle:
         last, at = self._published[target]
         if not self.stage.server_was_right(min(last.started, run.started)):
             return True  # who goes by a wrong clock may be early
+        if self.stage.openai_seen.empty:
+            return True  # that a project's one account is gone is believed
         if self._licensed.get(target, -1.0) >= last.started - 1:
             return True
         interval = self.stage.shortest[target]
@@ -511,7 +513,7 @@ class Oracle:
             if run.options.shard.owns(target)
             and other["projectId"] == project
             # What it has made itself since says nothing of the list that it read first.
-            and self._moment(other.get("requestedAt", other.get("publishedAt"))) < run.started
+            and self._moment(other.get("requestedAt", other.get("publishedAt"))) < run.started - 1
         }
         if project in self.stage.openai_seen.empty and len(known - {None}) <= 1:
             self.lost |= {id for id, made in self.made.items() if made.name == name}
