@@ -228,7 +228,7 @@ class History:
             await asyncio.sleep(pause)
             begun = self.stage.moment()
             await self.run(f"calm{index}", play, self.random)
-            if index == 3 and self.oracle.published_since(begun):
+            if index == 3 and (self.oracle.published_since(begun) or self.oracle.anything_left):
                 # Something took a day: that a project is really empty, say. Another day, and nothing is to be done.
                 pauses += [90_000.0, 960.0]
         self.oracle.check_at_rest()

@@ -593,6 +593,11 @@ class Oracle:
     def published_since(self, moment: float) -> bool:
         return any(at >= moment for _, at in self._published.values())
 
+    @property
+    def anything_left(self) -> bool:
+        """Does the ledger still record more than one account of a target?"""
+        return any(len(recorded) > 1 for recorded in self._entries.values())
+
     def current_era(self, target: Ref) -> Era:
         return self._eras[target][-1]
 
