@@ -534,7 +534,7 @@ MUTATIONS = (
         "an account of our name is ours whoever uses it",
         "retire/deletion",
         """
--        return any(use is not None and use > own for use in uses)
+-        return any(use is not None for use in uses)
 +        return False
 """,
     ),
@@ -572,8 +572,8 @@ MUTATIONS = (
         "an account that was renamed is not looked for by its id",
         "observe/observer",
         """
--    for intent in intents:
-+    for intent in ():
+-        return named.name if await self.projects.key_accepted(access.project, value) else found.name
++        return found.name
 """,
     ),
     Mutation(

@@ -54,6 +54,7 @@ def entry_object(entry: Entry) -> JSON:
             claimedUntil=intent.claimed_until,
             missedAt=intent.missed_at,
             refused=intent.refused or None,
+            absentAt=intent.absent_at,
         )
     condition = entry.condition
     oldest = min((publication.at for publication in entry.history), default=None)
@@ -132,7 +133,14 @@ def decode_entry(obj: Mapping[str, Any]) -> Entry:
             if requested is None or claimed is None:
                 raise Malformed("status.accounts holds an account without publishedAt, requestedAt or claimedUntil")
             unpublished.append(
-                Intent(account, requested, claimed, time(stored, "missedAt"), stored.get("refused") is True)
+                Intent(
+                    account,
+                    requested,
+                    claimed,
+                    time(stored, "missedAt"),
+                    stored.get("refused") is True,
+                    time(stored, "absentAt"),
+                )
             )
     failures = mapping(status, "failures")
     count = failures.get("count", 0)

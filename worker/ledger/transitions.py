@@ -229,27 +229,28 @@ def taken_over(entry: Entry, secret: SecretView | None, now: datetime) -> Entry:
 
 def absent(entry: Entry, name: str, now: datetime) -> Entry:
     """An account is not at OpenAI, and its whole project looks empty: believed once it has lasted for a day."""
-    publication = next(publication for publication in entry.history if publication.account.name == name)
-    if publication.missed_at is not None and now - publication.missed_at >= EMPTY_BELIEVED_AFTER:
+    since = _absent_since(entry).get(name)
+    if since is not None and now - since >= EMPTY_BELIEVED_AFTER:
         return released(entry, {name})
-    return _with_publication(entry, replace(publication, missed_at=publication.missed_at or now))
+    return _marked_absent(entry, name, since or now)
 
 
 def shown_again(entry: Entry, name: str) -> Entry:
     """The project of an account does not look empty any more."""
-    publication = next((publication for publication in entry.history if publication.account.name == name), None)
-    if publication is None or publication.missed_at is None:
-        return entry
-    return _with_publication(entry, replace(publication, missed_at=None))
+    return _marked_absent(entry, name, None) if name in _absent_since(entry) else entry
 
 
-def _with_publication(entry: Entry, changed: Publication) -> Entry:
+def _absent_since(entry: Entry) -> dict[str, datetime]:
+    times = [(publication.account.name, publication.missed_at) for publication in entry.history]
+    times += [(intent.account.name, intent.absent_at) for intent in entry.unpublished]
+    return {name: time for name, time in times if time is not None}
+
+
+def _marked_absent(entry: Entry, name: str, at: datetime | None) -> Entry:
     return replace(
         entry,
-        history=tuple(
-            changed if publication.account.name == changed.account.name else publication
-            for publication in entry.history
-        ),
+        history=tuple(replace(p, missed_at=at) if p.account.name == name else p for p in entry.history),
+        unpublished=tuple(replace(i, absent_at=at) if i.account.name == name else i for i in entry.unpublished),
     )
 
 

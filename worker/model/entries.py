@@ -142,6 +142,8 @@ class Intent:
     claimed_until: datetime
     missed_at: datetime | None = None
     refused: bool = False
+    absent_at: datetime | None = None
+    """Since then its project shows no account at all."""
 
 
 @dataclass(frozen=True, slots=True)

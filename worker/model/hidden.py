@@ -26,6 +26,9 @@ class Hidden:
     def reveal(self) -> str:
         return self._value
 
+    def ends_with(self, tail: str) -> bool:
+        return self._value.endswith(tail)
+
     def digest(self) -> str:
         """64 bits that tell one key from another and nothing of either: keys are random and far longer."""
         return hashlib.sha256(self._value.encode()).hexdigest()[:16]

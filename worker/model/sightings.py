@@ -87,7 +87,7 @@ class Listing:
 class AccountKey:
     """An API key of a service account, as OpenAI lists it: without its value.
 
-    `active`: False if its account has lost its access to the project.
+    `active`: False if its account has lost its access to the project. `tail`: the last characters of its value.
     """
 
     id: str
@@ -95,6 +95,7 @@ class AccountKey:
     created_at: datetime
     expires_at: datetime | None = None
     active: bool = True
+    tail: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from worker.errors import RotatorError
 from worker.model.entries import Entry
@@ -25,3 +26,5 @@ class Observation:
     """Why the current account's key cannot be used, in words; None: it can, or nobody knows."""
     blind: RotatorError | None = None
     """Why OpenAI could not be asked about its key."""
+    at: datetime | None = None
+    """When the entry was reconciled with the Secret; None: just now."""

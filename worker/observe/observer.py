@@ -27,9 +27,10 @@ from worker.errors import (
     Unintelligible,
 )
 from worker.kubernetes.secret import SECRETS, placeholder, secret_value, secret_view
-from worker.ledger.transitions import CLAIM, TOLERATED, catch_up_with_secret, with_keys
-from worker.model.entries import Account, Entry, Intent, current
-from worker.model.sightings import AccountKey, ListedAccount, NamedAccount, SecretView
+from worker.ledger.transitions import catch_up_with_secret, with_keys
+from worker.model.entries import Account, Entry, current
+from worker.model.hidden import Hidden
+from worker.model.sightings import AccountKey, ListedAccount, SecretView
 from worker.model.targets import ProjectAccess, Target
 from worker.model.values import Ref
 from worker.observe.observation import Observation
@@ -52,16 +53,16 @@ class Observer:
         access = target.generator.access
         try:
             await self.projects.admin_key(access.admin_key)
-            await self._listed(entry, secret, access)
+            await self.projects.listing(access)
             name, asked = await self._named_at_openai(entry, secret, access)
         except NotShown as trouble:
-            if secret is not None and not await self._key_refused(entry, secret):
-                return self._observation(entry, secret, trouble=trouble)
-            # The Secret's key is refused as well, so its account is gone. Or there is no Secret, and nobody has a key.
-            return self._observation(entry, secret)
+            return await self._not_shown(entry, secret, trouble)
         except RotatorError as trouble:
             return self._observation(entry, secret, trouble=trouble)
         seen = self._observation(entry, secret, name=name, asked=asked)
+        if asked and name is None and _names_current(seen.entry, secret):
+            message = "OpenAI does not show the account that the Secret names"
+            return await self._not_shown(entry, secret, NotShown("AccountNotShown", message))
         if _noted_by_name(entry, seen.entry) and await self._key_refused(seen.entry, secret):
             # The run that published it died before it noted the key's digest, and somebody has changed the data since.
             return replace(seen, key_problem="is not in the Secret: OpenAI refuses the one that is")
@@ -75,8 +76,9 @@ class Observer:
             intents = [i for i in entry.unpublished if i.account.name == secret.named.name]
             if intents:
                 with suppress(RotatorError):  # not confirmed; a delete of the account meets the error again
-                    found = await self.projects.account(intents[0].account.access, secret.named.id)
-                    name = _name_of(found, secret.named, intents, central=_is_central(entry, intents[0].account))
+                    access = intents[0].account.access
+                    found = await self.projects.account(access, secret.named.id)
+                    name = await self._name_of(found, entry, secret, access=access)
         return catch_up_with_secret(entry, secret, name, now=self.clock.now()), secret
 
     async def secret(self, ref: Ref, *, known: bool = True) -> SecretView | None:
@@ -106,6 +108,14 @@ class Observer:
             # A policy or a quota refuses it, or the namespace goes: the API server's word on the read has to do.
             return
 
+    async def _not_shown(self, entry: Entry, secret: SecretView | None, trouble: NotShown) -> Observation:
+        """An account is missing at OpenAI: gone if its key, which is in the Secret, is refused as well.
+
+        Without a Secret there is nobody whose key could be dead: a new one may be made.
+        """
+        gone = secret is None or await self._key_refused(entry, secret)
+        return self._observation(entry, secret, trouble=None if gone else trouble)
+
     def _observation(
         self,
         entry: Entry,
@@ -115,24 +125,10 @@ class Observer:
         asked: bool = True,
         trouble: RotatorError | None = None,
     ) -> Observation:
-        entry = catch_up_with_secret(entry, secret, name, now=self.clock.now())
-        return Observation(secret, entry, name, trouble, asked)
+        now = self.clock.now()
+        return Observation(secret, catch_up_with_secret(entry, secret, name, now=now), name, trouble, asked, at=now)
 
     # --- the account
-
-    async def _listed(self, entry: Entry, secret: SecretView | None, access: ProjectAccess) -> None:
-        """Read the project's accounts. Raises NotShown also where an account is missing that is minutes old."""
-        listing = await self.projects.listing(access)
-        publication = current(entry)
-        if publication is None or secret is None or secret.named is None:
-            return
-        account = publication.account
-        if account.id != secret.named.id or account.access.project != access.project or account.id in listing.accounts:
-            return
-        young = (publication.requested_at or publication.at) + SHOWN_WITHIN > self.clock.now()
-        if young and await self.projects.account(access, account.id) is None:
-            message = f"OpenAI does not show account {account.name} yet, which was made minutes ago"
-            raise NotShown("AccountNotShown", message)
 
     async def _named_at_openai(
         self, entry: Entry, secret: SecretView | None, access: ProjectAccess
@@ -150,9 +146,8 @@ class Observer:
         project = known.access.project if known is not None else named.project
         central = access.admin_key.is_central(secret.ref.namespace)
         if project == access.project:
-            return _name_of(
-                await self.projects.account(access, named.id), named, entry.unpublished, central=central
-            ), True
+            found = await self.projects.account(access, named.id)
+            return await self._name_of(found, entry, secret, access=access), True
         # An annotation does not decide which host receives an admin key.
         if project is None or project.host != access.project.host:
             return None, False
@@ -164,7 +159,37 @@ class Observer:
             found = await self.projects.account(elsewhere, named.id)
         except RotatorError:
             return None, False  # the former project may be out of reach, and the present one is not
-        return _name_of(found, named, entry.unpublished, central=central), True
+        return await self._name_of(found, entry, secret, access=elsewhere), True
+
+    async def _name_of(
+        self, found: ListedAccount | None, entry: Entry, secret: SecretView, *, access: ProjectAccess
+    ) -> str | None:
+        """What counts as the name of the account that the annotation names: OpenAI's, or that of the intent it is of.
+
+        Somebody may have renamed the account at OpenAI since a run died. The annotation's id may be forged as well: so
+        the Secret must hold the very key that OpenAI lists for the account, and OpenAI must accept it.
+        """
+        named = secret.named
+        if (
+            found is None
+            or named is None
+            or found.name == named.name
+            or access.admin_key.is_central(entry.target.namespace)
+        ):
+            # With a central key, which sees others' accounts, only OpenAI's name counts.
+            return found.name if found is not None else None
+        intent = next((i for i in entry.unpublished if i.account.name == named.name and not i.refused), None)
+        if intent is None or (await self.projects.listing(access)).ids_of(named.name):
+            return found.name
+        keys = (await self.projects.account_keys(access)).get(named.id, ())
+        key = next((key for key in keys if key.id == named.key_id and key.tail), None)
+        value = await self._value(secret, intent.account.data_key or named.data_key or "")
+        if key is None or value is None or not value.ends_with(key.tail):
+            return found.name
+        return named.name if await self.projects.key_accepted(access.project, value) else found.name
+
+    async def _value(self, secret: SecretView, data_key: str) -> Hidden | None:
+        return secret_value((await self.cluster.read(SECRETS, secret.ref)).body, data_key)
 
     # --- the key
 
@@ -223,7 +248,7 @@ class Observer:
             return False
         place = next(key for key, digest in secret.digests.items() if digest == publication.account.key_digest)
         try:
-            value = secret_value((await self.cluster.read(SECRETS, secret.ref)).body, place)
+            value = await self._value(secret, place)
             if value is None or value.digest() != publication.account.key_digest:
                 return False
             return not await self.projects.key_accepted(publication.account.access.project, value)
@@ -231,20 +256,12 @@ class Observer:
             return False  # nobody knows
 
 
-def _name_of(
-    found: ListedAccount | None, named: NamedAccount, intents: Collection[Intent], *, central: bool
-) -> str | None:
-    """What counts as the account's name: OpenAI's, or the intent's that made it and that somebody renamed since.
-
-    The annotation's id may be forged. So with a central key, which sees others' accounts, only OpenAI's name counts.
-    """
-    if found is None or found.name == named.name or central or found.created_at is None:
-        return found.name if found is not None else None
-    for intent in intents:
-        since, until = intent.requested_at - TOLERATED, intent.requested_at + CLAIM + TOLERATED
-        if not intent.refused and intent.account.name == named.name and since <= found.created_at <= until:
-            return named.name
-    return found.name
+def _names_current(entry: Entry, secret: SecretView | None) -> bool:
+    """Does the Secret name and carry the account that the ledger takes for current? Then its key can be tried."""
+    publication = current(entry)
+    if publication is None or secret is None or secret.named is None:
+        return False
+    return secret.named.id == publication.account.id and secret.carries(publication.account)
 
 
 def _noted_by_name(before: Entry, after: Entry) -> bool:
@@ -254,7 +271,3 @@ def _noted_by_name(before: Entry, after: Entry) -> bool:
         return False
     name = publication.account.name
     return any(intent.account.name == name and intent.account.key_digest is None for intent in before.unpublished)
-
-
-def _is_central(entry: Entry, account: Account) -> bool:
-    return account.access.admin_key.is_central(entry.target.namespace)

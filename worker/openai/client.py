@@ -70,6 +70,8 @@ _LIFETIME = (
     f"{PREFIX}key-lifetime of the ExternalSecret or the generator to a time within the limit"
 )
 _CREATE, _VERIFY = "create account", "verify key"
+_TAIL = 4
+"""Characters that a redacted value shows at its end, as the console does."""
 _NEVER = datetime(2200, 1, 1, tzinfo=UTC)
 """A time from then on stands for none: the ledger reads none so late."""
 
@@ -116,7 +118,8 @@ class OpenAIAdminApi:
             expires = _time_if_any(item.get("expires_at"))
             expires = expires if expires is not None and expires > created else None
             active = item.get("owner_project_access") != "inactive"
-            keys.append(AccountKey(_field(item, "id", "list keys"), account_id, created, expires, active))
+            tail = str(item.get("redacted_value", ""))[-_TAIL:]
+            keys.append(AccountKey(_field(item, "id", "list keys"), account_id, created, expires, active, tail))
         return keys
 
     async def create_account(

@@ -30,7 +30,8 @@ def decide(target: Target, seen: Observation, run: RunInfo, *, now: datetime) ->
     entry, trouble = seen.entry, seen.trouble
     if entry.ledger != run.ledger:
         return _foreign_entry(target, entry)
-    claim = entry.claimed_until(now)
+    # By the time of the look: whose claim ran then may have published since, and the look has not seen it.
+    claim = entry.claimed_until(seen.at or now)
     if claim is not None:
         return Keep("InProgress", f"a run may be working on it until {format_time(claim)}", claim)
     refused = refusal(target, seen)

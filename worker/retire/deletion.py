@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from worker.errors import RotatorError, Unanswered
 from worker.ledger import transitions
+from worker.ledger.plausible import LONG_AGO
 from worker.model.entries import Account, Entry, Intent, Publication
 from worker.model.sightings import SecretView
 from worker.model.values import Ref, Version
@@ -23,9 +24,6 @@ SNAPSHOT_FRESH_FOR = 5.0
 """Seconds for which a look at the Secret counts as "right before" a delete."""
 MADE_WITHIN = transitions.CLAIM + timedelta(minutes=2)
 """For so long after its request an account of ours may be made. OpenAI's clock is not the API server's."""
-OWN_USES = timedelta(minutes=8)
-"""For so long after its request a run may use its new key itself, to verify it; even if it stood still meanwhile."""
-_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _LOOKS = 3
 """How often it is looked again where the look itself took longer than that."""
 
@@ -128,22 +126,24 @@ class AccountDeleter:
         return sorted({*twins, account.id})
 
     async def is_others(self, account: Account, twin: str, requested_at: datetime | None) -> bool:
-        """May this account, which has the name of ours, be somebody else's: made later, or used by others than a run?
+        """May this account, which has the name of ours, be somebody else's: made later, or used?
 
         Raises Unanswered while the lists of this run do not tell.
         """
         created = (await self.projects.listing(account.access)).accounts[twin].created_at
-        if created is not None and requested_at is not None and created > requested_at + MADE_WITHIN:
+        known = requested_at is not None and requested_at > LONG_AGO
+        if known and created is not None and requested_at is not None and created > requested_at + MADE_WITHIN:
             return True
+        if account.key_digest is None:
+            # Its run died before it noted which of the two it published: applications may have used either.
+            return False
         keys = (await self.projects.account_keys(account.access)).get(twin, ())
         if not keys:
             # The list of keys may be older than the account.
             raise Unanswered("TwinUnknown", f"OpenAI does not show a key of another account named {account.name} yet")
+        # Nobody was ever told the key of a twin: whoever uses one has made it.
         uses = [await self.projects.key_last_used(account.access, key.id) for key in keys]
-        # Whose key's digest is known had its answer. Nobody was told the twin's key then, so no run has used it.
-        told = account.key_digest is not None or requested_at is None
-        own = _LONG_AGO if told else (requested_at or _LONG_AGO) + OWN_USES
-        return any(use is not None and use > own for use in uses)
+        return any(use is not None for use in uses)
 
     async def _look_again(self, snapshot: SecretSnapshot) -> None:
         """See to it that the Secret was looked at right before; again, where the look itself took too long."""

@@ -32,7 +32,7 @@ from worker.errors import (
 )
 from worker.ledger import holds, transitions
 from worker.ledger.store import Ledger
-from worker.model.entries import Account, Entry, HoldKind, HoldReason, Intent, Publication, is_empty
+from worker.model.entries import Account, Entry, HoldKind, HoldReason, Intent, Publication, accounts_of, is_empty
 from worker.model.outcomes import Notice, Result, RetireOutcome
 from worker.model.sightings import Consumer, SecretView
 from worker.model.times import next_attempt
@@ -127,7 +127,7 @@ class Retirement:
             except RotatorError as error:
                 trouble = error
                 held[item.account.name] = stuck(error, item.account)
-                if isinstance(error, NotShown) and isinstance(item, Publication):
+                if isinstance(error, NotShown):
                     after = transitions.absent(after, item.account.name, self.clock.now())
         left = {p.account.name for p in after.history} | {i.account.name for i in after.unpublished}
         deleted = [item.account.name for item in items if item.account.name not in left]
@@ -150,9 +150,9 @@ class Retirement:
 
     def _shown_again(self, entry: Entry) -> Entry:
         """A project that this run has listed does not look empty any more."""
-        for publication in entry.history:
-            if self.projects.known_listing(publication.account.access) is not None:
-                entry = transitions.shown_again(entry, publication.account.name)
+        for account in accounts_of(entry):
+            if self.projects.known_listing(account.access) is not None:
+                entry = transitions.shown_again(entry, account.name)
         return entry
 
     async def _summed_up(
