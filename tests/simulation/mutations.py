@@ -172,7 +172,7 @@ MUTATIONS = (
         "OpenAI is not asked when a key was last used",
         "retire/retirement",
         """
--        last_used, another = (None, None) if certain else await self._last_uses(previous.account, possible)
+-        last_used, another = (None, None) if certain else await self._last_uses(previous, possible)
 +        last_used, another = None, None
 """,
     ),

@@ -118,27 +118,34 @@ def _by_name(
     return entry
 
 
+def is_own(key: AccountKey, publication: Publication) -> bool:
+    """Is this the key that was made with the account? One that was made later is somebody else's."""
+    if publication.account.key_id is not None:
+        return key.id == publication.account.key_id
+    asked = publication.requested_at or publication.at
+    return key.created_at <= asked + CLAIM + TOLERATED
+
+
 def with_keys(entry: Entry, account_id: str, keys: Collection[AccountKey]) -> Entry:
     """The entry with what OpenAI says of an account's keys: the end of the key, and its id where it was not known."""
     return replace(
         entry,
         history=tuple(
-            replace(publication, account=_with_key(publication.account, keys))
-            if publication.account.id == account_id
-            else publication
+            _with_key(publication, keys) if publication.account.id == account_id else publication
             for publication in entry.history
         ),
     )
 
 
-def _with_key(account: Account, keys: Collection[AccountKey]) -> Account:
-    if account.key_id is None and len(keys) == 1:
-        account = replace(account, key_id=next(iter(keys)).id)
-    key = next((key for key in keys if key.id == account.key_id), None)
+def _with_key(publication: Publication, keys: Collection[AccountKey]) -> Publication:
+    own = [key for key in keys if is_own(key, publication)]
+    if len(own) != 1:
+        return publication
+    (key,), account = own, publication.account
     # The answer to a create may tell an end that the list of keys does not.
-    if key is None or key.expires_at is None or key.expires_at == account.expires_at:
-        return account
-    return replace(account, expires_at=key.expires_at)
+    return replace(
+        publication, account=replace(account, key_id=key.id, expires_at=key.expires_at or account.expires_at)
+    )
 
 
 def intended(

@@ -27,8 +27,8 @@ from worker.errors import (
     Unintelligible,
 )
 from worker.kubernetes.secret import SECRETS, placeholder, secret_value, secret_view
-from worker.ledger.transitions import catch_up_with_secret, with_keys
-from worker.model.entries import Account, Entry, current
+from worker.ledger.transitions import catch_up_with_secret, is_own, with_keys
+from worker.model.entries import Account, Entry, Publication, current
 from worker.model.hidden import Hidden
 from worker.model.sightings import AccountKey, ListedAccount, SecretView
 from worker.model.targets import ProjectAccess, Target
@@ -209,7 +209,7 @@ class Observer:
             keys = (await self.projects.account_keys(access)).get(publication.account.id, ())
             entry = with_keys(seen.entry, publication.account.id, keys)
             known = current(entry) or publication
-            problem = await self._key_problem(known.account, keys, seen, access)
+            problem = await self._key_problem(known, keys, seen, access)
         except (Forbidden, Unintelligible) as error:
             # An admin key may lack that right, or one key in the list may be odd: then this key is asked for alone.
             return await self._with_one_key(seen, publication.account, access, error)
@@ -229,13 +229,14 @@ class Observer:
         return replace(seen, key_problem="does not exist at OpenAI any more")
 
     async def _key_problem(
-        self, account: Account, keys: Collection[AccountKey], seen: Observation, access: ProjectAccess
+        self, publication: Publication, keys: Collection[AccountKey], seen: Observation, access: ProjectAccess
     ) -> str | None:
         """Why the account's key cannot be used; None if it can, or nobody knows."""
-        gone = "does not exist at OpenAI any more"
+        gone, account = "does not exist at OpenAI any more", publication.account
         if account.key_id is None:
-            # Adopted without its id. An account without any key has none that works; the key itself confirms it.
-            return gone if not keys and await self._key_refused(seen.entry, seen.secret) else None
+            # Adopted without its id. Where no key was made with the account, the Secret's own confirms that it is gone.
+            lost = not any(is_own(key, publication) for key in keys)
+            return gone if lost and await self._key_refused(seen.entry, seen.secret) else None
         key = next((key for key in keys if key.id == account.key_id), None)
         if key is not None:
             return None if key.active else "is disabled at OpenAI"

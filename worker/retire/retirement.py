@@ -203,24 +203,26 @@ class Retirement:
         consumers = await self.pods.consumers(entry.target)
         certain, possible = holders(previous, consumers)
         # Certain holders hold it whatever its last use was, so retirement does not ask OpenAI.
-        last_used, another = (None, None) if certain else await self._last_uses(previous.account, possible)
+        last_used, another = (None, None) if certain else await self._last_uses(previous, possible)
         usage = Usage(last_used, consumers, self.pods.looked_at(entry.target.namespace), another)
         return decide_retirement(previous, usage, RetirePolicy(cleanup, self.unseen_hold, self.max_hold), now=now)
 
     async def _last_uses(
-        self, account: Account, possible: Collection[Consumer]
+        self, previous: Publication, possible: Collection[Consumer]
     ) -> tuple[datetime | None, datetime | None]:
         """The last use of its key, and of any other key of the account, as far as OpenAI knows; None: never."""
-        # A run that was stopped for long, and noted no key id, may have tried the key itself, late.
-        # Without a possible holder that use would look like an unseen consumer's, so retirement does not ask for it.
+        account = previous.account
         if account.id is None:
             return None, None
-        listed = [key.id for key in (await self.projects.account_keys(account.access)).get(account.id, ())]
-        if account.key_id is None and not possible:
-            # Of several keys all but one are somebody else's: which is ours is not known.
-            return None, await self._latest_use(account, listed if len(listed) > 1 else ())
-        own = listed if account.key_id is None else [account.key_id]
-        others = [key_id for key_id in listed if key_id not in own]
+        listed = (await self.projects.account_keys(account.access)).get(account.id, ())
+        own = [key.id for key in listed if transitions.is_own(key, previous)]
+        others = [key.id for key in listed if key.id not in own]
+        if account.key_id is not None:
+            own = [account.key_id]
+        elif not possible:
+            # A run that was stopped for long, and noted no key id, may have tried the key itself, late.
+            # Without a possible holder that use would look like an unseen consumer's, so nobody asks for it.
+            own = []
         return await self._latest_use(account, own), await self._latest_use(account, others)
 
     async def _latest_use(self, account: Account, key_ids: Collection[str]) -> datetime | None:
@@ -240,7 +242,7 @@ class Retirement:
         if not intent.refused:
             # Its run died, perhaps after publishing, so somebody may hold its key: it goes as a publication does.
             return transitions.presumed(
-                entry, intent, ids[0], now=self.clock.now(), secret_gone=snapshot.secret is None
+                entry, intent, account.id or ids[0], now=self.clock.now(), secret_gone=snapshot.secret is None
             )
         return await self._delete_all(entry, intent, ids, snapshot=snapshot) or entry
 

@@ -22,6 +22,7 @@ from worker.errors import RotatorError
 from worker.kubernetes.secret import MANAGED, OPERATOR_LABELS
 from worker.ledger import transitions
 from worker.model.entries import Account, Entry, Publication, Unreadable, accounts_of
+from worker.model.sightings import AccountKey
 from worker.model.times import format_time
 from worker.model.values import Ref
 
@@ -203,7 +204,7 @@ def _publication(case: Case, claim: Claim, finding: Finding, *, entry: Entry, no
     """The publication of a confirmed account. A superseded one ends now: too late is safe."""
     if case.target is None or not isinstance(case.facts, Facts) or finding.id is None or finding.name is None:
         raise ValueError("only an account that OpenAI has confirmed for a target is recorded")
-    key, named = next(iter(case.facts.keys.get(finding.id, ())), None), claim.named
+    named, key = claim.named, _own_key(case.facts, finding.id, claim)
     made = min(key.created_at, now) if key is not None else now
     data_key = (named.data_key if named is not None else None) or case.target.data_key
     account = Account(
@@ -222,6 +223,20 @@ def _publication(case: Case, claim: Claim, finding: Finding, *, entry: Entry, no
     at = min(max(published, made), now)
     requested = next((i.requested_at for i in entry.unpublished if i.account.name == account.name), made)
     return Publication(account, at, None if claim.current else now, min(requested, made))
+
+
+def _own_key(facts: Facts, account_id: str, claim: Claim) -> AccountKey | None:
+    """The account's own key: the one that the annotation names, else one that was made with the account.
+
+    An annotation may be forged, and the key that it names may be deleted: what is left then may be a human's.
+    """
+    keys, wanted = facts.keys.get(account_id, ()), claim.named.key_id if claim.named is not None else None
+    listed = facts.listing_of(account_id).accounts.get(account_id)
+    created = listed.created_at if listed is not None else None
+    named = next((key for key in keys if key.id == wanted), None)
+    if named is not None or created is None:
+        return named or next(iter(keys), None)
+    return next((key for key in keys if key.created_at <= created + transitions.CLAIM), None)
 
 
 def _advice(case: Case) -> str:
