@@ -205,7 +205,8 @@ def _publication(case: Case, claim: Claim, finding: Finding, *, entry: Entry, no
     if case.target is None or not isinstance(case.facts, Facts) or finding.id is None or finding.name is None:
         raise ValueError("only an account that OpenAI has confirmed for a target is recorded")
     named, key = claim.named, _own_key(case.facts, finding.id, claim)
-    made = min(key.created_at, now) if key is not None else now
+    created = key.created_at if key is not None else _created_at(case.facts, finding.id)
+    made = min(created, now) if created is not None else now
     data_key = (named.data_key if named is not None else None) or case.target.data_key
     account = Account(
         name=finding.name,
@@ -231,12 +232,16 @@ def _own_key(facts: Facts, account_id: str, claim: Claim) -> AccountKey | None:
     An annotation may be forged, and the key that it names may be deleted: what is left then may be a human's.
     """
     keys, wanted = facts.keys.get(account_id, ()), claim.named.key_id if claim.named is not None else None
-    listed = facts.listing_of(account_id).accounts.get(account_id)
-    created = listed.created_at if listed is not None else None
+    created = _created_at(facts, account_id)
     named = next((key for key in keys if key.id == wanted), None)
     if named is not None or created is None:
         return named or next(iter(keys), None)
     return next((key for key in keys if key.created_at <= created + transitions.CLAIM), None)
+
+
+def _created_at(facts: Facts, account_id: str) -> datetime | None:
+    listed = facts.listing_of(account_id).accounts.get(account_id)
+    return listed.created_at if listed is not None else None
 
 
 def _advice(case: Case) -> str:
