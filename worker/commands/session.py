@@ -68,7 +68,10 @@ class Session:
         """Cluster and OpenAI, until shortly after the deadline. Raises OutOfReach then."""
         from worker.openai.client import connected
 
-        connections = connected(self.settings.options.concurrency, self.random, self.settings.proxies)
+        settings = self.settings
+        connections = connected(
+            settings.options.concurrency, self.random, settings.proxies, own_authority=settings.own_authority
+        )
         try:
             async with connections as openai, asyncio.timeout_at(stop.deadline + DISCOVERY_OVERTIME):
                 yield World(self.cluster, openai, self.clock, self.random)

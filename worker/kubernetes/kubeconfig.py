@@ -53,7 +53,8 @@ _USER = frozenset(
         "extensions",
     }
 )
-_CREDENTIALS = _USER - {"extensions"}
+_IMPERSONATION = frozenset({"as", "as-uid", "as-groups", "as-user-extra"})
+_CREDENTIALS = _USER - _IMPERSONATION - {"extensions"}
 _FILES = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
 
 

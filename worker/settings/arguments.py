@@ -329,6 +329,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], pod_namespace: str | 
         context=values["context"],
         in_cluster=pod_namespace is not None and bool(environ.get("KUBERNETES_SERVICE_HOST")),
         proxies=proxied,
+        own_authority=any(environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")),
     )
 
 

@@ -72,6 +72,8 @@ class Settings:
     context: str | None
     in_cluster: bool
     proxies: Proxies = field(default_factory=Proxies)
+    own_authority: bool = False
+    """A certificate authority is named for OpenAI's side (`SSL_CERT_FILE`, `SSL_CERT_DIR`)."""
 
     @property
     def as_table(self) -> bool:
