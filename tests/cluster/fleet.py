@@ -114,6 +114,8 @@ class Fleet:
         self.variables: dict[str, str] = {}
         self.workers: list[Worker] = []
         self.kills = 0
+        self.killed_keys: set[str] = set()
+        """Values of keys that somebody has deleted at OpenAI."""
         self.looks = 0
         self._lock = threading.RLock()
         self._enough = threading.Event()
@@ -174,6 +176,19 @@ class Fleet:
         for namespace in self.namespaces:
             for generator in self.call("GET", _generators(namespace))["items"]:
                 self.call("PATCH", f"{_generators(namespace)}/{generator['metadata']['name']}", value)
+
+    def delete_a_key(self) -> None:
+        """Somebody deletes the key of a Secret at OpenAI, and leaves its account."""
+        stored = self.secrets()
+        if not stored:
+            return
+        secret = stored[self.chance.choice(sorted(stored))]
+        (value,) = (b64decode(one).decode() for one in secret["data"].values())
+        with self._lock:
+            key = self.openai.key(value)
+            if key is not None and key.status is KeyStatus.ACTIVE:
+                self.killed_keys.add(value)
+                self.openai.delete_key(key.project, key.id)
 
     def start(self, *arguments: str) -> Worker:
         worker = Worker(self, *arguments)
@@ -255,10 +270,10 @@ class Fleet:
         self._violate(
             [f"account {before[id]} exists and is in no KeyRotation" for id in suspects & self.alive().keys()]
         )
-        dead = {target for target, secret in self.secrets().items() if self._status(secret) is not KeyStatus.ACTIVE}
+        dead = {target for target, secret in self.secrets().items() if self._is_dead(secret)}
         if dead:
             values = {target: secret["data"] for target, secret in self.secrets().items()}
-            again = {target for target in dead if self._status({"data": values[target]}) is not KeyStatus.ACTIVE}
+            again = {target for target in dead if self._is_dead({"data": values[target]})}
             third = self.secrets()
             sure = [target for target in again if third[target]["data"] == values[target]]
             self._violate([f"Secret {target} carries a dead key" for target in sure])
@@ -267,6 +282,11 @@ class Fleet:
         (value,) = secret["data"].values()
         with self._lock:
             return self.openai.key_status(b64decode(value).decode())
+
+    def _is_dead(self, secret: dict[str, Any]) -> bool:
+        """Does it carry a dead key, and nobody but a worker can have killed it?"""
+        (value,) = secret["data"].values()
+        return b64decode(value).decode() not in self.killed_keys and self._status(secret) is not KeyStatus.ACTIVE
 
     def _violate(self, words: list[str]) -> None:
         self.witness.violations += [text for text in words if text not in self.witness.violations]
@@ -343,6 +363,7 @@ class Fleet:
             "due dates": self.witness.due,
             "runs": len(self.workers),
             "kills": self.kills,
+            "keys deleted by hand": len(self.killed_keys),
             "accounts made": len(self.witness.made),
             "rotations": sum(map(len, self.witness.published.values())),
             "accounts deleted": len(self.witness.deleted),

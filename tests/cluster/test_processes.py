@@ -135,6 +135,8 @@ def kill_again_and_again(fleet: Fleet) -> None:
                 worker = at_some_moment(fleet, "--concurrency", str(chance.choice((2, 3, 6))), "--max-wait", "5s")
                 fleet.kills += worker.tell(signal.SIGKILL)
                 worker.ended()
+            if chance.random() < 0.5:
+                fleet.delete_a_key()
     fleet.sleep_until_claims_end()
     with fleet.busy():
         fleet.due()

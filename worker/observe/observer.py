@@ -37,8 +37,10 @@ from worker.observe.observation import Observation
 from worker.openai.projects import Projects
 from worker.ports import Clock, Cluster
 
+YOUNG = timedelta(minutes=3)
+"""A key is not looked at before it is so old."""
 SHOWN_WITHIN = timedelta(minutes=10)
-"""OpenAI shows an account or key this long after it was made, at the latest: until then a 404 proves nothing."""
+"""OpenAI shows a key so long after it was made, at the latest. Until then a 404 alone proves nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +204,8 @@ class Observer:
             or publication.account.access.project != access.project
         ):
             return seen
-        if (publication.requested_at or publication.at) + SHOWN_WITHIN > self.clock.now():
+        age = self.clock.now() - (publication.requested_at or publication.at)
+        if age < YOUNG:
             # Lists may not show so young a key yet, and OpenAI accepted it right before it was published.
             return seen
         try:
@@ -215,6 +218,8 @@ class Observer:
             return await self._with_one_key(seen, publication.account, access, error)
         except RotatorError as error:
             return replace(seen, blind=error)
+        if problem is not None and age < SHOWN_WITHIN and not await self._key_refused(seen.entry, seen.secret):
+            problem = None
         return replace(seen, entry=entry, key_problem=problem)
 
     async def _with_one_key(
