@@ -111,7 +111,15 @@ class Deferred(RotatorError):
 
 
 class Unanswered(RotatorError):
-    """No answer, or an answer that does not tell whether the request took effect."""
+    """No answer, or an answer that does not tell whether the request took effect.
+
+    `retry_after`: seconds that the server asks for, None if it names none. `final`: the server wants no repetition.
+    """
+
+    def __init__(self, reason: str, message: str, *, retry_after: float | None = None, final: bool = False) -> None:
+        super().__init__(reason, message)
+        self.retry_after = retry_after
+        self.final = final
 
 
 class NotSent(Unanswered):

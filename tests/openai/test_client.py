@@ -93,7 +93,6 @@ REPEATED = [*READS, delete]
         (401, Refused, "OpenAIUnauthorized"),
         (403, Forbidden, "OpenAIForbidden"),
         (404, NotFound, "OpenAINotFound"),
-        (409, Refused, "OpenAIRefused"),
         (422, Refused, "OpenAIRefused"),
         (301, Refused, "OpenAIRedirect"),
         (302, Refused, "OpenAIRedirect"),

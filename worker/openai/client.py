@@ -285,6 +285,10 @@ def _raise(status: int, headers: Mapping[str, str], content: bytes, *, what: str
     if status == 429:
         message = f"OpenAI asks to slow down: {what} ({details})"
         raise Throttled("OpenAIThrottled", message, retry_after=retry_after(headers))
+    if what != _CREATE and _is_passing(status, headers):
+        final = headers.get("x-should-retry") == "false"
+        message = f"OpenAI failed: {what} ({details})"
+        raise Unanswered("OpenAIUnanswered", message, retry_after=retry_after(headers), final=final)
     if status >= 500 or status < 200 or status in (408, 425):
         raise Unanswered("OpenAIUnanswered", f"OpenAI failed: {what} ({details})")
     if status < 400:
@@ -301,6 +305,14 @@ def _raise(status: int, headers: Mapping[str, str], content: bytes, *, what: str
         reason, advice = "KeyLifetime", _LIFETIME + _limit(content)
     kind: type[Refused] = {403: Forbidden, 404: NotFound}.get(status, Refused)
     raise kind(reason, f"OpenAI refused to {what}: {advice} ({details})", status=status, own=answer is not None)
+
+
+def _is_passing(status: int, headers: Mapping[str, str]) -> bool:
+    """May the same request be well later? 409 is a lock that passes; the server's own word goes before the status."""
+    # Source: `_should_retry` of the official SDKs.
+    if headers.get("x-should-retry") == "true":
+        return True
+    return status >= 500 or status < 200 or status in (408, 409, 425)
 
 
 def _object_of(content: bytes) -> JSON | None:

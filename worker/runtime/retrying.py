@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 from worker.errors import NotSent, RotatorError, Throttled, Unanswered, Unintelligible
@@ -37,9 +38,10 @@ def delay_before_retry(error: RotatorError, attempt: int, *, repeatable: bool, r
         return max(own, error.retry_after) if error.retry_after <= LONGEST_RETRY_AFTER else None
     if isinstance(error, NotSent):
         return own
-    if isinstance(error, Unanswered) and not isinstance(error, Unintelligible) and repeatable:
-        return own
-    return None
+    if not isinstance(error, Unanswered) or isinstance(error, Unintelligible) or error.final or not repeatable:
+        return None
+    pause = error.retry_after or 0.0
+    return max(own, pause) if pause <= LONGEST_RETRY_AFTER else None
 
 
 async def retrying(
@@ -62,8 +64,18 @@ async def retrying(
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """`Retry-After` in seconds. A date, which neither OpenAI nor the API server sends, counts as none."""
+    """The pause that a server asks for, in seconds: `retry-after-ms`, or `Retry-After` as a number or a date.
+
+    A date is measured against the answer's own `Date`. Source: the official SDKs (openai-python 3.57).
+    """
+    for name, unit in (("retry-after-ms", 0.001), ("Retry-After", 1.0)):
+        try:
+            seconds = float(headers[name]) * unit
+        except (KeyError, ValueError):
+            continue
+        return max(0.0, seconds)
     try:
-        return max(0.0, float(headers["Retry-After"]))
-    except (KeyError, ValueError):
+        until, now = parsedate_to_datetime(headers["Retry-After"]), parsedate_to_datetime(headers["Date"])
+        return max(0.0, (until - now).total_seconds())
+    except (KeyError, ValueError, TypeError):
         return None
