@@ -44,4 +44,5 @@ def key_json(project: ProjectRecord, key: KeyRecord, until: datetime) -> dict[st
         access = "inactive" if account.role == "none" else "active"
         owner = {"type": "service_account", "service_account": account_json(account)}
     head = {"object": "organization.project.api_key", "id": key.id, "name": key.name, "redacted_value": key.redacted}
-    return head | times | {"owner_project_access": access, "owner": owner}
+    scopes = list(key.scopes) or None
+    return head | times | {"owner_project_access": access, "owner": owner, "scopes": scopes}

@@ -252,6 +252,10 @@ class OpenAI:
         alone = body.get("create_service_account_only") or False
         if not isinstance(alone, bool):
             raise invalid("create_service_account_only must be a boolean.", "create_service_account_only")
+        if alone and body.get("expires_in_seconds") is not None:
+            raise invalid(
+                "expires_in_seconds needs a key, and create_service_account_only makes none.", "expires_in_seconds"
+            )
         lifetime = None if alone else self._lifetime(body, project)
         if project.default:
             raise invalid("Service accounts cannot be created in the default project.")
@@ -264,9 +268,8 @@ class OpenAI:
         name = body.get("name") or "Secret Key"
         if not isinstance(name, str):
             raise invalid("name must be a string.", "name")
-        if body.get("scopes"):
-            raise not_served("keys with scopes")
         key = self._new_key(project, account.id, name, lifetime=self._lifetime(body, project))
+        key.scopes = _scopes(body)
         return Response.of_json(200, new_key_json(key))
 
     def _lifetime(self, body: dict[str, Any], project: ProjectRecord) -> timedelta | None:
@@ -300,9 +303,13 @@ class OpenAI:
         if request.method == "GET":
             return Response.of_json(200, key_json(project, key, self._uses_shown_until()))
         if request.method == "POST":
-            raise not_served("changing a key")
-        if key.account is not None:
-            raise invalid("API keys of service accounts cannot be deleted; delete the service account instead.")
+            body = _fields(request, {"name", "scopes", "expires_in_seconds"})
+            if "scopes" in body:
+                key.scopes = _scopes(body)
+            lifetime = self._lifetime(body, project) if body.get("expires_in_seconds") is not None else None
+            # Repeating a lifetime starts its clock anew.
+            key.expires_at = self._now() + lifetime if lifetime is not None else key.expires_at
+            return Response.of_json(200, key_json(project, key, self._uses_shown_until()))
         project.delete_key(key.id)
         return Response.of_json(200, {"object": "organization.project.api_key.deleted", "id": key.id, "deleted": True})
 
@@ -348,6 +355,14 @@ def _fields(request: Request, known: set[str]) -> dict[str, Any]:
     for name in body.keys() - known:
         raise not_served(f"the field {name}")
     return body
+
+
+def _scopes(body: dict[str, Any]) -> tuple[str, ...]:
+    """The key's scopes; none are all."""
+    scopes = body.get("scopes") or []
+    if not isinstance(scopes, list) or not all(isinstance(scope, str) and scope for scope in scopes):
+        raise invalid("scopes must be an array of strings.", "scopes")
+    return tuple(scopes)
 
 
 def _found(objects: dict[str, _T], what: str, identifier: str) -> _T:

@@ -63,6 +63,8 @@ class KeyRecord:
     expires_at: datetime | None
     uses: list[datetime] = field(default_factory=list)
     deleted: bool = False
+    scopes: tuple[str, ...] = ()
+    """What it may do; none are all."""
 
     def use(self, now: datetime, shown_until: datetime) -> None:
         """Note a use; of the uses that OpenAI shows already only the last one matters."""

@@ -173,15 +173,36 @@ def test_the_use_of_a_key_is_seen(sdk: Sdk) -> None:
     assert keys.retrieve(key_of(account).id, project_id="proj_1").last_used_at is not None
 
 
-def test_the_key_of_an_account_cannot_be_deleted_alone(sdk: Sdk) -> None:
-    """BadRequestError; a user's key can."""
+def test_a_key_of_an_account_can_be_deleted_alone(sdk: Sdk) -> None:
+    """The account stays, and its key answers 401; a user's key goes in the same way."""
     account = created(sdk)
     keys = sdk.client.admin.organization.projects.api_keys
-    with pytest.raises(openai.BadRequestError):
-        keys.delete(key_of(account).id, project_id="proj_1")
+    assert keys.delete(key_of(account).id, project_id="proj_1").deleted
+    assert sdk.accounts.retrieve(account.id, project_id="proj_1").id == account.id
+    with sdk.application(key_of(account).value) as application, pytest.raises(openai.AuthenticationError):
+        application.models.list()
+    with pytest.raises(openai.NotFoundError):
+        keys.retrieve(key_of(account).id, project_id="proj_1")
     with sdk.server.locked():
         key, _ = sdk.machine.add_user_key("proj_1", "laptop")
     assert keys.delete(key, project_id="proj_1").deleted
+
+
+def test_a_key_can_be_narrowed_and_given_an_end(sdk: Sdk) -> None:
+    """No scopes are all; a lifetime that is given again starts anew."""
+    account = created(sdk)
+    keys = sdk.client.admin.organization.projects.api_keys
+    changed = keys.update(key_of(account).id, project_id="proj_1", scopes=["model.request"], expires_in_seconds=3600)
+    assert changed.id == key_of(account).id
+    shown = keys.retrieve(key_of(account).id, project_id="proj_1")
+    assert shown.expires_at is not None
+    assert 3500 < shown.expires_at - datetime.now(UTC).timestamp() < 3700
+    keys.update(key_of(account).id, project_id="proj_1", scopes=[])
+
+
+def test_a_lifetime_needs_a_key(sdk: Sdk) -> None:
+    with pytest.raises(openai.BadRequestError):
+        sdk.accounts.create("proj_1", name="app_1", create_service_account_only=True, expires_in_seconds=3600)
 
 
 def test_a_project_is_active_or_archived(sdk: Sdk) -> None:
@@ -261,5 +282,3 @@ def test_what_the_sandbox_does_not_do_is_said(sdk: Sdk) -> None:
     with pytest.raises(openai.InternalServerError) as caught:
         sdk.client.admin.organization.projects.list()
     assert caught.value.status_code == 501
-    with pytest.raises(openai.InternalServerError):
-        sdk.accounts.api_keys.create(created(sdk).id, project_id="proj_1", scopes=["api.model.read"])
