@@ -16,6 +16,7 @@ from types import TracebackType
 
 from worker.errors import OutOfReach, RotatorError
 from worker.ports import Clock, Randomness
+from worker.report.streams import Unbroken
 from worker.runtime.clocks import SystemClock
 from worker.runtime.for_each import where
 from worker.settings.arguments import POD_NAMESPACE_FILE, UsageError, parse
@@ -25,6 +26,17 @@ from worker.settings.options import Settings
 def main(argv: Sequence[str] | None = None, *, clock: Clock | None = None, chance: Randomness | None = None) -> int:
     """Run a command; its exit code. `clock` and `chance` replace the system's, as the demo does."""
     sys.excepthook = _excepthook
+    out = sys.stdout
+    # Whoever pipes into `head` must not end the run. The demo replaces the stream, so it is put back.
+    sys.stdout = Unbroken(out)
+    try:
+        return _main(argv, clock=clock, chance=chance)
+    finally:
+        sys.stdout.flush()
+        sys.stdout = out
+
+
+def _main(argv: Sequence[str] | None, *, clock: Clock | None, chance: Randomness | None) -> int:
     try:
         pod_namespace = POD_NAMESPACE_FILE.read_text().strip() or None if POD_NAMESPACE_FILE.is_file() else None
         settings = parse(sys.argv[1:] if argv is None else argv, os.environ, pod_namespace)

@@ -134,7 +134,7 @@ class AccountDeleter:
         known = requested_at is not None and requested_at > LONG_AGO
         if known and created is not None and requested_at is not None and created > requested_at + MADE_WITHIN:
             return True
-        if account.key_digest is None:
+        if account.key_digest is None and known:
             # Its run died before it noted which of the two it published: applications may have used either.
             return False
         keys = (await self.projects.account_keys(account.access)).get(twin, ())

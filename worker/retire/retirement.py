@@ -222,7 +222,8 @@ class Retirement:
         elif not possible:
             # A run that was stopped for long, and noted no key id, may have tried the key itself, late.
             # Without a possible holder that use would look like an unseen consumer's, so nobody asks for it.
-            own = []
+            # Of several keys all but one are somebody else's, and which is not known.
+            own, others = [], others + (own if len(own) > 1 else [])
         return await self._latest_use(account, own), await self._latest_use(account, others)
 
     async def _latest_use(self, account: Account, key_ids: Collection[str]) -> datetime | None:
