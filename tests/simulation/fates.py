@@ -160,6 +160,7 @@ class Fates:
             return 0.0
         seconds = self.chance.choice((30.0, 300.0, 1800.0, 7200.0))
         self.say(f"{self.run.name}: {ASLEEP} for {seconds:.0f} s")
+        self.run.woke = self.oracle.stage.moment() + seconds
         return seconds
 
     def freeze(self) -> float:

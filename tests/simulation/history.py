@@ -218,7 +218,7 @@ class History:
         """Nothing happens any more but runs; a day later, in a run that has nothing to rotate, all must be clean."""
         self.actors.calm_down()
         play = Play(options_of(fallback_admin_key=FALLBACK_KEY), calm=True)
-        if self.actors.lost_the_ledger:
+        if self.actors.lost_the_ledger or self.oracle.unrecorded():
             self.actors.clean_up(adopted=False)
             await asyncio.sleep(400)
             await self.run("calm adopt", replace(play, command=ADOPT), self.random)

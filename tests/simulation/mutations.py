@@ -74,7 +74,7 @@ MUTATIONS = (
         "an intent that took long to write is relied upon",
         "rotate/rotation",
         """
--            if self.context.clock.elapsed(begun) <= INTENT_FRESH_FOR:
+-            if self.context.clock.elapsed(begun) <= INTENT_FRESH_FOR and entry.version != before:
 +            if True:
 """,
     ),
@@ -418,7 +418,7 @@ MUTATIONS = (
         "a project that looks empty is believed",
         "openai/projects",
         """
--            if len(recorded) > 1 and not any(id in accounts for id in recorded):
+-            if len(recorded) > 1 and shown.isdisjoint(recorded):
 +            if False:
 """,
     ),

@@ -56,6 +56,8 @@ class Run:
     command: Command = RUN
     listed: bool = False
     """Has it asked for the ledger? Right before that it looked at the time."""
+    woke: float = -1.0
+    """When its machine last woke: what was on its way then was sent before it fell asleep."""
     looks: dict[Ref, float] = field(default_factory=dict)
     """When the API server last served it each target's Secret."""
     uses: dict[str, float | None] = field(default_factory=dict)
@@ -317,6 +319,9 @@ class Oracle:
         if request.method == "GET":
             self._served(run, kind, request, response)
             return
+        if kind == "POST secrets" and response.status == 201 and "dryRun" in request.query:
+            # That there could be one is a look as well: it says that there is none.
+            run.looks[Ref(request.segments[3], request.json()["metadata"]["name"])] = self.stage.moment()
         if response.status >= 300 or "dryRun" in request.query:
             return
         if kind == "POST service_accounts":
@@ -351,7 +356,8 @@ class Oracle:
     def _note_made(self, body: Mapping[str, Any]) -> None:
         name, account = body["name"], body["id"]
         self.made[account] = Made(name, self._recorded_for.get(name, TARGETS[0]), body["api_key"]["id"])
-        if name in self.struck:
+        if name in self.struck or self.stage.intent_of(name) is None:
+            # A create that arrives after two lists have shown that there was none: docs/reliability.md.
             self.lost.add(account)
 
     def _note_adopted(self, run: Run) -> None:
@@ -394,6 +400,8 @@ class Oracle:
             self.violate(
                 f"I2: {run.name} publishes {annotation['name']} in {target}, which the ledger does not ask for"
             )
+        elif now < run.woke + 2:
+            pass  # no worker notices a sleep between its look at the clock and the sending; it looks again afterwards
         elif self._moment(intent[1]["claimedUntil"]) < now - 2 and self._is_genuine(target, annotation["name"]):
             self.violate(f"I2: {run.name} publishes {annotation['name']} after its claim has ended")
         if self.stage.status_of(secret) is KeyStatus.PENDING:
@@ -504,18 +512,20 @@ class Oracle:
                     self.violate(f"I4: the intent {name} left the ledger after {len(complete)} complete lists")
 
     def _note_forgotten(self, run: Run, name: str, account: Mapping[str, Any]) -> None:
-        """Of a project that looks empty, and had one account only, no worker can tell that the account is there."""
+        """Of a project that looks empty, and had one account only, no worker can tell that the account is there.
+
+        Nor does `revoke`, which one target is for and a human stands by.
+        """
         project = account["projectId"]
         known = {
-            other.get("id")
+            other_name
             for target in TARGETS
-            for other in self._entries[target].values()
-            if run.options.shard.owns(target)
-            and other["projectId"] == project
+            for other_name, other in self._entries[target].items()
+            if (other["host"], other["projectId"]) == (account["host"], project)
             # What it has made itself since says nothing of the list that it read first.
             and self._moment(other.get("requestedAt", other.get("publishedAt"))) < run.started - 1
         }
-        if project in self.stage.openai_seen.empty and len(known - {None}) <= 1:
+        if project in self.stage.openai_seen.empty and (len(known) <= 1 or isinstance(run.command, Revoke)):
             self.lost |= {id for id, made in self.made.items() if made.name == name}
 
     def _check_recorded(self) -> None:
@@ -649,6 +659,15 @@ class Oracle:
             self.violate(f"{run.name} leaves {target} to go with its ExternalSecret, whose policy is {policy}")
 
     # --- at rest
+
+    def unrecorded(self) -> bool:
+        """Does a Secret name an account that its entry lacks? Runs say so until a human adopts it."""
+        for target in TARGETS:
+            secret = self.stage.secret(target)
+            name = named(secret).get("name") if secret is not None else None
+            if name is not None and name not in self.stage.recorded(target):
+                return True
+        return False
 
     def check_at_rest(self) -> None:
         """After fault-free runs: one account per target, its key works, and the ledger says the same."""

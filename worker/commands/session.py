@@ -93,9 +93,10 @@ class RunWorld:
 async def open_ledger(options: Options, world: World) -> tuple[Ledger, RunWorld]:
     """The ledger, and the world with the API server's time. After a slow answer it asks the API server again."""
     for _ in range(_LOOKS_AT_THE_TIME):
-        asked = world.clock.monotonic()
+        asked, day = world.clock.monotonic(), world.clock.now()
         uid, server_time = await ledger_uid(world.cluster, options.ledger_namespace)
-        taken = timedelta(seconds=world.clock.monotonic() - asked)
+        # The monotonic clock stands still while the machine sleeps.
+        taken = max(timedelta(seconds=world.clock.monotonic() - asked), world.clock.now() - day)
         if taken <= TOLERATED:
             break
     clock = corrected(world.clock, server_time, taken=taken)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from worker.errors import ConfigurationError, Conflict, NotFound, OutOfReach, RotatorError
-from worker.kubernetes.reading import Malformed, mapping_or_empty, mappings, version_of
+from worker.kubernetes.reading import Malformed, mapping_or_empty, version_of
 from worker.ledger.codec import KEY_ROTATIONS, decode_entry, entry_object, entry_patch
 from worker.ledger.plausible import plausible
 from worker.model.entries import Entry, Unreadable
@@ -53,7 +53,7 @@ class Ledger:
         self._latest: dict[str, Entry] = {}
         """The last listed entries, by name: the ledger decodes and keeps an unchanged entry only once."""
         self.recorded: defaultdict[Project, set[str]] = defaultdict(set)
-        """By project, ids of accounts of every shard, as many as tell an empty list from one account's end."""
+        """By project, names of accounts of every shard, as many as tell an empty list from one account's end."""
         self.namespace = namespace
         self.uid = uid
 
@@ -87,13 +87,12 @@ class Ledger:
     def _note_recorded(self, obj: JSON) -> None:
         if mapping_or_empty(obj.get("spec")).get("ledger") != self.uid:
             return
-        accounts = mapping_or_empty(mapping_or_empty(obj.get("status")).get("accounts"))
-        for account in mappings(list(accounts.values())):
-            host, project, id = account.get("host"), account.get("projectId"), account.get("id")
-            if isinstance(host, str) and isinstance(project, str) and isinstance(id, str):
+        for name, account in mapping_or_empty(mapping_or_empty(obj.get("status")).get("accounts")).items():
+            host, project = mapping_or_empty(account).get("host"), mapping_or_empty(account).get("projectId")
+            if isinstance(host, str) and isinstance(project, str):
                 known = self.recorded[Project(host, project)]
                 if len(known) < _ENOUGH:
-                    known.add(id)
+                    known.add(str(name))
 
     async def read(self, target: Ref) -> Entry | None:
         """One entry as it is now; None where there is none. Raises ConfigurationError where it is unreadable."""

@@ -26,6 +26,8 @@ CLAIM = timedelta(seconds=210)
 API server requests (15 s), and a margin for clocks. An account that a run requested has appeared at OpenAI by then."""
 TOLERATED = timedelta(minutes=1)
 """Two runs' clocks may be so far apart: each follows the API server that it happens to reach."""
+MADE_TOGETHER = timedelta(seconds=10)
+"""One request makes an account and its key."""
 UNKNOWN_FATE_PAUSE = timedelta(seconds=45)
 """The minimum pause of a target after a request with an unknown outcome. A claim is longer, but it may have ended
 before a stopped run sent the request."""
@@ -123,7 +125,9 @@ def is_own(key: AccountKey, publication: Publication) -> bool:
     if publication.account.key_id is not None:
         return key.id == publication.account.key_id
     asked = publication.requested_at or publication.at
-    return key.created_at <= asked + CLAIM + TOLERATED
+    # An adopted account is dated by itself, and one request makes an account and its key.
+    within = CLAIM + TOLERATED if publication.account.access.fallback else MADE_TOGETHER
+    return key.created_at <= asked + within
 
 
 def with_keys(entry: Entry, account_id: str, keys: Collection[AccountKey]) -> Entry:

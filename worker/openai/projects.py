@@ -44,7 +44,7 @@ class Projects:
     """Admin keys and listings of one run.
 
     `fallback` serves accounts whose admin Secret is gone, at `fallback_host` alone (None: OpenAI's own hosts).
-    `recorded`: by project, ids of accounts that the ledger records; a list without any of them is not believed.
+    `recorded`: by project, names of accounts that the ledger records; a list without any of them is not believed.
     """
 
     def __init__(
@@ -221,7 +221,8 @@ class Projects:
             begun = self._clock.now()
             accounts = await self._openai.list_accounts(access.project, key)
             recorded = self._recorded.get(access.project, ())
-            if len(recorded) > 1 and not any(id in accounts for id in recorded):
+            shown = {account.name for account in accounts.values()}
+            if len(recorded) > 1 and shown.isdisjoint(recorded):
                 message = (
                     f"project {access.project} shows none of the accounts that the ledger records for it: nothing is "
                     "made or forgotten on the strength of that, unless their keys are refused as well"

@@ -14,7 +14,7 @@ from worker.errors import RotatorError, Unanswered
 from worker.ledger import transitions
 from worker.ledger.plausible import LONG_AGO
 from worker.model.entries import Account, Entry, Intent, Publication
-from worker.model.sightings import SecretView
+from worker.model.sightings import Listing, SecretView
 from worker.model.values import Ref, Version
 from worker.observe.observer import Observer
 from worker.openai.projects import Projects
@@ -39,6 +39,14 @@ class SecretSnapshot:
     @property
     def version(self) -> Version | None:
         return _version(self.secret)
+
+
+def _made_later(listing: Listing, account_id: str, requested_at: datetime | None) -> bool:
+    """Was this account made after anything that a request of then can have made, as far as both times are known?"""
+    created = listing.accounts[account_id].created_at
+    if created is None or requested_at is None or requested_at <= LONG_AGO:
+        return False
+    return created > requested_at + MADE_WITHIN
 
 
 def _version(secret: SecretView | None) -> Version | None:
@@ -121,7 +129,11 @@ class AccountDeleter:
         appeared = item.claimed_until if isinstance(item, Intent) else requested and requested + transitions.CLAIM
         listing = await self.projects.listing(account.access, not_before=appeared)
         if account.id is None:
-            return sorted(listing.ids_of(account.name))
+            asked = requested
+            if isinstance(item, Intent):
+                # A run whose create was on its way for long has noted so: its claim was made longer.
+                asked = max(item.requested_at, item.claimed_until - transitions.CLAIM)
+            return sorted(id for id in listing.ids_of(account.name) if not _made_later(listing, id, asked))
         twins = [id for id in listing.twins_of(account) if not await self.is_others(account, id, requested)]
         return sorted({*twins, account.id})
 
@@ -130,10 +142,9 @@ class AccountDeleter:
 
         Raises Unanswered while the lists of this run do not tell.
         """
-        created = (await self.projects.listing(account.access)).accounts[twin].created_at
-        known = requested_at is not None and requested_at > LONG_AGO
-        if known and created is not None and requested_at is not None and created > requested_at + MADE_WITHIN:
+        if _made_later(await self.projects.listing(account.access), twin, requested_at):
             return True
+        known = requested_at is not None and requested_at > LONG_AGO
         if account.key_digest is None and known:
             # Its run died before it noted which of the two it published: applications may have used either.
             return False

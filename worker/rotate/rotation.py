@@ -143,8 +143,9 @@ class Rotation:
             intended = transitions.intended(
                 entry, target, account, run=self.context.run, requested_at=now, claimed_until=now + transitions.CLAIM
             )
-            entry = await self.context.ledger.save(intended)
-            if self.context.clock.elapsed(begun) <= INTENT_FRESH_FOR:
+            before, entry = entry.version, await self.context.ledger.save(intended)
+            # A write that would change nothing is not sent: the intent is as old as the one before then.
+            if self.context.clock.elapsed(begun) <= INTENT_FRESH_FOR and entry.version != before:
                 return entry, begun
             # The machine may have slept: hear the API server's time before the intent gets another one.
             await self.context.ledger.read(target.ref)

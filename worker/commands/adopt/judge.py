@@ -236,7 +236,7 @@ def _own_key(facts: Facts, account_id: str, claim: Claim) -> AccountKey | None:
     named = next((key for key in keys if key.id == wanted), None)
     if named is not None or created is None:
         return named or next(iter(keys), None)
-    return next((key for key in keys if key.created_at <= created + transitions.CLAIM), None)
+    return next((key for key in keys if key.created_at <= created + transitions.MADE_TOGETHER), None)
 
 
 def _created_at(facts: Facts, account_id: str) -> datetime | None:
