@@ -129,8 +129,19 @@ def _is_somebodys(seen: Observation, named: NamedAccount) -> bool:
     if seen.trouble is not None:
         # Nobody knows whether it exists: an account of another installation is left alone.
         return foreign
+    if not seen.asked and not foreign and _let_go_before(seen, named):
+        return False
     # An account that OpenAI does not have any more is nobody's, and its key is dead.
     return seen.named_at_openai is not None or not seen.asked
+
+
+def _let_go_before(seen: Observation, named: NamedAccount) -> bool:
+    """Has this entry, which is older than the account's publication, let the account go?
+
+    No account leaves an entry before OpenAI has confirmed its end (I4). A backup may have put its annotation back.
+    """
+    since, published = seen.entry.since, named.published_at
+    return bool(seen.entry.history) and since is not None and published is not None and since <= published
 
 
 _ANNOTATION_RULES: tuple[Callable[[Target, Observation, NamedAccount], Blocked | None], ...] = (
