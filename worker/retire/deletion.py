@@ -133,7 +133,10 @@ class AccountDeleter:
             if isinstance(item, Intent):
                 # A run whose create was on its way for long has noted so: its claim was made longer.
                 asked = max(item.requested_at, item.claimed_until - transitions.CLAIM)
-            return sorted(id for id in listing.ids_of(account.name) if not _made_later(listing, id, asked))
+            found = listing.ids_of(account.name)
+            timely = [id for id in found if not _made_later(listing, id, asked)]
+            # A create that was on its way for hours is ours as well; beside a timely one it is a human's copy.
+            return sorted(timely or found)
         twins = [id for id in listing.twins_of(account) if not await self.is_others(account, id, requested)]
         return sorted({*twins, account.id})
 
