@@ -42,7 +42,8 @@ from worker.errors import (
 )
 from worker.kubernetes.generator import GENERATORS
 from worker.kubernetes.secret import MANAGED
-from worker.ledger.transitions import catch_up_with_secret, intended, published
+from worker.ledger.catch_up import catch_up_with_secret
+from worker.ledger.transitions import intended, published
 from worker.model.entries import Condition, Entry, Failures
 from worker.model.sightings import SecretView
 from worker.model.targets import CreationPolicy, Project, ProjectAccess, Target

@@ -179,7 +179,7 @@ MUTATIONS = (
     Mutation(
         "I3",
         "an annotation alone decides which account is the target's",
-        "ledger/transitions",
+        "ledger/catch_up",
         """
 -        if intent.account.id is None and named_at_openai != named.name:
 -            # The id in the annotation may be forged: only OpenAI's name for it makes the intent a publication.
@@ -472,7 +472,7 @@ MUTATIONS = (
         "a Secret that lives on with somebody else's key keeps our account",
         "retire/retirement",
         """
--            seen = transitions.taken_over(seen, snapshot.secret, self.clock.now())
+-            seen = catch_up.taken_over(seen, snapshot.secret, self.clock.now())
 +            pass
 """,
     ),

@@ -198,3 +198,8 @@ class FixedRandom:
 
     def random(self) -> float:
         return 0.0
+
+
+def naming(name: str, **changes: Any) -> SecretView:
+    """A Secret whose annotation names this account."""
+    return secret_view(named=named(account(name), **changes))

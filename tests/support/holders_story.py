@@ -14,8 +14,9 @@ from enum import Enum, auto
 from tests.support.builders import RUN, account, empty_entry, named, secret_view, target
 from tests.support.holders_model import OTHER, SECRET, Pod, Secret, at
 from worker.kubernetes.pod import consumers_of
+from worker.ledger.catch_up import catch_up_with_secret
 from worker.ledger.holds import with_reasons
-from worker.ledger.transitions import CLAIM, catch_up_with_secret, intended, presumed, published
+from worker.ledger.transitions import CLAIM, intended, presumed, published
 from worker.model.entries import Account, Entry, HoldReason, Publication
 from worker.model.sightings import Consumer, SecretView
 from worker.model.targets import CleanupKind, CleanupPolicy

@@ -2,7 +2,6 @@
 
 Guarantees: an account leaves an entry only by `released` and `missed` (invariant I4).
 At most one publication is not superseded.
-The current account is the one that the Secret names, never one that the ledger merely hopes for.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from worker.errors import Deferred, RotatorError
 from worker.ledger import holds
 from worker.model.entries import Account, Entry, Failures, GeneratorNote, Healings, Intent, Publication, current
 from worker.model.outcomes import RunInfo
-from worker.model.sightings import AccountKey, NamedAccount, SecretView
 from worker.model.targets import RefreshPolicy, Target
 from worker.model.times import format_time, pause_after
 
@@ -26,8 +24,6 @@ CLAIM = timedelta(seconds=210)
 API server requests (15 s), and a margin for clocks. An account that a run requested has appeared at OpenAI by then."""
 TOLERATED = timedelta(minutes=1)
 """Two runs' clocks may be so far apart: each follows the API server that it happens to reach."""
-MADE_TOGETHER = timedelta(seconds=10)
-"""One request makes an account and its key."""
 UNKNOWN_FATE_PAUSE = timedelta(seconds=45)
 """The minimum pause of a target after a request with an unknown outcome. A claim is longer, but it may have ended
 before a stopped run sent the request."""
@@ -44,112 +40,6 @@ SOURCE = "source"
 FORCED = "force"
 """Under which name the ledger notes the last `--force`: its Job, or outside one its time."""
 _LARGEST_EXPIRY_MARGIN = timedelta(days=1)
-
-
-def catch_up_with_secret(
-    entry: Entry, secret: SecretView | None, named_at_openai: str | None, *, now: datetime
-) -> Entry:
-    """Correct the entry by the key that the Secret carries, or where that is unknown, by the account that it names.
-
-    `named_at_openai`: OpenAI's name for the account id in the Secret, None where there is none or it is unknown.
-    A publication or an end that has no time of its own gets `now`: too late is safe, too early is not.
-    """
-    if secret is None:
-        return _secret_gone(entry, now)
-    entry = _secret_back(entry, now)
-    # While a claim runs, the run of the intent itself notes the outcome.
-    ended = [intent for intent in entry.unpublished if intent.claimed_until <= now]
-    carried = _by_key(entry, ended, secret, now=now)
-    if carried is not None:
-        # The key in the data decides: an annotation that somebody put back alone moves nothing.
-        return carried
-    named = secret.named
-    if named is None or named.ledger != entry.ledger or named.target != str(entry.target):
-        return entry
-    return _by_name(entry, ended, named, secret=secret, named_at_openai=named_at_openai, now=now)
-
-
-def _by_key(entry: Entry, ended: Collection[Intent], secret: SecretView, *, now: datetime) -> Entry | None:
-    """The entry with the account current whose key the Secret carries; None where it carries no known key."""
-    carried = [publication for publication in entry.history if secret.carries(publication.account)]
-    if any(publication.superseded_at is None for publication in carried):
-        return entry
-    if carried:
-        return _promoted(entry, carried[-1], now)
-    for intent in ended:
-        if secret.carries(intent.account):
-            return published(entry, intent.account, intent.requested_at, at=now)
-    return None
-
-
-def _by_name(
-    entry: Entry,
-    ended: Collection[Intent],
-    named: NamedAccount,
-    *,
-    secret: SecretView,
-    named_at_openai: str | None,
-    now: datetime,
-) -> Entry:
-    """The entry with the account current that the annotation names, where nothing contradicts it."""
-    for publication in entry.history:
-        account = publication.account
-        if (account.name, account.id) != (named.name, named.id):
-            continue
-        if account.key_digest is not None or publication.superseded_at is None:
-            # Its key is known, and the Secret does not carry it; or it is current already.
-            return entry
-        return _promoted(entry, publication, now)
-    for intent in ended:
-        if intent.account.name != named.name or named.id != (intent.account.id or named.id):
-            continue
-        if intent.refused:
-            # Its key was never published: the annotation is forged.
-            continue
-        if intent.account.id is None and named_at_openai != named.name:
-            # The id in the annotation may be forged: only OpenAI's name for it makes the intent a publication.
-            continue
-        account = replace(
-            intent.account,
-            id=named.id,
-            key_id=intent.account.key_id or named.key_id,
-            expires_at=intent.account.expires_at or named.expires_at,
-            key_digest=secret.digests.get(named.data_key or ""),
-        )
-        return published(entry, account, intent.requested_at, at=now)
-    return entry
-
-
-def is_own(key: AccountKey, publication: Publication) -> bool:
-    """Is this the key that was made with the account? One that was made later is somebody else's."""
-    if publication.account.key_id is not None:
-        return key.id == publication.account.key_id
-    asked = publication.requested_at or publication.at
-    # An adopted account is dated by itself, and one request makes an account and its key.
-    within = CLAIM + TOLERATED if publication.account.access.fallback else MADE_TOGETHER
-    return key.created_at <= asked + within
-
-
-def with_keys(entry: Entry, account_id: str, keys: Collection[AccountKey]) -> Entry:
-    """The entry with what OpenAI says of an account's keys: the end of the key, and its id where it was not known."""
-    return replace(
-        entry,
-        history=tuple(
-            _with_key(publication, keys) if publication.account.id == account_id else publication
-            for publication in entry.history
-        ),
-    )
-
-
-def _with_key(publication: Publication, keys: Collection[AccountKey]) -> Publication:
-    own = [key for key in keys if is_own(key, publication)]
-    if len(own) != 1:
-        return publication
-    (key,), account = own, publication.account
-    # The answer to a create may tell an end that the list of keys does not.
-    return replace(
-        publication, account=replace(account, key_id=key.id, expires_at=key.expires_at or account.expires_at)
-    )
 
 
 def intended(
@@ -196,8 +86,8 @@ def published(entry: Entry, account: Account, rotated_at: datetime, *, at: datet
         return replace(entry, history=history, unpublished=_without(entry.unpublished, account.name))
     new = Publication(account, at, None, requested)
     others = tuple(
-        _superseded(publication, at)
-        for publication in _secret_back(entry, at).history
+        superseded(publication, at)
+        for publication in secret_back(entry, at).history
         if publication.account.name != account.name
     )
     return replace(
@@ -225,17 +115,6 @@ def healed(entry: Entry, at: datetime) -> Entry:
 def was_suspended(entry: Entry) -> bool:
     """Was the target suspended when a run last served it? What suspended it may be gone since."""
     return entry.condition is not None and entry.condition.reason == SUSPENDED
-
-
-def taken_over(entry: Entry, secret: SecretView | None, now: datetime) -> Entry:
-    """Nothing asks for the target, and its Secret lives on without our key and our annotation: the account may go."""
-    publication = current(entry)
-    if secret is None or publication is None or publication.account.key_digest is None:
-        return entry
-    named = secret.named is not None and secret.named.id == publication.account.id
-    if named or secret.carries(publication.account):
-        return entry
-    return replace(entry, history=tuple(_superseded(publication, now) for publication in entry.history))
 
 
 def absent(entry: Entry, name: str, now: datetime) -> Entry:
@@ -416,7 +295,7 @@ def adopted(
     names = {publication.account.name for publication in new}
     kept = entry.history
     if current_one is not None:
-        kept = tuple(_superseded(publication, now) for publication in kept)
+        kept = tuple(superseded(publication, now) for publication in kept)
     first = min((p.requested_at or p.at for p in new), default=now)
     entry = replace(
         entry,
@@ -436,54 +315,11 @@ def adopted(
     return healthy(entry, now)
 
 
-def unaccounted(entry: Entry, item: Publication | Intent, secret: SecretView | None) -> bool:
-    """May the Secret carry the key of this intent, or publication without a known key, whatever its annotation says?
-
-    It may where the item's data key holds a key that belongs to no account in the ledger.
-    """
-    if isinstance(item, Publication) and item.account.key_digest is not None:
-        return False
-    place = item.account.data_key
-    digest = secret.digests.get(place) if secret is not None and place is not None else None
-    known = {publication.account.key_digest for publication in entry.history}
-    known |= {other.account.key_digest for other in entry.unpublished}
-    return digest is not None and digest not in known
-
-
-def _superseded(publication: Publication, at: datetime) -> Publication:
+def superseded(publication: Publication, at: datetime) -> Publication:
     return publication if publication.superseded_at is not None else replace(publication, superseded_at=at)
 
 
-def _secret_gone(entry: Entry, now: datetime) -> Entry:
-    """The Secret is gone: volumes keep each key that they had not replaced when the Secret was last there."""
-    publication = current(entry)
-    known = [publication.at] if publication is not None else []
-    there = max((*known, *(p.secret_back_at for p in entry.history if p.secret_back_at is not None)), default=now)
-
-    def kept(previous: Publication) -> Publication:
-        if previous.followed_from is None:
-            return replace(previous, superseded_at=now, secret_gone=True)
-        if previous.followed_from + VOLUMES_FOLLOW <= there:
-            return previous
-        return replace(previous, secret_gone=True, secret_back_at=None)
-
-    return replace(entry, history=tuple(kept(previous) for previous in entry.history))
-
-
-def _secret_back(entry: Entry, at: datetime) -> Entry:
+def secret_back(entry: Entry, at: datetime) -> Entry:
     """The Secret is there: volumes that kept a deleted Secret's key begin to follow it."""
     history = tuple(replace(p, secret_back_at=at) if p.frozen else p for p in entry.history)
     return replace(entry, history=history) if history != entry.history else entry
-
-
-def _promoted(entry: Entry, chosen: Publication, now: datetime) -> Entry:
-    """Somebody put the Secret back to an earlier account: that one is current again."""
-    return replace(
-        entry,
-        history=tuple(
-            replace(publication, superseded_at=None, secret_gone=False, secret_back_at=None)
-            if publication is chosen
-            else _superseded(publication, now)
-            for publication in entry.history
-        ),
-    )

@@ -27,7 +27,8 @@ from worker.errors import (
     Unintelligible,
 )
 from worker.kubernetes.secret import SECRETS, placeholder, secret_value, secret_view
-from worker.ledger.transitions import catch_up_with_secret, is_own, with_keys
+from worker.ledger.account_keys import is_own, with_keys
+from worker.ledger.catch_up import catch_up_with_secret
 from worker.model.entries import Account, Entry, Publication, current
 from worker.model.hidden import Hidden
 from worker.model.sightings import AccountKey, ListedAccount, SecretView

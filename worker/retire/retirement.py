@@ -30,7 +30,8 @@ from worker.errors import (
     about,
     without_request_id,
 )
-from worker.ledger import holds, transitions
+from worker.ledger import catch_up, holds, transitions
+from worker.ledger.account_keys import is_own
 from worker.ledger.store import Ledger
 from worker.model.entries import Account, Entry, HoldKind, HoldReason, Intent, Publication, accounts_of, is_empty
 from worker.model.outcomes import Notice, Result, RetireOutcome
@@ -110,7 +111,7 @@ class Retirement:
             message = "it was suspended when its source went: delete the Secret to let its accounts go"
             return replace(waiting(seen, self.clock.now()), message=message)
         if not has_source:
-            seen = transitions.taken_over(seen, snapshot.secret, self.clock.now())
+            seen = catch_up.taken_over(seen, snapshot.secret, self.clock.now())
         trouble: RotatorError | None = None
         held: dict[str, HoldReason | None] = {}
         notices: list[Notice] = []
@@ -174,10 +175,10 @@ class Retirement:
         account = item.account
         try:
             if isinstance(item, Intent):
-                if not item.refused and transitions.unaccounted(entry, item, snapshot.secret):
+                if not item.refused and catch_up.unaccounted(entry, item, snapshot.secret):
                     return _LetGo(entry, _UNKNOWN_KEY)
                 return _LetGo(await self._settle(entry, item, snapshot))
-            if item.superseded_at is not None and transitions.unaccounted(entry, item, snapshot.secret):
+            if item.superseded_at is not None and catch_up.unaccounted(entry, item, snapshot.secret):
                 return _LetGo(entry, _UNKNOWN_KEY)
             verdict = await self._verdict(item, entry, snapshot)
             if isinstance(verdict, Delete):
@@ -215,7 +216,7 @@ class Retirement:
         if account.id is None:
             return None, None
         listed = (await self.projects.account_keys(account.access)).get(account.id, ())
-        own = [key.id for key in listed if transitions.is_own(key, previous)]
+        own = [key.id for key in listed if is_own(key, previous)]
         others = [key.id for key in listed if key.id not in own]
         if account.key_id is not None:
             own = [account.key_id]

@@ -32,7 +32,8 @@ from worker.commands.adopt.generator_state import GeneratorState, generator_stat
 from worker.commands.adopt.judge import Adoption, Verdict, judge, unrecorded
 from worker.errors import RotatorError, Unanswered
 from worker.kubernetes.secret import CURRENT, OPERATOR_LABELS, PREVIOUS
-from worker.ledger.transitions import adopted, unaccounted
+from worker.ledger.catch_up import unaccounted
+from worker.ledger.transitions import adopted
 from worker.model.entries import Entry, Unreadable, current
 from worker.model.sightings import AccountKey, ListedAccount, Listing
 from worker.model.targets import Project

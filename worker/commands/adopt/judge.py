@@ -20,7 +20,7 @@ from enum import StrEnum
 from worker.commands.adopt.evidence import Case, Census, Claim, Facts, looks_like_ours
 from worker.errors import RotatorError
 from worker.kubernetes.secret import MANAGED, OPERATOR_LABELS
-from worker.ledger import transitions
+from worker.ledger import account_keys, transitions
 from worker.model.entries import Account, Entry, Publication, Unreadable, accounts_of
 from worker.model.sightings import AccountKey
 from worker.model.times import format_time
@@ -236,7 +236,7 @@ def _own_key(facts: Facts, account_id: str, claim: Claim) -> AccountKey | None:
     named = next((key for key in keys if key.id == wanted), None)
     if named is not None or created is None:
         return named or next(iter(keys), None)
-    return next((key for key in keys if key.created_at <= created + transitions.MADE_TOGETHER), None)
+    return next((key for key in keys if key.created_at <= created + account_keys.MADE_TOGETHER), None)
 
 
 def _created_at(facts: Facts, account_id: str) -> datetime | None:
