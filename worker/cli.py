@@ -1,7 +1,7 @@
 """The command line: argv -> one command -> exit code. This module decides nothing.
 
-Exit codes: 0 well; 1 some target failed, or, with --strict, is blocked; 2 usage or configuration; 3 cluster or ledger
-out of reach.
+Exit codes: 0 well; 1 some target failed (see --lenient), or, with --strict, is blocked; 2 usage or configuration;
+3 cluster or ledger out of reach.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.support.builders import NOW, SECRET
@@ -30,6 +32,18 @@ OK, BLOCKED, FAILED = (outcome(r) for r in (Result.KEPT, Result.BLOCKED, Result.
 def test_the_exit_code_tells_a_failure_and_strictly_a_block(found: Report, code: int, strict: int) -> None:
     """Of a rotation as of a deletion."""
     assert (exit_code(found, strict=False), exit_code(found, strict=True)) == (code, strict)
+
+
+@pytest.mark.parametrize(
+    ("reason", "code"),
+    [("AdminKeyMissing", 0), ("OpenAIUnauthorized", 0), ("ClusterRefused", 0), ("OpenAIUnreachable", 0)]
+    + [("DeadlineExceeded", 1), ("PodsForbidden", 1), ("ClusterUnreachable", 1), ("InternalError", 1)],
+)
+def test_a_lenient_run_leaves_out_what_a_tenant_alone_can_mend(reason: str, code: int) -> None:
+    """`KubeJobFailed` and Argo CD read the exit code: it is the platform's."""
+    of_rotation = report(OK, replace(FAILED, reason=reason))
+    of_deletion = report(OK, retired=(RetireOutcome(SECRET, Result.FAILED, reason),))
+    assert {exit_code(found, strict=False, lenient=True) for found in (of_rotation, of_deletion)} == {code}
 
 
 def test_a_run_is_counted() -> None:

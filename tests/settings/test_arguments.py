@@ -48,6 +48,7 @@ def test_without_any_option_a_run_has_the_documented_defaults() -> None:
         output=None,
         deadline=timedelta(minutes=15),
         strict=False,
+        lenient=False,
         summary_file=None,
         kubeconfig=None,
         context=None,
@@ -106,13 +107,13 @@ def test_an_empty_variable_is_not_set() -> None:
     )
 
 
-@pytest.mark.parametrize("flag", ["force", "dry-run", "strict"])
+@pytest.mark.parametrize("flag", ["force", "dry-run", "strict", "lenient"])
 def test_flags_are_set_by_option_or_by_words(flag: str) -> None:
     """True and false in the usual spellings."""
     variable, attribute = "ROTATOR_" + flag.upper().replace("-", "_"), flag.replace("-", "_")
 
     def of(settings: Settings) -> object:
-        return settings.strict if flag == "strict" else getattr(settings.options, attribute)
+        return getattr(settings if flag in ("strict", "lenient") else settings.options, attribute)
 
     assert of(read(f"--{flag}")) is True
     assert of(read(f"--{flag}", **{variable: "false"})) is True
@@ -121,6 +122,11 @@ def test_flags_are_set_by_option_or_by_words(flag: str) -> None:
     for text in ("0", "false", "FALSE", "no", ""):
         assert of(read(**{variable: text})) is False
     assert mistakes(**{variable: "maybe"}) == (f"{variable}: must be true or false",)
+
+
+def test_strict_and_lenient_contradict_each_other() -> None:
+    """Also where one is a variable of the CronJob and the other an option of the day."""
+    assert mistakes("--strict", ROTATOR_LENIENT="true") == ("--lenient: contradicts --strict",)
 
 
 def test_lists_are_repeated_or_separated_by_commas() -> None:

@@ -38,7 +38,7 @@ async def execute(session: Session) -> int:
     async with session.world(stop) as world:
         report = await run(settings.options, world, stop, watcher=watcher)
     watcher.finished(report)
-    code = exit_code(report, strict=settings.strict)
+    code = exit_code(report, strict=settings.strict, lenient=settings.lenient)
     termination.write(settings.summary_file, {**run_fields(report), "exit_code": code})
     return code
 

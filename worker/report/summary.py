@@ -11,13 +11,36 @@ from worker.model.outcomes import WOULD_ROTATE, Outcome, Report, Result, RetireO
 from worker.model.times import format_time
 from worker.model.values import JSON
 
+_OF_THE_RUN = frozenset(
+    {
+        "ClockJumped",
+        "ClusterCertificate",
+        "ClusterUnanswered",
+        "ClusterUnauthorized",
+        "ClusterUnreachable",
+        "DeadlineExceeded",
+        "ExternalSecretsNotServed",
+        "InternalError",
+        "LedgerNotWritten",
+        "PodsForbidden",
+        "Stopped",
+    }
+)
+"""Reasons of a failure that whoever runs the worker can mend, and no tenant."""
 
-def exit_code(report: Report, *, strict: bool) -> int:
-    """0: well, or nothing to do; 1: a target failed, or with `strict` is blocked."""
-    results = {outcome.result for outcome in report.outcomes} | {item.result for item in report.retired}
-    if Result.FAILED in results:
+
+def exit_code(report: Report, *, strict: bool, lenient: bool = False) -> int:
+    """0: well, or nothing to do; 1: a target failed, or with `strict` is blocked.
+
+    With `lenient` a target's own failure is left to its condition and its alert; what the run itself failed at is not.
+    """
+    found: list[Outcome | RetireOutcome] = [*report.outcomes, *report.retired]
+    failed = {item.reason for item in found if item.result is Result.FAILED}
+    if lenient:
+        failed &= _OF_THE_RUN
+    if failed:
         return 1
-    return 1 if strict and Result.BLOCKED in results else 0
+    return 1 if strict and any(item.result is Result.BLOCKED for item in found) else 0
 
 
 def outcome_fields(outcome: Outcome) -> JSON:

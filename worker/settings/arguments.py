@@ -216,6 +216,13 @@ _OPTIONS = (
     ),
     _Option("strict", _flag, False, "exit with 1 also where a target is blocked", flag=True),
     _Option(
+        "lenient",
+        _flag,
+        False,
+        "exit with 0 where only targets failed, and not the run itself: their conditions and alerts tell",
+        flag=True,
+    ),
+    _Option(
         "summary-file",
         Path,
         None,
@@ -310,6 +317,8 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], pod_namespace: str | 
         reader.mistakes.append("--account: needs exactly one NAMESPACE/SECRET, whose account it is")
     if given.command == "revoke" and len(named) != 1:
         reader.mistakes.append("revoke: needs exactly one NAMESPACE/SECRET, such as default/openai-credentials")
+    if values["strict"] and values["lenient"]:
+        reader.mistakes.append("--lenient: contradicts --strict")
     reader.mistakes += _unknown_variables(environ)
     values["ledger-namespace"] = values["ledger-namespace"] or pod_namespace or DEFAULT_LEDGER_NAMESPACE
     shard = reader.shard(values["shards"])
@@ -324,6 +333,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], pod_namespace: str | 
         output=values["output"],
         deadline=values["deadline"],
         strict=values["strict"],
+        lenient=values["lenient"],
         summary_file=values["summary-file"],
         kubeconfig=values["kubeconfig"] or environ.get("KUBECONFIG") or None,
         context=values["context"],

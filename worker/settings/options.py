@@ -66,6 +66,8 @@ class Settings:
     """None: whether standard output is a terminal decides."""
     deadline: timedelta
     strict: bool
+    lenient: bool
+    """A target's failure is not the run's."""
     summary_file: Path | None
     """A second place for the run's summary."""
     kubeconfig: str | None
