@@ -459,24 +459,6 @@ MUTATIONS = (
 """,
     ),
     Mutation(
-        "I7",
-        "a time at the end of the calendar is computed with",
-        "kubernetes/reading",
-        """
--    if not _EARLIEST <= found <= _LATEST:
-+    if False:
-""",
-    ),
-    Mutation(
-        "I4",
-        "a Secret that lives on with somebody else's key keeps our account",
-        "retire/retirement",
-        """
--            seen = catch_up.taken_over(seen, snapshot.secret, self.clock.now())
-+            pass
-""",
-    ),
-    Mutation(
         "I3",
         "a step of this machine's clock is a step of the run's time",
         "runtime/clocks",
