@@ -132,7 +132,7 @@ class Fleet:
 
     def prepare(self, kubernetes_url: str, openai_url: str, *, namespaces: int, generators: int, fed: int) -> None:
         """Make all objects: each generator feeds a Secret by itself, and `fed` ExternalSecrets."""
-        kubeconfig = write_kubeconfig(self.directory / "kubeconfig", kubernetes_url, self.endpoint.token)
+        kubeconfig = write_kubeconfig(self.directory / "kubeconfig", kubernetes_url)
         self.namespaces = [f"team-{secrets.token_hex(4)}" for _ in range(namespaces)]
         self.variables = {
             "KUBECONFIG": str(kubeconfig),

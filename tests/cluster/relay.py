@@ -36,7 +36,7 @@ from tests.cluster.endpoint import Endpoint
 
 Hear = Callable[[Request, Response], None]
 Retell = Callable[[Request, Response], Response]
-PASSED_ON = ("Authorization", "Content-Type", "Accept")
+PASSED_ON = ("Content-Type", "Accept")
 PASSED_BACK = ("Content-Type", "Date", "Retry-After")
 LATEST = 3.0
 """Seconds by which a request is late at most."""
@@ -135,17 +135,17 @@ async def relaying(
     connector = aiohttp.TCPConnector(ssl=context, limit=0)
     async with (
         aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session,
-        serving(_ApiServer(session, endpoint.url, hear, retell), faults) as url,
+        serving(_ApiServer(session, endpoint, hear, retell), faults) as url,
     ):
         yield url
 
 
 class _ApiServer:
-    """The real API server as a machine."""
+    """The real API server as a machine. It adds the token, as `kubectl proxy` does: no client sends one in clear."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str, hear: Hear, retell: Retell) -> None:
+    def __init__(self, session: aiohttp.ClientSession, endpoint: Endpoint, hear: Hear, retell: Retell) -> None:
         self._session = session
-        self._url = url
+        self._endpoint = endpoint
         self._hear = hear
         self._retell = retell
         self._under_way: set[asyncio.Task[Response]] = set()
@@ -157,9 +157,9 @@ class _ApiServer:
         return await asyncio.shield(task)
 
     async def _carry(self, request: Request) -> Response:
-        url = URL(f"{self._url}{request.path}?{urlencode(request.query)}", encoded=True)
+        url = URL(f"{self._endpoint.url}{request.path}?{urlencode(request.query)}", encoded=True)
         headers = {name: request.headers[name] for name in PASSED_ON if name in request.headers}
-        headers["Accept-Encoding"] = "identity"
+        headers |= {"Authorization": f"Bearer {self._endpoint.token}", "Accept-Encoding": "identity"}
         try:
             async with self._session.request(
                 request.method, url, headers=headers, data=request.body or None, allow_redirects=False

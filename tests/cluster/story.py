@@ -110,7 +110,7 @@ class Told(Rig):
         kubernetes_url, openai_url = servers.urls
         super().__init__(endpoint, story.openai, openai_url + "/v1", directory)
         self.story = story
-        self.way = write_kubeconfig(directory / "way", kubernetes_url, endpoint.token)
+        self.way = write_kubeconfig(directory / "way", kubernetes_url)
 
     def work(self, *arguments: str) -> Run:
         """A run of the worker, which goes well."""
