@@ -86,9 +86,8 @@ def _mutations(jobs: int) -> int:
             how = f"caught after {caught.histories} histories: {caught.violation}" if caught.violation else "SURVIVED"
             print(f"{mutation.invariant}  {mutation.name}: {how}", flush=True)
             survived += [] if caught.violation else [mutation.name]
-    print(
-        f"\n{len(SEARCHED) - len(survived)} of {len(SEARCHED)} mutations caught; {len(UNSEEN)} more are too rare for the search"
-    )
+    print(f"\n{len(SEARCHED) - len(survived)} of {len(SEARCHED)} mutations caught", end="; ")
+    print(f"{len(UNSEEN)} more are too rare for the search")
     return 1 if survived else 0
 
 
