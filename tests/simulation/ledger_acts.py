@@ -43,21 +43,19 @@ class LedgerActs:
 
     def edit_ahead(self, chance: random.Random) -> str:
         """A time thirty days ahead, as a wrong clock would have written it. It stays."""
-        target = chance.choice(TARGETS)
-        places = list(self._times(target))
-        if not places:
+        found = self._some_time(chance)
+        if found is None:
             return "no time to edit"
-        place, _ = chance.choice(places)
+        target, place, _ = found
         self._edit(target, place, format_time(self._stage.now() + timedelta(days=30)))
         return f"{'.'.join(place)} of {target} is thirty days ahead"
 
     def edit_beyond(self, chance: random.Random) -> str:
         """A time to which nothing can be added; put right after a while."""
-        target = chance.choice(TARGETS)
-        places = list(self._times(target))
-        if not places:
+        found = self._some_time(chance)
+        if found is None:
             return "no time to edit"
-        place, before = chance.choice(places)
+        target, place, before = found
         self._edit(target, place, END_OF_THE_CALENDAR)
         self._wrong.append((target, place, before))
 
@@ -86,6 +84,12 @@ class LedgerActs:
         return "moved the ledger"
 
     # --- times
+
+    def _some_time(self, chance: random.Random) -> tuple[Ref, Place, str] | None:
+        """A time in the entry of a target that chance chooses; None where it has none."""
+        target = chance.choice(TARGETS)
+        times = list(self._times(target))
+        return (target, *chance.choice(times)) if times else None
 
     def _times(self, target: Ref) -> Iterator[tuple[Place, str]]:
         entry = self._stage.kubernetes.find("keyrotations", LEDGER, entry_name(target))

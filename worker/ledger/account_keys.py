@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from datetime import timedelta
 
-from worker.ledger.transitions import CLAIM, TOLERATED
+from worker.ledger.transitions import CLAIM, CLOCKS_APART
 from worker.model.entries import Entry, Publication
 from worker.model.sightings import AccountKey
 
@@ -23,7 +23,7 @@ def is_own(key: AccountKey, publication: Publication) -> bool:
         return key.id == publication.account.key_id
     asked = publication.requested_at or publication.at
     # An adopted account is dated by itself, and one request makes an account and its key.
-    within = CLAIM + TOLERATED if publication.account.access.fallback else MADE_TOGETHER
+    within = CLAIM + CLOCKS_APART if publication.account.access.fallback else MADE_TOGETHER
     return key.created_at <= asked + within
 
 

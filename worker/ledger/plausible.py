@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from worker.ledger.transitions import CLAIM, TOLERATED
+from worker.ledger.transitions import CLAIM, CLOCKS_APART
 from worker.model.entries import Entry, Intent, Publication
 
 LONGEST_THROTTLE = timedelta(days=1)
@@ -20,7 +20,7 @@ LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
 def plausible(entry: Entry, now: datetime) -> Entry:
     """The entry without times that lie further ahead than a run writes them."""
-    horizon = now + TOLERATED
+    horizon = now + CLOCKS_APART
     if not _any_ahead(entry, horizon):
         return entry
     throttle = entry.throttle
@@ -55,7 +55,7 @@ def _any_ahead(entry: Entry, horizon: datetime) -> bool:
 
 def _longest_pause(entry: Entry) -> timedelta:
     """Where OpenAI asked for a pause, the next attempt waits for it as well."""
-    return LONGEST_THROTTLE if entry.throttle is not None else LONGEST_PAUSE + TOLERATED
+    return LONGEST_THROTTLE if entry.throttle is not None else LONGEST_PAUSE + CLOCKS_APART
 
 
 def _publication(publication: Publication, horizon: datetime, now: datetime) -> Publication:
@@ -82,7 +82,7 @@ def _publication(publication: Publication, horizon: datetime, now: datetime) -> 
 
 def _intent(intent: Intent, horizon: datetime, now: datetime) -> Intent:
     asked = LONG_AGO if intent.requested_at > horizon else intent.requested_at
-    claimed = now if intent.claimed_until > now + CLAIM + TOLERATED else intent.claimed_until
+    claimed = now if intent.claimed_until > now + CLAIM + CLOCKS_APART else intent.claimed_until
     return replace(
         intent, requested_at=asked, claimed_until=claimed, missed_at=_not_ahead(intent.missed_at, horizon, now)
     )

@@ -22,7 +22,7 @@ SUSPENDED = "Suspended"
 CLAIM = timedelta(seconds=210)
 """How long an intent claims its target. It covers rotation's work and last write (165 s), the `timeout` parameter of
 API server requests (15 s), and a margin for clocks. An account that a run requested has appeared at OpenAI by then."""
-TOLERATED = timedelta(minutes=1)
+CLOCKS_APART = timedelta(minutes=1)
 """Two runs' clocks may be so far apart: each follows the API server that it happens to reach."""
 UNKNOWN_FATE_PAUSE = timedelta(seconds=45)
 """The minimum pause of a target after a request with an unknown outcome. A claim is longer, but it may have ended

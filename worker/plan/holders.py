@@ -6,15 +6,13 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 from enum import Enum
 
+from worker.ledger.transitions import CLOCKS_APART
 from worker.model.entries import Publication
 from worker.model.sightings import Consumer
 
 STALE = timedelta(minutes=5)
 """A container that started this soon after an account was superseded may still have its key. The kubelet reads the
 Secret before it makes the container, and possibly from a cache."""
-
-
-CLOCKS_APART = timedelta(minutes=1)
 
 
 def holders(previous: Publication, consumers: Collection[Consumer]) -> tuple[list[Consumer], list[Consumer]]:

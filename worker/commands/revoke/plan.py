@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from worker.ledger.transitions import CLOCKS_APART
 from worker.model.entries import Publication
 from worker.model.outcomes import Notice
 from worker.model.sightings import Consumer
 from worker.model.values import Ref
-from worker.plan.holders import CLOCKS_APART, holders
+from worker.plan.holders import holders
 
 
 @dataclass(frozen=True, slots=True)
