@@ -11,6 +11,14 @@ COPY requirements/runtime.txt /requirements.txt
 RUN python -m venv --without-pip /venv && \
     python -m pip --python /venv/bin/python install --no-cache-dir --no-compile --only-binary :all: \
       --require-hashes --no-deps --requirement /requirements.txt
+# Most of what was installed: the Kubernetes client's generated classes, which the worker never imports, for it sends
+# its own requests; and commands of libraries. The packages of the models stay: the client's core imports their names.
+# tests/node/test_image.py imports all that a command does, in a container.
+RUN rm -rf /venv/bin/[!p]* \
+      /venv/lib/python3*/site-packages/kubernetes/client/api \
+      /venv/lib/python3*/site-packages/kubernetes/client/models/*[!_].py \
+      /venv/lib/python3*/site-packages/kubernetes/aio/client/api \
+      /venv/lib/python3*/site-packages/kubernetes/aio/client/models/*[!_].py
 COPY run.py /app/
 COPY worker /app/worker
 # Compiled once here: on a read-only root file system each run would do it again. Not by time: builders that make
@@ -18,14 +26,21 @@ COPY worker /app/worker
 RUN /venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /venv/lib /app
 
 FROM python:${PYTHON}
-LABEL org.opencontainers.image.title="openai-key-rotator" \
-      org.opencontainers.image.description="A one-shot Kubernetes batch job that rotates OpenAI API keys without losing any" \
-      org.opencontainers.image.version="0.1.0"
 # The base image has pip, and a standard library without bytecode.
 RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3*/ensurepip /usr/local/lib/python3*/site-packages/* && \
     python -m compileall -q -j 0 --invalidation-mode unchecked-hash /usr/local/lib/python3*
 COPY --from=build /venv /venv
 COPY --from=build /app /app
+COPY LICENSE /licenses/
+# Who builds knows these: --build-arg SOURCE=URL --build-arg REVISION=COMMIT. They come late: each commit changes them.
+ARG SOURCE=unknown
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="openai-key-rotator" \
+      org.opencontainers.image.description="A one-shot Kubernetes batch job that rotates OpenAI API keys without losing any" \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.licenses="Apache-2.0"
 ENV PYTHONUNBUFFERED=1
 WORKDIR /app
 USER 65532:65532

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""`python run.py`: the command line from a checkout, as the image starts it."""
 
 from worker.cli import main
 

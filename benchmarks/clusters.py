@@ -18,12 +18,13 @@ from benchmarks.targets import LEDGER
 from sandbox.http_server import write_kubeconfig
 from tests.cluster.control_plane import control_plane, find_binaries
 from tests.cluster.endpoint import Endpoint, call
-from tests.cluster.rig import install_crds
+from tests.cluster.rig import CRDS, install_crds
 
 OURS = ("secrets", "keyrotations", "externalsecrets", "openais", "events", "pods", "namespaces")
 """What the worker asks for. The API server asks itself for namespaces now and then: a few a minute."""
 _METHODS = {"LIST": "GET", "APPLY": "PATCH"}
 _SAMPLE = re.compile(r"apiserver_request_total\{([^}]*)\} (\S+)")
+_CPU = re.compile(r"^process_cpu_seconds_total (\S+)", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 
@@ -39,6 +40,9 @@ class Cluster(Protocol):
     def count(self) -> Counter[str]:
         """Requests by kind, since this was last asked."""
 
+    def cpu(self) -> float:
+        """Seconds of CPU that the server itself has used so far, without its store."""
+
 
 def kind(*, real: bool | None = None) -> str:
     """Which API server `cluster` runs. `real`: None takes the real one where it is built."""
@@ -46,12 +50,15 @@ def kind(*, real: bool | None = None) -> str:
 
 
 @contextmanager
-def cluster(directory: Path, *, real: bool | None = None) -> Iterator[Cluster]:
-    """Run an API server with the CRDs and the ledger's namespace; see `kind` for `real`."""
+def cluster(directory: Path, *, real: bool | None = None, crds: Path = CRDS) -> Iterator[Cluster]:
+    """Run an API server with the CRDs and the ledger's namespace; see `kind` for `real`.
+
+    `crds`: the manifests of another build, where there is a real API server.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     if kind(real=real) == _Real.kind:
         with control_plane(directory) as endpoint:
-            install_crds(endpoint)
+            install_crds(endpoint, crds)
             call(endpoint, "POST", "/api/v1/namespaces", {"metadata": {"name": LEDGER}})
             yield _Real(endpoint)
     else:
@@ -75,6 +82,9 @@ class _Real:
         before, self._seen = self._seen, requests_in(call(self.endpoint, "GET", "/metrics")[1])
         return self._seen - before
 
+    def cpu(self) -> float:
+        return cpu_in(call(self.endpoint, "GET", "/metrics")[1])
+
 
 @dataclass
 class _Sandbox:
@@ -82,12 +92,19 @@ class _Sandbox:
     kubeconfig: Path
     kind: str = "sandbox"
     ca_file: Path | None = None
+    _used: float = 0.0
 
     def __post_init__(self) -> None:
         self.url, self.token = self.server.url, self.server.key
 
     def count(self) -> Counter[str]:
-        return self.server.served().requests
+        served = self.server.served()
+        self._used += served.cpu
+        return served.requests
+
+    def cpu(self) -> float:
+        self.count()
+        return self._used
 
 
 def requests_in(metrics: str) -> Counter[str]:
@@ -99,3 +116,10 @@ def requests_in(metrics: str) -> Counter[str]:
             what = "/".join(filter(None, (label["resource"], label.get("subresource"))))
             found[f"{_METHODS.get(label['verb'], label['verb'])} {what}"] += int(float(value))
     return found
+
+
+def cpu_in(metrics: str) -> float:
+    """The seconds of CPU of an API server's metrics."""
+    found = _CPU.search(metrics)
+    assert found is not None
+    return float(found[1])

@@ -43,14 +43,26 @@ def environment(cluster: Cluster, openai: str) -> dict[str, str]:
     }
 
 
-def measure(command: Sequence[str], variables: dict[str, str], given: str = "") -> Took:
+@dataclass(frozen=True, slots=True)
+class Build:
+    """A checkout of this project, installed: its folder, and the Python of its virtual environment."""
+
+    name: str
+    root: Path
+    python: str
+
+
+THIS = Build("this", ROOT, sys.executable)
+
+
+def measure(command: Sequence[str], variables: dict[str, str], given: str = "", build: Build = THIS) -> Took:
     """Run Python with these arguments to its end."""
     with tempfile.TemporaryDirectory() as directory:
         result, out = Path(directory) / "result", Path(directory) / "out"
         with out.open("w") as file:
             subprocess.run(
-                [sys.executable, "-I", "-S", str(MEASURED), str(result), sys.executable, *command],
-                cwd=ROOT,
+                [sys.executable, "-I", "-S", str(MEASURED), str(result), build.python, *command],
+                cwd=build.root,
                 env=variables,
                 input=given,
                 stdout=file,
@@ -60,9 +72,11 @@ def measure(command: Sequence[str], variables: dict[str, str], given: str = "") 
         return Took(**json.loads(result.read_text()), output=out.read_text())
 
 
-def run_worker(cluster: Cluster, openai: str, *arguments: str, program: Sequence[str] = ("run.py",)) -> Took:
+def run_worker(
+    cluster: Cluster, openai: str, *arguments: str, program: Sequence[str] = ("run.py",), build: Build = THIS
+) -> Took:
     """`python run.py` as a user starts it; an AssertionError if it does not end well."""
-    took = measure([*program, *arguments], environment(cluster, openai))
+    took = measure([*program, *arguments], environment(cluster, openai), build=build)
     assert took.code == 0, f"the worker ended with {took.code}:\n{took.output[-2000:]}"
     return took
 

@@ -54,8 +54,12 @@ async def _record(api: Cluster, openai: Server, kubeconfig: Path) -> tuple[Patte
 class Recorder:
     """Passes requests on to a server, and keeps them."""
 
-    def __init__(self, api: str, url: str, session: aiohttp.ClientSession, steps: list[Step], admin_key: str) -> None:
+    def __init__(
+        self, api: str, url: str, session: aiohttp.ClientSession, steps: list[Step], admin_key: str, token: str = ""
+    ) -> None:
+        """`token`: of the worker, which sends none over plain HTTP, and so not to this either."""
         self._api = api
+        self._token = token
         self._url = url
         self._session = session
         self._steps = steps
@@ -65,6 +69,8 @@ class Recorder:
         """Answer as the server does."""
         target = request.path + (f"?{urlencode(request.query)}" if request.query else "")
         headers = {name: request.headers[name] for name in _SENT_ON if name in request.headers}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
         new_key = self._api == "openai" and request.bearer != self._admin_key
         content = headers.get("Content-Type", "") if request.body else ""
         self._steps.append(Step(self._api, request.method, target, request.body.decode(), content, new_key))
@@ -82,7 +88,7 @@ async def recording(cluster: Cluster, openai: str, admin_key: str) -> AsyncItera
     context = ssl.create_default_context(cafile=str(cluster.ca_file)) if cluster.ca_file else True
     steps: list[Step] = []
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session:
-        to_cluster = Recorder("kubernetes", cluster.url, session, steps, admin_key)
+        to_cluster = Recorder("kubernetes", cluster.url, session, steps, admin_key, cluster.token)
         to_openai = Recorder("openai", openai, session, steps, admin_key)
         async with serving(to_cluster) as kubernetes_url, serving(to_openai) as openai_url:
             yield kubernetes_url, openai_url, steps

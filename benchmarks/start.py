@@ -14,10 +14,13 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.figures import table
+from benchmarks.processes import THIS, Build
 from sandbox.http_server import write_kubeconfig
 
 ROOT = Path(__file__).parent.parent
@@ -52,20 +55,32 @@ class Start:
 
 def measure(rounds: int = 5) -> Start:
     """Medians of so many starts."""
-    with tempfile.TemporaryDirectory() as directory:
-        kubeconfig = write_kubeconfig(Path(directory) / "kubeconfig", NOWHERE)
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("ROTATOR_")}
-        environment["KUBECONFIG"] = str(kubeconfig)
+    with _environment() as environment:
         libraries, worker = ["-c", IMPORTS], ["run.py"]
         pairs = [(cpu(libraries, environment), cpu(worker, environment)) for _ in range(rounds)]
         alone, ours = (statistics.median(values) for values in zip(*pairs, strict=True))
         return Start(alone, ours, imports(worker, environment), imports(libraries, environment))
 
 
-def cpu(arguments: list[str], environment: dict[str, str]) -> float:
+def worker_cpu(build: Build) -> float:
+    """Seconds of CPU that this build's worker takes until its first request, and its retries, have failed."""
+    with _environment() as environment:
+        return cpu(["run.py"], environment, build)
+
+
+@contextmanager
+def _environment() -> Iterator[dict[str, str]]:
+    """A worker's, whose API server does not answer."""
+    with tempfile.TemporaryDirectory() as directory:
+        kubeconfig = write_kubeconfig(Path(directory) / "kubeconfig", NOWHERE)
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("ROTATOR_")}
+        yield environment | {"KUBECONFIG": str(kubeconfig)}
+
+
+def cpu(arguments: list[str], environment: dict[str, str], build: Build = THIS) -> float:
     """Seconds of CPU, user and system, that Python takes with these arguments."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, check=False)
+    subprocess.run([build.python, *arguments], cwd=build.root, env=environment, capture_output=True, check=False)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 

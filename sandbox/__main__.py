@@ -11,12 +11,12 @@ import asyncio
 import random
 import signal
 import tempfile
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from sandbox.http_server import serving, write_kubeconfig
 from sandbox.kubernetes.server import Kubernetes
-from sandbox.kubernetes.setup import apply, create_namespace, install_crds
+from sandbox.kubernetes.setup import apply, create_namespace, install_crds, set_node
 from sandbox.openai.server import OpenAI
 from sandbox.transport.faults import Faults, Latency, NoFaults, Rules, parse_rule
 
@@ -61,6 +61,7 @@ async def _run(options: argparse.Namespace) -> None:
         openai.add_project("sandbox", project)
     install_crds(kubernetes)
     create_namespace(kubernetes, "openai-key-rotator")
+    set_node(kubernetes, "node-1", ready=True, since=_now() - timedelta(days=1))
     to_kubernetes = _faults(options, options.latency, source)
     to_openai = _faults(options, options.openai_latency, source)
     with tempfile.TemporaryDirectory(prefix="sandbox-") as temporary:

@@ -21,7 +21,7 @@ from typing import Any
 
 from sandbox.http_server import SandboxServer
 from sandbox.kubernetes.server import Kubernetes
-from sandbox.kubernetes.setup import apply, create_namespace, install_crds, send
+from sandbox.kubernetes.setup import apply, create_namespace, install_crds, send, set_node
 from sandbox.openai.server import OpenAI
 from sandbox.openai.state import KeyStatus
 from sandbox.transport.faults import Rule, Rules, response_lost
@@ -30,6 +30,9 @@ from worker.cli import main as worker
 PROJECT = "my-openai-project-id"
 DOCUMENTED = Path(__file__).parent.parent / "manifests" / "examples" / "documented.yaml"
 CURRENT = "openai-key-rotator.io/service-account"
+RESTART, RESTARTED = "openai-key-rotator.io/restart", "deployment/search"
+GENERATORS = "/apis/generators.external-secrets.io/v1alpha1/namespaces"
+WORKLOADS = "/apis/apps/v1/namespaces"
 
 MORE = """
 apiVersion: external-secrets.io/v1
@@ -50,7 +53,22 @@ metadata:
   annotations:
     openai-key-rotator.io/secret: search-openai      # no ExternalSecret needed
     openai-key-rotator.io/refresh-interval: 30m
+    openai-key-rotator.io/key-scopes: model.request   # less reach
 spec: {projectId: %(project)s, host: "%(host)s", openAiAdminKey: {name: openai-admin-secret, key: api-key}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: search, namespace: team-b}
+spec:
+  replicas: 1
+  selector: {matchLabels: {app: search}}
+  template:
+    metadata: {labels: {app: search}}
+    spec:
+      containers:
+        - name: app
+          image: search
+          env: [{name: OPENAI_API_KEY, valueFrom: {secretKeyRef: {name: search-openai, key: api_key}}}]
 ---
 apiVersion: generators.external-secrets.io/v1alpha1
 kind: OpenAI
@@ -97,9 +115,12 @@ class Demo:
 
     def play(self) -> None:
         self.prepare()
+        print("The real worker, OpenAI's and Kubernetes' APIs embedded in this process, and a clock that jumps.")
         print("Each run has three more options: --allow-host (of the sandbox), --output table and --concurrency 1.")
         say("The documentation's objects in namespace default, two more teams, and one generator with a bad host.")
+        say("team-b asks for less reach: its key is narrowed to `model.request` before its Secret sees it.")
         self.run("the first run: every Secret gets an account of its own, with a key that works")
+        self.show_scopes()
         self.start_container("search-1")
         say("In team-b a container starts and takes the key from its environment, as the documented Deployment does.")
         self.later(5)
@@ -122,19 +143,30 @@ class Demo:
             "the deleted Secret is back; what nobody asks for goes after its grace; team-b's old key is still held"
         )
         self.later(3)
-        # A container that starts within five minutes after a rotation may hold the old key, and would keep it alive.
-        say("Six minutes after its rotation, kubectl rollout restart in team-b: a new container replaces the holder.")
+        say("kubectl rollout restart in team-b: a new container replaces the holder.")
         self.stop_container("search-1")
         self.start_container("search-2")
         self.later(2)
         self.run("the old container is gone; so is the account that it held")
+        say(f"Nobody wants to do that each time: team-b annotates its generator, {RESTART}: {RESTARTED}.")
+        self.annotate(f"{GENERATORS}/team-b/openais/search", RESTART, RESTARTED)
+        self.later(22)
+        self.run("rotated, and restarted: the worker has stamped the Deployment, as kubectl rollout restart does")
+        self.later(1)
+        self.roll_out("search-2", "search-3")
+        self.later(9)
+        self.run("the rollout is over; the account that it let go is gone, and nobody did a thing")
         self.show_status()
         self.show_timeline()
+        say("A colleague makes an account by hand, for a notebook. And the admin key ends in ten days.")
+        self.tamper()
+        self.show_audit()
 
     def prepare(self) -> None:
         with self.server.locked():
             cluster = self.server.kubernetes
             install_crds(cluster)
+            set_node(cluster, "node-1", ready=True, since=self.clock.moment - timedelta(days=1))
             for namespace in ("openai-key-rotator", "team-a", "team-b"):
                 create_namespace(cluster, namespace)
             documented = DOCUMENTED.read_text().replace("https://api.openai.com/v1", self.server.openai_url)
@@ -147,6 +179,12 @@ class Demo:
                         obj["metadata"]["namespace"] = namespace
                         apply(cluster, obj)
             apply(cluster, MORE % {"project": PROJECT, "host": self.server.openai_url})
+            status = {"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1}
+            send(cluster, "PATCH", f"{WORKLOADS}/team-b/deployments/search/status", body={"status": status})
+
+    def annotate(self, path: str, name: str, value: str) -> None:
+        with self.server.locked():
+            send(self.server.kubernetes, "PATCH", path, body={"metadata": {"annotations": {name: value}}})
 
     def run(self, title: str) -> None:
         """A run of the worker, with its own output."""
@@ -187,6 +225,22 @@ class Demo:
                 body={"status": status},
             )
 
+    def roll_out(self, old: str, new: str) -> None:
+        """The Deployment's controller, if somebody has asked for a restart: a new container, and the old one goes."""
+        path = f"{WORKLOADS}/team-b/deployments/search"
+        with self.server.locked():
+            found = send(self.server.kubernetes, "GET", path)
+        generation, template = found["metadata"]["generation"], found["spec"]["template"]
+        if found["status"]["observedGeneration"] == generation:
+            raise SystemExit("nobody has restarted the Deployment")
+        stamp = template["metadata"]["annotations"]["kubectl.kubernetes.io/restartedAt"]
+        say(f"Its controller sees the stamp {stamp}: {new} takes the place of {old}.")
+        self.start_container(new)
+        self.stop_container(old)
+        with self.server.locked():
+            status = {"observedGeneration": generation, "replicas": 1, "updatedReplicas": 1}
+            send(self.server.kubernetes, "PATCH", f"{path}/status", body={"status": status})
+
     def stop_container(self, name: str) -> None:
         self.delete(f"/api/v1/namespaces/team-b/pods/{name}?gracePeriodSeconds=0")
 
@@ -199,7 +253,7 @@ class Demo:
             current = dict(self.secrets())
         for name, secret in current.items():
             self.owners.setdefault(name, secret)
-        for name in [*alive, *current]:
+        for name in [*current, *sorted(alive)]:
             self.history.setdefault(name, [" "] * len(self.moments))
         for name, marks in self.history.items():
             was_there = any(mark != " " for mark in marks)
@@ -222,9 +276,33 @@ class Demo:
                 found.append((json.loads(annotation)["name"], subject))
         return found
 
+    def show_scopes(self) -> None:
+        """What OpenAI says that each key in a Secret may do."""
+        print("\nWhat each key may do, asked at OpenAI:")
+        with self.server.locked():
+            for _, subject in self.secrets():
+                namespace, _, name = subject.partition("/")
+                secret = self.server.kubernetes.find("secrets", namespace, name) or {"data": {}}
+                (value,) = secret["data"].values()
+                key = self.server.openai.key(base64.b64decode(value).decode())
+                scopes = key.scopes if key is not None else ()
+                print(f"  {subject}: {', '.join(scopes) or 'everything'}")
+
     def show_status(self) -> None:
         print("\n$ openai-key-rotator status")
         worker(["status", "--output", "table"], clock=self.clock)
+
+    def tamper(self) -> None:
+        """What no run is asked to look after."""
+        with self.server.locked():
+            self.server.openai.add_account(PROJECT, "notebook")
+            self.server.openai.expire_admin_key(self.admin_key, self.clock.moment + timedelta(days=10))
+
+    def show_audit(self) -> None:
+        """Every account and key at OpenAI next to the ledger."""
+        print("\n$ openai-key-rotator audit")
+        host = self.server.openai_url.removesuffix("/v1")
+        worker(["audit", "--output", "table", "--allow-host", host], clock=self.clock)
 
     def show_timeline(self) -> None:
         print(
@@ -232,7 +310,7 @@ class Demo:
         )
         width = max(len(name) for name in self.history)
         print(" " * (width + 2) + "  ".join(self.moments))
-        for name, marks in sorted(self.history.items(), key=lambda item: "".join(item[1]).find("█")):
+        for name, marks in sorted(self.history.items(), key=lambda item: item[1].count(" ")):  # the oldest first
             line = "".join(f"{mark * 5}  " for mark in marks)
             print(f"{name.ljust(width)}  {line}{self.owners.get(name, '(answer lost: never published)')}")
         with self.server.locked():

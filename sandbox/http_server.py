@@ -23,6 +23,7 @@ from typing import Any, Protocol, Self, TypeVar
 from urllib.parse import parse_qsl
 
 from aiohttp import web
+from multidict import MultiDict
 
 from sandbox.kubernetes.server import Kubernetes
 from sandbox.openai.server import OpenAI
@@ -87,7 +88,7 @@ class _Shell:
 
     async def _serve(self, http: web.BaseRequest) -> web.StreamResponse:
         path, _, query = http.raw_path.partition("?")
-        parameters = dict(parse_qsl(query, keep_blank_values=True)) if query else {}
+        parameters = MultiDict(parse_qsl(query, keep_blank_values=True)) if query else {}
         request = Request(http.method, path, parameters, http.headers, await http.read())
         fate = await _now(self._faults.fate(request))
         if fate.delivery is Delivery.COMMITTED_LATE:

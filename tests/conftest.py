@@ -1,8 +1,8 @@
 """What every test has: the canary, mocked HTTP that works, and the real API server for those that ask for it.
 
-Guarantees: each process that runs tests has one real API server, started for the first test that needs it. (The groups
-would give it to one process; pytest-xdist 3.8 does not see them under pytest 9.2.) Where it has not been built, tests
-are skipped, and the summary says so; with REQUIRE_CLUSTER=1 they fail instead.
+Guarantees: one process of a run has the real API server, started for the first test that needs it. Tests with a cluster
+of their own stay together by file. Where it has not been built, tests are skipped, and the summary says so; with
+REQUIRE_CLUSTER=1 they fail instead.
 """
 
 from __future__ import annotations
@@ -46,10 +46,12 @@ def real_api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoi
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark all tests that need the real API server, however they ask for it."""
     for item in items:
-        if "real_api_server" in getattr(item, "fixturenames", ()):
+        if {"real_api_server", "node"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.cluster)
+            item.add_marker(pytest.mark.xdist_group("real API server"))
+        elif item.get_closest_marker("cluster"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
         if item.get_closest_marker("cluster"):
-            item.add_marker(pytest.mark.xdist_group("cluster"))
             item.user_properties.append((NEEDS, True))
 
 
@@ -82,6 +84,15 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.write_line(f"real API server: used by {with_it} tests")
     else:
         terminalreporter.write_line("real API server: none of these tests needs it")
+
+
+@pytest.fixture(autouse=True)
+def _own_log_handlers() -> Iterator[None]:
+    """A handler of the worker's ends with its test: it writes to a stream that is closed with the test."""
+    yield
+    for handler in list(logging.root.handlers):
+        if type(handler).__module__.startswith("worker."):
+            logging.root.removeHandler(handler)
 
 
 class _ClientResponse(aiohttp.ClientResponse):

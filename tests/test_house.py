@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.programs import required_program, without_make
 from tests.support.scene import ROOT
 
-STAGES = {"discover", "observe", "plan", "rotate", "retire", "report"}
+STAGES = {"discover", "observe", "plan", "rotate", "restart", "retire", "report"}
 FOLDERS = STAGES | {"commands", "kubernetes", "ledger", "model", "openai", "runtime", "settings"}
 MODULES = {"__init__", "cli", "context", "errors", "ports"}
-PLAYED_WHOLE = {"rotate", "retire"}
+PLAYED_WHOLE = {"rotate", "restart", "retire"}
 """Their behaviour shows in whole runs: tests/runs."""
 
 
@@ -90,6 +91,48 @@ def test_an_import_that_breaks_a_contract_is_found(tmp_path: Path, module: str, 
     assert done.returncode == 1
     broken = [row for row in done.stdout.splitlines() if "BROKEN" in row]
     assert any(row.startswith(contract) for row in broken), broken
+
+
+def test_grouped_tests_run_in_one_process(tmp_path: Path) -> None:
+    """As `make test` runs them. Otherwise each process starts an API server of its own, and nothing says so."""
+    (tmp_path / "test_grouped.py").write_text(GROUPED)
+    options = ["--numprocesses", "2", "--dist", "loadgroup", "--verbose", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", *options, "--config-file", "/dev/null", "--rootdir", str(tmp_path)]
+    done = subprocess.run([*command, str(tmp_path)], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    ran = re.findall(r"\[(gw\d)\].* PASSED .*test_(alone|together)", done.stdout)
+    assert len(ran) == 12
+    assert len({process for process, _ in ran}) == 2
+    assert len({process for process, kind in ran if kind == "together"}) == 1
+
+
+GROUPED = """
+import pytest
+
+@pytest.mark.xdist_group("name")
+@pytest.mark.parametrize("number", range(6))
+def test_together(number): pass
+
+@pytest.mark.parametrize("number", range(6))
+def test_alone(number): pass
+"""
+"""Each process gets one of the first two units of work: the group, or without groups two tests of it."""
+
+
+def test_make_empties_nothing_behind_a_link(tmp_path: Path) -> None:
+    """Several working trees may share one environment; `venv --clear` follows a link, and empties it for all."""
+    make = required_program("make")
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for folder in ("requirements", "shared"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "requirements" / "dev.txt").touch()
+    kept = tmp_path / "shared" / "kept"
+    kept.touch()
+    (tmp_path / ".venv").symlink_to("shared")
+    done = subprocess.run([make, "venv"], cwd=tmp_path, env=without_make(), capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert ".venv is a link" in done.stderr
+    assert kept.exists()
 
 
 def test_the_contracts_hold() -> None:

@@ -7,6 +7,7 @@
     ├── Refused                 a definite answer: the server changed nothing
     │   ├── NotFound
     │   ├── Conflict            stale resourceVersion, or the object exists already
+    │   ├── ScopesRefused       OpenAI does not give a key these scopes: another try costs another account
     │   ├── Forbidden           the credentials are known and lack the permission
     │   │   └── ConsumersUnseen  the run may not list pods
     │   └── Throttled           the server asks to come back later
@@ -78,6 +79,10 @@ EXISTS = "AlreadyExists"
 
 class Conflict(Refused):
     """The object changed since it was read, or exists already."""
+
+
+class ScopesRefused(Refused):
+    """OpenAI did not narrow a new key to the scopes asked for, so nobody gets it. Waiting does not mend that."""
 
 
 class Forbidden(Refused):

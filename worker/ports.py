@@ -9,9 +9,11 @@ from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
 
+from worker.model.audited import AdminKeyFacts, AuditEvent, ProjectKey
 from worker.model.hidden import Hidden
-from worker.model.outcomes import Outcome, RetireOutcome
-from worker.model.sightings import AccountKey, ListedAccount, NewAccount
+from worker.model.outcomes import AdminKeyOutcome, Outcome, RestartOutcome, RetireOutcome
+from worker.model.scopes import Scopes
+from worker.model.sightings import AccountKey, ListedAccount, NewAccount, NewAdminKey
 from worker.model.targets import Project
 from worker.model.values import JSON, Answer, Ref, Resource, Version
 
@@ -61,6 +63,9 @@ class Cluster(Protocol):
     ) -> Answer:
         """Merge the patch into the object. Conflict: the patch names a resourceVersion that is not current."""
 
+    async def serves(self, resource: Resource, subresource: str = "") -> bool:
+        """Does the API server say itself that it has such objects, or this subresource of them?"""
+
     async def delete(self, resource: Resource, ref: Ref, version: Version) -> None:
         """Delete this very version of the object. Conflict: it has changed."""
 
@@ -85,6 +90,34 @@ class OpenAIAdmin(Protocol):
     async def list_keys(self, project: Project, admin_key: Hidden) -> list[AccountKey]:
         """Every key of the project that a service account owns, all pages."""
 
+    async def list_project_keys(self, project: Project, admin_key: Hidden) -> list[ProjectKey]:
+        """Every key of the project, whoever owns it, all pages."""
+
+    async def list_admin_keys(self, host: str, admin_key: Hidden) -> list[AdminKeyFacts]:
+        """Every admin key of the organisation, all pages. Refused: this one may not list them."""
+
+    async def create_admin_key(
+        self, host: str, admin_key: Hidden, name: str, *, lifetime: timedelta | None
+    ) -> NewAdminKey:
+        """Make an admin key of the organisation. The adapter sends the request once, whatever the answer is."""
+
+    async def delete_admin_key(self, host: str, admin_key: Hidden, key_id: str) -> None:
+        """NotFound: there is no such admin key (any more)."""
+
+    async def list_audit_events(
+        self, project: Project, admin_key: Hidden, resources: Collection[str], *, since: datetime
+    ) -> list[AuditEvent]:
+        """What the audit log says of these accounts and keys, all pages. Refused: it is off, or may not be read."""
+
+    async def narrow_key(self, project: Project, admin_key: Hidden, key_id: str, scopes: Scopes) -> None:
+        """Restrict a key to these scopes; a repetition changes nothing. NotFound: there is no such key (yet).
+
+        Refused with the reason ScopesRefused: OpenAI does not know such a scope, or does not give it.
+        """
+
+    async def key_scopes(self, project: Project, admin_key: Hidden, key_id: str) -> Scopes | None:
+        """The scopes of a key; None: OpenAI does not tell them. NotFound: there is no such key (yet)."""
+
     async def key_last_used(self, project: Project, admin_key: Hidden, key_id: str) -> datetime | None:
         """None: never used. NotFound: there is no such key."""
 
@@ -108,5 +141,9 @@ class Watcher(Protocol):
     def waiting(self, targets: int, until: datetime) -> None: ...
 
     def retired(self, retired: RetireOutcome) -> None: ...
+
+    def restarted(self, restarted: RestartOutcome) -> None: ...
+
+    def admin_key(self, outcome: AdminKeyOutcome) -> None: ...
 
     def not_announced(self, target: Ref, problem: str) -> None: ...

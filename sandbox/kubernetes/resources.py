@@ -75,6 +75,7 @@ NAMESPACES = Resource(
     fields=("spec", "status"),
     returns_deleted=True,
 )
+NODES = Resource("", "v1", "nodes", "Node", False, ("no",), has_status=True, fields=("spec", "status"))
 SECRETS = Resource("", "v1", "secrets", "Secret", fields=("data", "type", "immutable"), selectable=("type",))
 CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap", True, ("cm",), fields=("data", "binaryData", "immutable"))
 PODS = Resource(
@@ -145,6 +146,30 @@ DEPLOYMENTS = Resource(
     counts_generations=True,
     fields=("spec", "status"),
 )
+STATEFUL_SETS = Resource(
+    "apps",
+    "v1",
+    "statefulsets",
+    "StatefulSet",
+    True,
+    ("sts",),
+    ("all",),
+    has_status=True,
+    counts_generations=True,
+    fields=("spec", "status"),
+)
+DAEMON_SETS = Resource(
+    "apps",
+    "v1",
+    "daemonsets",
+    "DaemonSet",
+    True,
+    ("ds",),
+    ("all",),
+    has_status=True,
+    counts_generations=True,
+    fields=("spec", "status"),
+)
 CRDS = Resource(
     "apiextensions.k8s.io",
     "v1",
@@ -157,4 +182,16 @@ CRDS = Resource(
     fields=("spec", "status"),
 )
 
-BUILT_IN = (NAMESPACES, SECRETS, CONFIG_MAPS, PODS, EVENTS, SERVICE_ACCOUNTS, DEPLOYMENTS, CRDS)
+BUILT_IN = (
+    NAMESPACES,
+    NODES,
+    SECRETS,
+    CONFIG_MAPS,
+    PODS,
+    EVENTS,
+    SERVICE_ACCOUNTS,
+    DEPLOYMENTS,
+    STATEFUL_SETS,
+    DAEMON_SETS,
+    CRDS,
+)

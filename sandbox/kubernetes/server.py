@@ -106,12 +106,12 @@ class Kubernetes:
 
     def objects(self, plural: str, namespace: str = "") -> Sequence[Object]:
         """The stored objects, to be read only."""
-        keys = {resource.key for resource in self._store.resources.values() if resource.plural == plural}
-        return [item for key in sorted(keys) for item in self._store.listed(key, namespace)]
+        return [item for key in self._store.keys(plural) for item in self._store.listed(key, namespace)]
 
     def find(self, plural: str, namespace: str, name: str) -> Object | None:
-        """One stored object, to be read only."""
-        return next((item for item in self.objects(plural, namespace) if item["metadata"]["name"] == name), None)
+        """One stored object, to be read only. The namespace of an object outside of namespaces is empty."""
+        found = (self._store.get(key, namespace, name) for key in self._store.keys(plural))
+        return next((item for item in found if item is not None), None)
 
     def path_of(self, item: Mapping[str, Any]) -> str:
         """The path of the object, in the namespace `default` if it should name one and does not."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,16 @@ def create_namespace(kubernetes: Kubernetes, name: str) -> None:
     send(kubernetes, "POST", "/api/v1/namespaces", body={"metadata": {"name": name}})
 
 
+def set_node(kubernetes: Kubernetes, name: str, *, ready: bool, since: datetime) -> None:
+    """Create the node, or change it, as its kubelet and the node controller do."""
+    if kubernetes.find("nodes", "", name) is None:
+        send(kubernetes, "POST", "/api/v1/nodes", body={"metadata": {"name": name}})
+    condition = {"type": "Ready", "status": "True" if ready else "Unknown"}
+    condition["lastTransitionTime"] = since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    status = {"conditions": [condition], "nodeInfo": {"kubeletVersion": "v1.37.2"}}
+    send(kubernetes, "PATCH", f"/api/v1/nodes/{name}/status", body={"status": status})
+
+
 def apply(kubernetes: Kubernetes, what: Objects) -> list[dict[str, Any]]:
     """Create each object of YAML text, of a YAML file or given as a dict, or merge it into the one that exists."""
     return [_apply_one(kubernetes, dict(item)) for item in _read(what)]
@@ -72,13 +83,26 @@ def known_crds(directory: Path = CRDS) -> tuple[Mapping[str, Any], ...]:
 
 
 def without_rules(crd: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The known, laxer CRD behind ours; every CRD but the generator's stays as it is."""
+    """The known, laxer CRD behind ours, but with our conditions; every CRD but the generator's stays as it is."""
     if crd["metadata"]["name"] != GENERATORS:
         return crd
     lax = copy.deepcopy(dict(crd))
     for version in lax["spec"]["versions"]:
-        _loosen(version["schema"]["openAPIV3Schema"])
+        schema = version["schema"]["openAPIV3Schema"]
+        _loosen(schema)
+        # The status that an object has before a run: the API server fills it in when it reads.
+        schema["properties"]["status"].pop("default", None)
     return lax
+
+
+def without_conditions(crd: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The generator's CRD as the enterprise operator has it: its status drops conditions."""
+    known = copy.deepcopy(dict(without_rules(crd)))
+    for version in known["spec"]["versions"]:
+        status = version["schema"]["openAPIV3Schema"]["properties"]["status"]
+        status["properties"] = {"output": status["properties"]["output"]}
+        status.pop("description", None)
+    return known
 
 
 def _loosen(schema: dict[str, Any], name: str = "") -> None:

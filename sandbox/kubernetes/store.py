@@ -27,6 +27,7 @@ class Store:
         self.resources: dict[tuple[str, str, str], Resource] = {}
         self._random = source
         self._dependents: dict[str, set[Place]] = {}  # by their owners' uids; may hold some that are gone
+        self._keys: dict[str, set[Key]] = {}  # by the resource's plural
         self._objects: dict[Key, dict[str, dict[str, Object]]] = {}
         for resource in BUILT_IN:
             self.serve(resource)
@@ -34,11 +35,17 @@ class Store:
     def serve(self, resource: Resource) -> None:
         """Begin to serve the resource."""
         self.resources[resource.group, resource.version, resource.plural] = resource
+        self._keys.setdefault(resource.plural, set()).add(resource.key)
 
     def withdraw(self, group: str, plural: str) -> None:
         """Serve no version of the resource any more."""
         for place in [one for one in self.resources if (one[0], one[2]) == (group, plural)]:
             del self.resources[place]
+        self._keys.get(plural, set()).discard((group, plural))
+
+    def keys(self, plural: str) -> list[Key]:
+        """Every group's resource of this name, in the order of the groups."""
+        return sorted(self._keys.get(plural, ()))
 
     def clear(self, group: str, plural: str) -> None:
         """Forget all objects of the resource."""

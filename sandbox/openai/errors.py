@@ -50,6 +50,12 @@ def forbidden(scope: str) -> OpenAIError:
     return OpenAIError(403, f"You have insufficient permissions for this operation. Missing scopes: {scope}.")
 
 
+def lacking(scope: str) -> OpenAIError:
+    """401: the key is good, and its scopes are too narrow for this."""
+    text = f"You have insufficient permissions for this operation. Missing scopes: {scope}."
+    return OpenAIError(401, f"{text} If you're using a restricted API key, check that it has the necessary scopes.")
+
+
 def not_served(what: str) -> OpenAIError:
     """501: the sandbox does not do this."""
     return OpenAIError(501, f"The sandbox does not do this: {what}.", kind="not_implemented")

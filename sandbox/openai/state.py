@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import random
 import string
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
+from typing import Any
 
 CANARY = "CANARY"
 _ALPHABET = string.ascii_letters + string.digits
@@ -48,6 +50,8 @@ class Key:
     status: KeyStatus
     last_used_at: datetime | None
     expires_at: datetime | None
+    scopes: tuple[str, ...] = ()
+    """What it may do; none are all."""
 
 
 @dataclass(slots=True)
@@ -98,6 +102,10 @@ class AccountRecord:
     created_at: datetime
     listed_at: datetime
 
+    def shown(self, project: str, keys: tuple[str, ...]) -> Account:
+        """As oracles see it, in its project and with the ids of its keys."""
+        return Account(self.id, self.name, project, self.created_at, keys)
+
 
 @dataclass(slots=True)
 class ProjectRecord:
@@ -131,12 +139,69 @@ class ProjectRecord:
         self.keys.pop(identifier).deleted = True
 
 
+ADMIN_SCOPES = frozenset({"read", "write", "admin_keys", "audit_logs"})
+"""What an admin key may do: read and change projects, list and change the admin keys, read the audit log."""
+
+
 @dataclass(slots=True)
 class AdminKey:
-    """The permissions of an admin key: any of `read` and `write`."""
+    """An admin key, and its permissions: any of `ADMIN_SCOPES`. `listed_at` is when lists begin to show it."""
 
     organization: OrganizationRecord
-    scopes: frozenset[str] = frozenset({"read", "write"})
+    id: str
+    name: str
+    value: str = field(repr=False)
+    created_at: datetime
+    accepted_at: datetime
+    listed_at: datetime
+    expires_at: datetime | None = None
+    uses: list[datetime] = field(default_factory=list, repr=False)
+    scopes: frozenset[str] = ADMIN_SCOPES
+
+    def use(self, now: datetime, shown_until: datetime) -> None:
+        """Note a use; of the uses that OpenAI shows already only the last one matters."""
+        if self.uses and int(self.uses[-1].timestamp()) == int(now.timestamp()):
+            return  # OpenAI shows whole seconds, and a run makes hundreds of requests
+        self.uses = [one for one in self.uses if one >= (self.last_used(shown_until) or one)] + [now]
+
+    def last_used(self, until: datetime) -> datetime | None:
+        """The last use until then."""
+        return max((one for one in self.uses if one <= until), default=None)
+
+    def works(self, now: datetime) -> bool:
+        """Does OpenAI accept it?"""
+        return self.accepted_at <= now and (self.expires_at is None or self.expires_at > now)
+
+    @property
+    def redacted(self) -> str:
+        """The value as lists show it."""
+        return f"sk-admin...{self.value[-4:]}"
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRecord:
+    """What somebody did, as the organisation's audit log has it. `by`: the admin key's id; None: a human.
+
+    `details`: what the log says of it beyond the id of the resource.
+    """
+
+    id: str
+    at: datetime
+    type: str
+    resource: str
+    project: str
+    by: str | None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CostRecord:
+    """What something has cost, in US dollars. `key`: the id of the key that caused it; None: no key did."""
+
+    at: datetime
+    project: str
+    key: str | None
+    amount: float
 
 
 @dataclass(slots=True)
@@ -146,6 +211,10 @@ class OrganizationRecord:
     name: str
     projects: dict[str, ProjectRecord] = field(default_factory=dict)
     maximum_lifetime: timedelta | None = None
+    audit_log: list[AuditRecord] = field(default_factory=list, repr=False)
+    audited: bool = False
+    """The audit log is off until somebody turns it on, as at OpenAI."""
+    costs: list[CostRecord] = field(default_factory=list, repr=False)
 
 
 class Names:

@@ -126,7 +126,7 @@ class InProcessSession:
         if json is not None:
             sent.setdefault("Content-Type", JSON)
             body = dump(json)
-        return Request(method, url.raw_path, dict(url.query), CIMultiDictProxy(sent), body)
+        return Request(method, url.raw_path, url.query, CIMultiDictProxy(sent), body)
 
     async def _carry(self, request: Request, fate: Fate) -> Response:
         if fate.delivery is Delivery.COMMITTED_LATE:

@@ -16,7 +16,7 @@ from email.utils import format_datetime
 from typing import Any, Protocol
 from urllib.parse import parse_qsl, unquote
 
-from multidict import CIMultiDict, CIMultiDictProxy
+from multidict import CIMultiDict, CIMultiDictProxy, MultiDict, MultiDictProxy
 
 JSON = "application/json"
 _ENCODER = jsonlib.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
@@ -54,12 +54,18 @@ class Request:
         if json is not None:
             given.setdefault("Content-Type", JSON)
             body = dump(json)
-        return cls(method, path, dict(parse_qsl(query, keep_blank_values=True)), CIMultiDictProxy(given), body)
+        return cls(method, path, MultiDict(parse_qsl(query, keep_blank_values=True)), CIMultiDictProxy(given), body)
 
     @property
     def segments(self) -> tuple[str, ...]:
         """The path's segments, unquoted."""
         return tuple(unquote(part) for part in self.path.strip("/").split("/"))
+
+    def values(self, parameter: str) -> list[str]:
+        """Every value of a query parameter that may be repeated."""
+        if isinstance(self.query, MultiDict | MultiDictProxy):
+            return list(self.query.getall(parameter, ()))
+        return [self.query[parameter]] if parameter in self.query else []
 
     @property
     def bearer(self) -> str | None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from benchmarks.clusters import requests_in
+from benchmarks import against
+from benchmarks.clusters import cpu_in, requests_in
 from benchmarks.figures import Row, fit, per_target, pipeline, rows_table, table
 from benchmarks.fleet import aged
 from benchmarks.patterns import Made, Pattern, Step, pattern
 from benchmarks.picture import picture
+from benchmarks.processes import Build
 from benchmarks.profile import package
+from benchmarks.recording import record
 from benchmarks.results import comparison, document, fits
 from benchmarks.start import by_package
 from benchmarks.targets import places, tenants
@@ -27,6 +32,14 @@ def row(targets: int, wall: float, *, replay: float | None = 5.0, pipeline: floa
     )
 
 
+def test_a_run_is_recorded(tmp_path: Path) -> None:
+    """On the sandbox: whatever the worker asks for is passed on, and the idle run asks for less than the due one."""
+    due, idle = record(tmp_path, real=False)
+    kinds = [{step.kind for step in one.per_target("kubernetes")} for one in (due, idle)]
+    assert kinds[1] == {"GET secrets"} < kinds[0]
+    assert {"POST service_accounts", "DELETE service_accounts"} <= {step.kind for step in due.per_target("openai")}
+
+
 @pytest.mark.parametrize(("targets", "batches"), [(1, 1), (50, 1), (51, 2), (500, 10)])
 def test_a_pipeline_is_as_long_as_its_batches(targets: int, batches: int) -> None:
     assert pipeline(targets, 50, 0.25) == pytest.approx(batches * 0.25)
@@ -36,6 +49,18 @@ def test_the_bound_is_the_larger_of_the_two() -> None:
     assert row(500, 10.0).ratio == pytest.approx(2.0)
     assert row(500, 10.0, pipeline=8.0).ratio == pytest.approx(1.25)
     assert row(500, 10.0, replay=None).ratio is None
+
+
+def test_a_comparison_with_another_build_tells_the_ratio_and_what_was_aimed_at() -> None:
+    builds = (Build("83f16d5", Path(), "python"), Build("this", Path(), "python"))
+    lines = against.text(
+        builds, [{"all due: wall, s": 4.0, "x": 1.0}, {"all due: wall, s": 3.0, "x": 1.5}]
+    ).splitlines()
+    assert [line.split() for line in lines] == [
+        ["83f16d5", "this", "ratio", "aim"],
+        ["all", "due:", "wall,", "s", "4.00", "3.00", "0.75", "<=", "0.6"],
+        ["x", "1.00", "1.50", "1.50"],
+    ]
 
 
 def test_a_line_is_fitted() -> None:
@@ -73,6 +98,7 @@ apiserver_request_total{code="200",resource="secrets",subresource="",verb="WATCH
 apiserver_request_total{code="200",resource="leases",subresource="",verb="GET"} 7
 """
     assert requests_in(metrics) == {"GET secrets": 3, "PATCH externalsecrets/status": 500}
+    assert cpu_in(metrics + "process_cpu_seconds_total 12.5\n") == 12.5
 
 
 def test_a_history_is_moved_into_the_past() -> None:

@@ -8,13 +8,18 @@ and the standard library only. The last line printed is the folder.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
+from tests.cluster import chart_tools, kstatus_tool
 from tests.cluster.control_plane import KWOK_MODULE, MODULE, PROMTOOL_MODULE, STAGES, cache_directory
 
 PACKAGES = {
@@ -37,9 +42,27 @@ USED_STAGES = (
 """What kwok does to nodes and pods, as its own module says: a pod runs at once, a Job's ends, a deleted one goes."""
 
 
+Recipe = Callable[[Path], None]
+"""Makes one file at this place."""
+
+
 def build(directory: Path) -> None:
-    """Make what is missing in this folder."""
-    missing = [name for name in (STAGES, *PACKAGES) if not (directory / name).is_file()]
+    """Make what is missing in this folder, and what the chart's tests need beside it."""
+    make_missing(directory, {STAGES: _write_stages, **_programs(PACKAGES)})
+    # After the API server: Helm is of the same libraries, which are compiled by now.
+    make_missing(chart_tools.chart_tools_directory(), _programs(chart_tools.PACKAGES))
+    make_missing(kstatus_tool.kstatus_directory(), _programs(kstatus_tool.PACKAGES))
+
+
+def _programs(packages: Mapping[str, tuple[Path, str]]) -> dict[str, Recipe]:
+    return {
+        name: partial(build_program, module=module, package=package) for name, (module, package) in packages.items()
+    }
+
+
+def make_missing(directory: Path, recipes: Mapping[str, Recipe]) -> None:
+    """Make those of these files that are not in the folder, in this order; each appears there whole or not at all."""
+    missing = [name for name in recipes if not (directory / name).is_file()]
     if not missing:
         return
     if shutil.which("go") is None:
@@ -50,33 +73,33 @@ def build(directory: Path) -> None:
     with tempfile.TemporaryDirectory(dir=directory, prefix=".building-") as temporary:
         for name in missing:
             made = Path(temporary) / name
-            if name == STAGES:
-                made.write_text(_stages())
-            else:
-                _build(made, *PACKAGES[name])
+            begun = time.monotonic()
+            recipes[name](made)
             made.replace(directory / name)
+            print(f"{name}: {time.monotonic() - begun:.0f} s", file=sys.stderr)
 
 
-def _build(program: Path, module: Path, package: str) -> None:
-    command = ["go", "build", "-mod=readonly", "-buildvcs=false", "-trimpath", f"-ldflags={_ldflags(module)}"]
-    subprocess.run([*command, "-o", program, package], cwd=module, check=True, stdin=subprocess.DEVNULL)
+def build_program(program: Path, module: Path, package: str, *, tags: str = "", static: bool = False) -> None:
+    """Build this package, pinned by the module's go.mod, without debug information; `static`: without libc."""
+    flags = ["-mod=readonly", "-buildvcs=false", "-trimpath", f"-ldflags={_ldflags(module)}", f"-tags={tags}"]
+    environment = {**os.environ, "CGO_ENABLED": "0"} if static else None
+    command = ["go", "build", *flags, "-o", str(program), package]
+    subprocess.run(command, cwd=module, env=environment, check=True, stdin=subprocess.DEVNULL)
 
 
 def _ldflags(module: Path) -> str:
-    """Without debug information; Kubernetes' programs with the version that a release would tell its clients."""
+    """Kubernetes' programs have the version that a release would tell its clients."""
     flags = "-s -w"
-    if module == MODULE:
-        found = re.search(r"k8s\.io/kubernetes (v(\d+)\.(\d+)\.\d+)", (MODULE / "go.mod").read_text())
-        if found is None:
-            raise SystemExit("go.mod names no version of k8s.io/kubernetes")
-        version, major, minor = found.groups()
-        package = "k8s.io/component-base/version"
-        facts = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
-        flags = " ".join([flags, *(f"-X {package}.{fact}={value}" for fact, value in facts.items())])
-    return flags
+    found = re.search(r"\bk8s\.io/kubernetes (v(\d+)\.(\d+)\.\d+)\n", (module / "go.mod").read_text())
+    if found is None:
+        return flags
+    version, major, minor = found.groups()
+    package = "k8s.io/component-base/version"
+    facts = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
+    return " ".join([flags, *(f"-X {package}.{fact}={value}" for fact, value in facts.items())])
 
 
-def _stages() -> str:
+def _write_stages(made: Path) -> None:
     """The stages that are used, in one file."""
     # Downloading tells where the module is, and is a look where it has been downloaded.
     done = subprocess.run(
@@ -87,7 +110,7 @@ def _stages() -> str:
         stdout=subprocess.PIPE,
     )
     directory = Path(json.loads(done.stdout)["Dir"]) / "kustomize" / "stage"
-    return "---\n".join((directory / name).read_text() for name in USED_STAGES)
+    made.write_text("---\n".join((directory / name).read_text() for name in USED_STAGES))
 
 
 def main() -> None:

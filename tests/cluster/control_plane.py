@@ -1,9 +1,9 @@
 """A real control plane on this machine, for as long as a test session: etcd, kube-apiserver, the controllers, and where
 pods are to run a scheduler and a node whose kubelet is played by kwok.
 
-Guarantees: it listens on loopback only; all its files are below the given directory; no process of it outlives the
-context or this process, however they end; tokens are made anew each time and are never printed. Its data is thrown
-away. Standard library only.
+Guarantees: it listens on loopback only, unless a network of its own is given to it; all its files are below the given
+directory; no process of it outlives the context or this process, however they end; tokens are made anew each time and
+are never printed. Its data is thrown away. Standard library only.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 
 from tests.cluster import guard
 from tests.cluster.endpoint import Endpoint, call, kubeconfig_for, write_private
+from tests.support.authority import bare_authority
 
 __all__ = ["MODULE", "Endpoint", "StartFailed", "cache_directory", "control_plane", "find_binaries", "kubeconfig_for"]
 
@@ -37,6 +38,8 @@ STARTS = 3
 """A port that was free may be taken by the time it is used: then everything starts again on others."""
 NODE = "node"
 """The one that pods are scheduled to, where there are nodes."""
+SERVICE_ADDRESS = "10.0.0.1"
+"""Of the API server, as pods are told: the first of the range for Services."""
 START_TIMEOUT = 120.0
 """Seconds. It takes 3 on an idle machine."""
 LOG_TAIL = 4000
@@ -88,7 +91,13 @@ def find_promtool() -> Path | None:
 
 @contextmanager
 def control_plane(
-    directory: Path, *, controllers: bool = False, nodes: bool = False, audited: bool = False
+    directory: Path,
+    *,
+    controllers: bool = False,
+    nodes: bool = False,
+    audited: bool = False,
+    bare: bool = False,
+    address: str | None = None,
 ) -> Iterator[Endpoint]:
     """Run etcd and kube-apiserver, and with `controllers` the controller manager, and wait until they are ready.
 
@@ -101,6 +110,10 @@ def control_plane(
 
     With `audited` the API server writes down what every service account asks for, in `Endpoint.audit_log`, and pods get
     their service account's token, for which the namespace must have that account first.
+
+    With `bare` its certificate is of an authority that says no more of itself than that it is one.
+
+    Every one guards owner references, as OpenShift's does.
     """
     binaries = find_binaries(controllers=controllers, nodes=nodes)
     if binaries is None:
@@ -110,7 +123,14 @@ def control_plane(
             try:
                 place = directory / f"start-{attempt}"
                 endpoint = _start(
-                    processes, binaries, place, controllers=controllers or nodes, nodes=nodes, audited=audited
+                    processes,
+                    binaries,
+                    place,
+                    controllers=controllers or nodes,
+                    nodes=nodes,
+                    audited=audited,
+                    bare=bare,
+                    address=address,
                 )
             except _PortTaken as error:
                 if attempt == STARTS:
@@ -128,17 +148,28 @@ class _PortTaken(Exception):
 
 
 def _start(
-    processes: ExitStack, binaries: Path, directory: Path, *, controllers: bool, nodes: bool, audited: bool
+    processes: ExitStack,
+    binaries: Path,
+    directory: Path,
+    *,
+    controllers: bool,
+    nodes: bool,
+    audited: bool,
+    bare: bool,
+    address: str | None,
 ) -> Endpoint:
     directory.mkdir(parents=True)
+    # The API server makes its certificate and key itself when it starts, unless they are there.
+    ca_file = bare_authority(directory / "tls", "apiserver") if bare else directory / "tls" / "apiserver.crt"
     etcd_port, peer_port, api_port = _free_ports(3)
-    etcd = _Part(processes, binaries / "etcd", directory, _etcd_flags(directory, etcd_port, peer_port))
+    if address is not None:
+        api_port = 443  # where pods look for it
+    etcd = Part(processes, binaries / "etcd", directory, _etcd_flags(directory, etcd_port, peer_port))
     endpoint = Endpoint(
-        url=f"https://127.0.0.1:{api_port}",
+        url=f"https://{address or '127.0.0.1'}:{api_port}",
         token=secrets.token_urlsafe(32),
         restricted_token=secrets.token_urlsafe(32),
-        # The API server makes its certificate and key itself when it starts.
-        ca_file=directory / "tls" / "apiserver.crt",
+        ca_file=ca_file,
         kubeconfig=directory / "kubeconfig",
         audit_log=directory / "audit.log",
     )
@@ -151,24 +182,38 @@ def _start(
             "audit-log-path": endpoint.audit_log,
             "audit-log-mode": "blocking",
         }
-    api_server = _Part(processes, binaries / "kube-apiserver", directory, flags)
+    if address is not None:
+        flags |= {
+            "bind-address": "0.0.0.0",  # noqa: S104 - its network is its own
+            "advertise-address": address,
+            "kubelet-preferred-address-types": "InternalIP",  # logs: nobody knows the node's name
+        }
+    api_server = Part(processes, binaries / "kube-apiserver", directory, flags)
     # The API server waits for etcd.
-    _wait(lambda: endpoint.ca_file.exists() and call(endpoint, "GET", "/readyz")[0] == 200, etcd, api_server)
+    wait_for(lambda: endpoint.ca_file.exists() and call(endpoint, "GET", "/readyz")[0] == 200, etcd, api_server)
 
     if controllers:
-        manager = _Part(processes, binaries / "kube-controller-manager", directory, _controller_flags(directory))
+        manager = Part(
+            processes, binaries / "kube-controller-manager", directory, _controller_flags(directory, ca_file)
+        )
         # Their first visible work: every namespace gets a service account.
         account = "/api/v1/namespaces/default/serviceaccounts/default"
-        _wait(lambda: call(endpoint, "GET", account)[0] == 200, etcd, api_server, manager)
+        wait_for(lambda: call(endpoint, "GET", account)[0] == 200, etcd, api_server, manager)
     if nodes:
-        scheduler = _Part(processes, binaries / "kube-scheduler", directory, _scheduler_flags(directory))
-        kwok = _Part(processes, binaries / "kwok", directory, _kwok_flags(directory, binaries))
-        call(endpoint, "POST", "/api/v1/nodes", {"metadata": {"name": NODE}})
-        _wait(lambda: _takes_pods(call(endpoint, "GET", f"/api/v1/nodes/{NODE}")[1]), etcd, api_server, scheduler, kwok)
+        scheduler = Part(processes, binaries / "kube-scheduler", directory, _scheduler_flags(directory))
+    if nodes and address is None:
+        kwok = Part(processes, binaries / "kwok", directory, _kwok_flags(directory, binaries))
+        # kwok's own node has no disk, and pods ask for some.
+        resources = {"cpu": "64", "memory": "256Gi", "ephemeral-storage": "256Gi", "pods": "1000"}
+        node = {"metadata": {"name": NODE}, "status": {"capacity": resources, "allocatable": resources}}
+        call(endpoint, "POST", "/api/v1/nodes", node)
+        wait_for(
+            lambda: takes_pods(call(endpoint, "GET", f"/api/v1/nodes/{NODE}")[1]), etcd, api_server, scheduler, kwok
+        )
     return endpoint
 
 
-def _takes_pods(node: Mapping[str, Any]) -> bool:
+def takes_pods(node: Mapping[str, Any]) -> bool:
     """Its kubelet, as it were, has said that it is ready, and the controllers have heard it."""
     return "pods" in node["status"].get("allocatable", {}) and not node["spec"].get("taints")
 
@@ -206,17 +251,18 @@ def _api_server_flags(endpoint: Endpoint, directory: Path, port: int, etcd_port:
         "service-account-signing-key-file": key,
         "service-account-key-file": key,
         "disable-admission-plugins": "ServiceAccount",  # pods can be created before a namespace has its account
+        "enable-admission-plugins": "OwnerReferencesPermissionEnforcement",
         "profiling": "false",
     }
 
 
-def _controller_flags(directory: Path) -> Mapping[str, object]:
+def _controller_flags(directory: Path, ca_file: Path) -> Mapping[str, object]:
     return {
         "kubeconfig": directory / "kubeconfig",
         # All but the one that publishes the API server's CA, which the self-made certificate is not.
         "controllers": "*,-kube-apiserver-serving-clustertrustbundle-publisher-controller",
         "service-account-private-key-file": directory / "tls" / "apiserver.key",
-        "root-ca-file": directory / "tls" / "apiserver.crt",
+        "root-ca-file": ca_file,
         "leader-elect": "false",
         "secure-port": 0,
         "profiling": "false",
@@ -236,7 +282,7 @@ def _kwok_flags(directory: Path, binaries: Path) -> Mapping[str, object]:
     }
 
 
-class _Part:
+class Part:
     """One program of the control plane, running until the stack is closed."""
 
     def __init__(self, processes: ExitStack, program: Path, directory: Path, flags: Mapping[str, object]) -> None:
@@ -267,7 +313,7 @@ class _Part:
         self._process.communicate()
 
 
-def _wait(ready: Callable[[], bool], *parts: _Part) -> None:
+def wait_for(ready: Callable[[], bool], *parts: Part) -> None:
     """Wait until it is ready, as long as all of these run."""
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline:

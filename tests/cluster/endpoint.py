@@ -1,20 +1,20 @@
 """A running API server as tests see it: how to reach it, and a few ways to talk to it.
 
-Guarantees: nothing here prints a token; an answer is returned whatever its status is. Standard library only.
+Guarantees: nothing here prints a token; an answer is returned whatever its status is.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-import shutil
 import ssl
 import subprocess
-import sys
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from tests.support.programs import required_program
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +82,9 @@ def service_account_token(endpoint: Endpoint, namespace: str, name: str) -> str:
 
 def kubectl(endpoint: Endpoint, *arguments: str | Path, given: str | None = None) -> str:
     """What kubectl printed; `given` is its standard input. AssertionError, with its own words, if it failed."""
-    beside = Path(sys.executable).with_name("kubectl")  # the locked one, where the tests run in `make venv`
-    program = beside if beside.exists() else shutil.which("kubectl")
-    assert program, "no kubectl"
     cache = endpoint.kubeconfig.with_name("kubectl-cache")
     done = subprocess.run(
-        [program, "--kubeconfig", endpoint.kubeconfig, "--cache-dir", cache, *arguments],
+        [required_program("kubectl"), "--kubeconfig", endpoint.kubeconfig, "--cache-dir", cache, *arguments],
         input=given,
         stdin=subprocess.DEVNULL if given is None else None,
         capture_output=True,
@@ -117,6 +114,7 @@ class _Answers(urllib.request.HTTPErrorProcessor):
 @functools.cache
 def _opener(ca_file: Path) -> urllib.request.OpenerDirector:
     context = ssl.create_default_context(cafile=str(ca_file))
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # as kubectl: chain, name and dates
     # A proxy that is set for this machine is not for its own loopback.
     return urllib.request.build_opener(
         urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context), _Answers()

@@ -233,6 +233,7 @@ def huge(f: Facts) -> Objects:
         "h-interval": f.source("h-interval", refreshInterval="9" * many + "h"),
         "h-units": f.source("h-units", refreshInterval="1.1" * many),
         "h-life": f.source("h-life", annotations={PREFIX + "key-lifetime": "1" * 200_000 + "h"}),
+        "h-scopes": f.source("h-scopes", annotations={PREFIX + "key-scopes": "a." * 100_000 + "b"}),
         "h-suspend": f.source("h-suspend", annotations={PREFIX + "suspend": "true" * 50_000}),
         "h-key": f.source("h-key"),
         "h-template": f.source("h-template", target={"template": {"metadata": {"annotations": {"{": "x" * many}}}}),
@@ -322,7 +323,7 @@ ATTEMPTS = [
         "huge",
         huge,
         all_blocked("InvalidSpec", "h-project", "h-host", "h-path", "h-prefix", "h-size", "h-grace")
-        | all_blocked("InvalidSpec", "h-interval", "h-units", "h-life", "h-suspend", "h-key", "h-template"),
+        | all_blocked("InvalidSpec", "h-interval", "h-units", "h-life", "h-scopes", "h-suspend", "h-key", "h-template"),
     ),
     Attempt(
         "annotations",

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,20 @@ class Ended:
 
     run: Run
     message: dict[str, Any]
+
+
+def pods_of_a_job(endpoint: Endpoint, namespace: str, cronjob: str, count: int = 1) -> list[dict[str, Any]]:
+    """The pods that the real controllers make for a Job of this CronJob."""
+    job = f"run-{secrets.token_hex(4)}"
+    kubectl(endpoint, "-n", namespace, "create", "job", job, f"--from=cronjob/{cronjob}")
+    deadline = time.monotonic() + 60
+    while True:
+        found = kubectl(endpoint, "-n", namespace, "get", "pods", "-l", f"job-name={job}", "-o", "json")
+        pods: list[dict[str, Any]] = json.loads(found)["items"]
+        if len(pods) == count:
+            return pods
+        assert time.monotonic() < deadline, "the Job's pods were not made"
+        time.sleep(0.1)
 
 
 def execute(endpoint: Endpoint, pod: dict[str, Any], root: Path) -> Ended:

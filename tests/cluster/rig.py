@@ -39,14 +39,14 @@ sys.exit(code)
 """Runs a program and writes its peak of memory; a process of its own, for a child's peak begins with its parent's."""
 
 
-def install_crds(endpoint: Endpoint, *, rules: bool = True) -> None:
-    """Install what the worker needs, ExternalSecrets included, and wait until it is served.
+def install_crds(endpoint: Endpoint, crds: Path = CRDS, *, rules: bool = True) -> None:
+    """Install what the worker needs (`crds`), ExternalSecrets included, and wait until it is served.
 
     Without `rules` as users of the enterprise operator have it: malformed generators get in, for the worker to meet.
     """
     apply = ("apply", "--server-side", "--force-conflicts")
     if rules:
-        for part in (CRDS, CRDS / "external-secret"):
+        for part in (crds, crds / "external-secret"):
             kubectl(endpoint, *apply, "-k", str(part))
     else:
         kubectl(endpoint, *apply, "-f", "-", given=yaml.safe_dump_all(known_crds()))
@@ -80,6 +80,8 @@ class Rig:
         self.directory = directory
         self.namespace = f"team-{secrets.token_hex(4)}"
         self.ledger = f"ledger-{secrets.token_hex(4)}"
+        self.variables: dict[str, str] = {}
+        """More of the environment that the worker is run with."""
         self.admin_key = openai.add_organization("acme")
         openai.add_project("acme", PROJECT)
 
@@ -101,8 +103,8 @@ class Rig:
         found: dict[str, Any] = json.loads(self.kubectl("get", kind, name, "-o", "json", *place))
         return found
 
-    def run(self, *arguments: str, kubeconfig: Path | None = None, ledger: str | None = None) -> Run:
-        """`python run.py` with these arguments, for this test's namespace unless they say otherwise."""
+    def run(self, *arguments: str, kubeconfig: Path | None = None, ledger: str | None = None, **more: str) -> Run:
+        """`python run.py` with these arguments, for this test's namespace unless they or variables say otherwise."""
         variables = {
             "KUBECONFIG": str(kubeconfig or self.endpoint.kubeconfig),
             "ROTATOR_ALLOW_HOST": self.openai_url,
@@ -110,6 +112,8 @@ class Rig:
             "ROTATOR_MAX_WAIT": "0s",
             "ROTATOR_NAMESPACE": self.namespace,
             "HOME": str(self.directory),
+            **more,
+            **self.variables,
         }
         program, environment = command(arguments, variables)
         with tempfile.NamedTemporaryFile("r") as peak:
@@ -143,8 +147,8 @@ class Run:
         assert not leaks(self.output)
         assert "Traceback" not in self.output
         assert "internal error" not in self.output
-        assert "InternalError" not in self.output
-        self.lines = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+        assert '"reason": "InternalError"' not in self.output
+        self.lines = [json.loads(line) for line in out.splitlines() if line.startswith('{"')]  # the log's
 
     def said(self, event: str) -> list[dict[str, Any]]:
         return [line for line in self.lines if line["event"] == event]

@@ -22,8 +22,7 @@ def grant(rig: Rig, without: tuple[str, str] | None = None) -> Path:
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": namespace}}
     ]
     for obj in yaml.safe_load_all((ROOT / "manifests" / "base" / "rbac.yaml").read_text()):
-        text = json.dumps(obj).replace('["openai-key-rotator"]', json.dumps([rig.ledger]))
-        item = json.loads(text)
+        item = json.loads(json.dumps(obj))
         item["metadata"]["name"] = f"{item['metadata']['name']}-{rig.ledger}"
         if item["kind"] in ("Role", "RoleBinding"):
             item["metadata"]["namespace"] = namespace

@@ -179,6 +179,20 @@ def test_alerts_go_untested_only_where_nothing_is_required(
     assert "make control-plane" in done.stdout
 
 
+@pytest.mark.parametrize(("required", "code"), [("", 0), ("1", 1)])
+def test_the_chart_goes_unrendered_only_where_nothing_is_required(
+    programs: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, required: str, code: int
+) -> None:
+    """Without Helm."""
+    programs()
+    monkeypatch.setenv("REQUIRE_CLUSTER", required)
+    one = "tests/manifests/test_chart.py::test_what_holds_the_ledger_stays_when_the_release_goes"
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-r", "s", one]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert "no helm: `make control-plane` builds it" in done.stdout
+
+
 def _runs(pid: int) -> bool:
     # A killed one is there until its parent, or whoever took its place, has looked at it. It may go at any moment,
     # also while its file is being read.

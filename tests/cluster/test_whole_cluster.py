@@ -110,6 +110,41 @@ def test_a_restart_of_the_rollout_lets_the_old_account_go(told: Told) -> None:
     assert first not in told.held()
 
 
+def rolled_out(told: Told, old: Container) -> None:
+    """The real controllers have replaced the pod."""
+    told.kubectl("-n", told.namespace, "wait", "--for=delete", f"pod/{old.pod}", "--timeout=60s")
+    told.kubectl("-n", told.namespace, "rollout", "status", "deployment/my-app", "--timeout=60s")
+
+
+def test_the_worker_restarts_what_the_annotation_names_once_for_each_publication(told: Told) -> None:
+    """Nobody does a thing: the real controllers make new pods, which have the new key, and the old account goes."""
+    old = deployed(told)
+    first = told.current()
+    annotation = f"{PREFIX}restart=deployment/my-app"
+    told.kubectl("-n", told.namespace, "annotate", "externalsecret", "openai-credentials", annotation)
+    told.story.later(minutes=10)
+    (line,) = told.work("--force").said("target.restarted")
+    assert line["restarted"] == ["deployment/my-app"]
+    rolled_out(told, old)
+    new = told.container(APP)
+    assert told.accepts(new)
+
+    # However many runs there are: one restart.
+    for _ in range(2):
+        told.story.later(minutes=10)
+        assert not told.work().said("target.restarted")
+        assert told.container(APP) == new
+
+    # The new container started seconds after the rotation. A day later nobody can hold the old key by any rule.
+    told.story.later(minutes=24 * 60)
+    (line,) = told.work().said("target.restarted")
+    assert line["restarted"] == ["deployment/my-app"]
+    rolled_out(told, new)
+    assert told.accepts(told.container(APP))
+    assert first not in told.accounts()
+    assert first not in told.held()
+
+
 def test_a_job_made_from_our_cronjob_is_admitted_placed_and_completes(cluster: Endpoint) -> None:
     """Under the restrictions on pods that our own namespace sets."""
     kubectl(cluster, "apply", "-k", ROOT / "manifests" / "base")

@@ -6,10 +6,16 @@ import json
 import random
 import re
 import secrets
-from collections.abc import Iterator
+import socket
+import ssl
+import time
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -24,22 +30,34 @@ from tests.cluster.rights import grant
 from tests.support.scene import documented
 from worker.kubernetes.secret import CURRENT, MANAGED
 from worker.model.times import format_time
+from worker.plan.refusals import LARGEST_SECRET
 
 
 @pytest.fixture
 def rig(real_api_server: Endpoint, tmp_path: Path) -> Iterator[Rig]:
+    with working(real_api_server, tmp_path) as rig:
+        yield rig
+
+
+@contextmanager
+def working(endpoint: Endpoint, directory: Path) -> Iterator[Rig]:
+    """A rig with its namespaces, and the CRDs as users of the enterprise operator have them."""
+
     def now() -> datetime:
         return datetime.now(UTC)
 
     chance = random.Random(secrets.randbits(64))
     openai = OpenAI(now, chance)
     with SandboxServer(Kubernetes(now, chance), openai) as server:
-        rig = Rig(real_api_server, openai, server.openai_url, tmp_path)
-        install_crds(real_api_server, rules=False)
+        rig = Rig(endpoint, openai, server.openai_url, directory)
+        install_crds(endpoint, rules=False)
         for name in (rig.namespace, rig.ledger):
             rig.kubectl("create", "namespace", name)
         yield rig
         rig.kubectl("delete", "namespace", rig.namespace, rig.ledger, "--wait=false")
+
+
+SHOWN = "--show-managed-fields"
 
 
 def test_the_documented_objects(rig: Rig) -> None:
@@ -98,10 +116,92 @@ def test_the_documented_objects(rig: Rig) -> None:
         assert events.split().count("Created") == 1
         assert events.split().count("Updated") == 4
 
-        shown = rig.run("status", "--output", "table")
+        shown = rig.run("status", *place, "--output", "table")
         assert "openai-credentials" in shown.output
     finally:
         rig.kubectl("-n", "default", "delete", "openai,externalsecret,deployment,secret,events", "--all")
+
+
+def test_the_key_inside_a_configuration_file(rig: Rig) -> None:
+    """Made, healed and changed with its template; and the limit of a Secret's size is the API server's."""
+    rig.apply_documented(rig.namespace)
+    place = ("-n", rig.namespace)
+    patch = ("patch", "--type=merge", "-p")
+    source, secret = ("externalsecret", "openai-credentials"), ("secret", "openai-credentials")
+
+    def ask(template: dict[str, Any], **target: str) -> None:
+        spec = {"spec": {"refreshInterval": "0", "target": {"template": template, **target}}}
+        rig.kubectl(*place, *patch, json.dumps(spec), *source)
+
+    def values() -> dict[str, str]:
+        found = rig.get(*secret)
+        return {name: b64decode(value).decode() for name, value in found["data"].items()}
+
+    def is_live(key: str) -> bool:
+        return rig.openai.key_status(key) is KeyStatus.ACTIVE
+
+    ask({"data": {"config.yaml": 'key: "{{ .api_key | quote }}"'}})
+    ended = rig.run()
+    assert ended.reasons() == {"openai-credentials": "target.blocked UnsupportedField"}
+    assert "spec.target.template.data['config.yaml'], line 1, has 'quote' in braces" in ended.message
+    ask({"data": {"config.yaml": 'key: "{{ .api_key }}"\n', "LEVEL": "info"}})
+    assert rig.run().reasons() == {"openai-credentials": "target.rotated First"}
+    assert is_live(values()["config.yaml"].removeprefix('key: "').removesuffix('"\n'))
+    assert values().keys() == {"config.yaml", "LEVEL"}
+    assert rig.run().reasons() == {"openai-credentials": "target.kept NotDue"}
+
+    rig.kubectl(*place, *patch, '{"data": {"LEVEL": null}}', *secret)
+    assert rig.run().reasons() == {"openai-credentials": "target.rotated KeyMissing"}
+    ask({"mergePolicy": "Merge", "data": {"config.yaml": None, "LEVEL": "debug"}}, creationPolicy="CreateOrMerge")
+    assert rig.run().reasons() == {"openai-credentials": "target.rotated TemplateChanged"}
+    assert values().keys() == {"api_key", "LEVEL"}
+    assert is_live(values()["api_key"])
+    assert rig.run().reasons() == {"openai-credentials": "target.kept NotDue"}
+    assert "openai-credentials" in rig.run("status", "--output", "table").output
+
+    # As large as the API server allows: one byte more is refused.
+    room = LARGEST_SECRET - sum(map(len, values().values()))
+    path = f"/api/v1/namespaces/{rig.namespace}/secrets/openai-credentials"
+    for size, answer in ((room + 1, 422), (room, 200)):
+        body = {"data": {"large": b64encode(b"x" * size).decode()}}
+        status, _ = call(rig.endpoint, "PATCH", path, body, content_type="application/merge-patch+json")
+        assert status == answer
+    mints = rig.openai.mints
+    assert rig.run("--force").reasons() == {"openai-credentials": "target.blocked SecretTooLarge"}
+    assert rig.openai.mints == mints
+
+
+def test_a_stripped_secret_keeps_its_key_and_the_message_names_who_wrote_it(rig: Rig) -> None:
+    """By the API server's own notes of who manages which field."""
+    rig.apply_documented(rig.namespace)
+    place = ("--namespace", rig.namespace)
+    assert rig.run(*place).code == 0
+    secret = rig.get("secret", "openai-credentials", rig.namespace)
+    stripped = {"labels": {MANAGED: None, "theirs": "x"}, "annotations": {CURRENT: None}}
+    patch = ("patch", "secret", "openai-credentials", "--type=merge", "--field-manager=argocd-controller")
+    rig.kubectl("-n", rig.namespace, *patch, "-p", json.dumps({"metadata": stripped}))
+    ended = rig.run(*place)
+    assert ended.reasons() == {"openai-credentials": "target.kept AnnotationLost"}
+    assert "'argocd-controller' wrote it last" in ended.output
+    healed = rig.get("secret", "openai-credentials", rig.namespace)
+    assert healed["data"] == secret["data"]
+    assert healed["metadata"]["labels"] == {MANAGED: "true", "theirs": "x"}
+    before, after = (json.loads(one["metadata"]["annotations"][CURRENT]) for one in (secret, healed))
+    # The first was written before the API server's answer said when.
+    assert after | {"publishedAt": ""} == before | {"publishedAt": ""}
+    assert len(rig.accounts()) == 1
+    assert rig.run(*place).reasons() == {"openai-credentials": "target.kept NotDue"}
+
+
+def test_the_api_server_keeps_no_record_of_who_wrote_an_entry_and_of_who_wrote_the_rest(rig: Rig) -> None:
+    """It costs a fifth of each write of the ledger. Others' objects keep theirs: it names who has emptied a Secret."""
+    rig.apply_documented(rig.namespace)
+    assert rig.run().code == 0
+    (entry,) = json.loads(rig.kubectl("-n", rig.ledger, "get", "keyrotations", "-o", "json", SHOWN))["items"]
+    assert "managedFields" not in entry["metadata"]
+    for kind in ("secret", "externalsecret"):
+        obj = json.loads(rig.kubectl("-n", rig.namespace, "get", kind, "openai-credentials", "-o", "json", SHOWN))
+        assert {"openai-key-rotator"} & {one["manager"] for one in obj["metadata"]["managedFields"]}
 
 
 def test_the_account_before_is_deleted_after_its_grace(rig: Rig) -> None:
@@ -148,12 +248,12 @@ def test_a_compromised_key_is_revoked(granted: Rig) -> None:
 
 
 def test_a_secret_deleted_meanwhile_or_edited_heals(rig: Rig) -> None:
-    """Deleted, or its annotation taken away: a new key; the owner reference stands up to the garbage collector."""
+    """Deleted, or its key replaced: a new key; the owner reference stands up to the garbage collector."""
     rig.apply_documented(rig.namespace)
     rig.run()
     rig.kubectl("-n", rig.namespace, "delete", "secret", "openai-credentials")
     assert rig.run().reasons() == {"openai-credentials": "target.rotated SecretMissing"}
-    rig.kubectl("-n", rig.namespace, "annotate", "secret", "openai-credentials", f"{CURRENT}-")
+    rig.kubectl("-n", rig.namespace, "patch", "secret", "openai-credentials", "-p", '{"data": {"api_key": "bWluZQ=="}}')
     assert rig.run().reasons() == {"openai-credentials": "target.rotated KeyMissing"}
     rig.kubectl("-n", rig.namespace, "patch", "secret", "openai-credentials", "-p", '{"immutable": true}')
     done = rig.run("--force")
@@ -192,7 +292,7 @@ EXTERNAL_SECRETS: list[dict[str, Any]] = [
     {"target": {"immutable": True}},
     {"target": {"creationPolicy": "None"}},
     {"target": {"template": {"type": "kubernetes.io/tls"}}},
-    {"target": {"template": {"data": {"a": "{{ .api_key }}"}}}},
+    {"target": {"template": {"data": {"a": "{{ .api_key | upper }}"}}}},
     {"data": [{"secretKey": "a", "remoteRef": {"key": "b"}}]},
 ]
 
@@ -232,8 +332,7 @@ def granted(rig: Rig) -> Iterator[Rig]:
     """The documented objects in the test's namespace; cluster-wide permissions are taken back afterwards."""
     rig.apply_documented(rig.namespace)
     yield rig
-    names = [f"{role}-{rig.ledger}" for role in ("openai-key-rotator", "openai-key-rotator-ledger")]
-    rig.kubectl("delete", "clusterrole,clusterrolebinding", *names, "--ignore-not-found")
+    rig.kubectl("delete", "clusterrole,clusterrolebinding", f"openai-key-rotator-{rig.ledger}", "--ignore-not-found")
 
 
 def test_the_permissions_of_our_manifests_are_enough(granted: Rig) -> None:
@@ -314,6 +413,154 @@ def test_without_a_permission_to_list_pods_nothing_is_deleted(granted: Rig) -> N
     assert "pods" in line["message"]
 
 
+def test_an_api_server_on_loopback_is_reached_whatever_proxy_there_is(rig: Rig) -> None:
+    """kind and minikube on a company's machine: the proxy that is named answers nobody."""
+    rig.apply_documented(rig.namespace)
+    done = rig.run(HTTPS_PROXY="http://127.0.0.1:1")
+    assert done.code == 0, done.output
+    assert rig.openai.key_status(rig.key()) is KeyStatus.ACTIVE
+
+
+# --- a cluster that guards owner references, as OpenShift's does
+
+
+def owners(rig: Rig) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = rig.get("secret", "openai-credentials")["metadata"].get("ownerReferences", [])
+    return found
+
+
+def test_an_owner_that_is_right_is_left_alone_and_the_key_rotates(granted: Rig) -> None:
+    """As the operator left it: with a blockOwnerDeletion that the worker has no right to set."""
+    kubeconfig = grant(granted)
+    assert granted.run(kubeconfig=kubeconfig).code == 0
+    (owner,) = owners(granted)
+    taken_over = owner | {"blockOwnerDeletion": True}
+    patch = json.dumps({"metadata": {"ownerReferences": [taken_over]}})
+    granted.kubectl("-n", granted.namespace, "patch", "secret", "openai-credentials", "--type=merge", "-p", patch)
+    done = granted.run("--force", kubeconfig=kubeconfig)
+    assert done.code == 0, done.output
+    assert done.reasons() == {"openai-credentials": "target.rotated Forced"}
+    assert owners(granted) == [taken_over]
+    assert not done.said("target.not_announced")
+
+
+def test_a_secret_whose_owner_may_not_be_set_gets_its_key_without_and_it_is_told(granted: Rig) -> None:
+    """`Orphan` turned to `Owner`: changing the owners of an object takes the right to delete it."""
+    kubeconfig = grant(granted)
+    target = ("-n", granted.namespace, "patch", "externalsecret", "openai-credentials", "--type=merge", "-p")
+    for policy, arguments in (("Orphan", []), ("Owner", ["--force"])):
+        granted.kubectl(*target, json.dumps({"spec": {"target": {"creationPolicy": policy}}}))
+        done = granted.run(*arguments, kubeconfig=kubeconfig)
+        assert done.code == 0, done.output
+        assert done.said("target.rotated")
+        assert owners(granted) == []
+    assert any("written without its owner" in line["message"] for line in done.said("target.not_announced"))
+    assert granted.openai.key_status(granted.key()) is KeyStatus.ACTIVE
+
+
+def within(rig: Rig) -> dict[str, Any]:
+    """A policy's rules: Secrets of the test's namespace alone."""
+    return {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": rig.namespace}},
+        "resourceRules": [
+            {
+                "apiGroups": [""],
+                "apiVersions": ["v1"],
+                "resources": ["secrets"],
+                "operations": ["CREATE", "UPDATE"],
+            }
+        ],
+    }
+
+
+def quota(rig: Rig, name: str) -> list[dict[str, Any]]:
+    spec = {"hard": {"secrets": "0"}}
+    return [of("v1", "ResourceQuota", name, spec=spec) | {"metadata": {"name": name, "namespace": rig.namespace}}]
+
+
+def policy(rig: Rig, name: str) -> list[dict[str, Any]]:
+    """Its own status is 422, as of each policy that names no reason."""
+    version, rules = "admissionregistration.k8s.io/v1", within(rig)
+    refusing = {"validations": [{"expression": "false", "message": "sk-CANARY"}], "matchConstraints": rules}
+    binding = {"policyName": name, "validationActions": ["Deny"]}
+    return [
+        of(version, "ValidatingAdmissionPolicy", name, spec=refusing),
+        of(version, "ValidatingAdmissionPolicyBinding", name, spec=binding),
+    ]
+
+
+def mutation(rig: Rig, name: str) -> list[dict[str, Any]]:
+    """It cannot be evaluated: 403, whose own reason is Invalid."""
+    version, reads = "admissionregistration.k8s.io/v1", "object.metadata.annotations['sk-CANARY']"
+    patch = {"expression": f"Object{{metadata: Object.metadata{{labels: {{'x': {reads}}}}}}}"}
+    broken = {
+        "failurePolicy": "Fail",
+        "reinvocationPolicy": "Never",
+        "matchConstraints": within(rig),
+        "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": patch}],
+    }
+    return [
+        of(version, "MutatingAdmissionPolicy", name, spec=broken),
+        of(version, "MutatingAdmissionPolicyBinding", name, spec={"policyName": name}),
+    ]
+
+
+def webhook(rig: Rig, name: str) -> list[dict[str, Any]]:
+    """Nobody listens there: 500."""
+    hook = {
+        "name": f"{name}.example.com",
+        "clientConfig": {"url": "https://127.0.0.1:1/sk-CANARY"},
+        "namespaceSelector": within(rig)["namespaceSelector"],
+        "rules": within(rig)["resourceRules"],
+        "sideEffects": "None",
+        "admissionReviewVersions": ["v1"],
+    }
+    return [of("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration", name, webhooks=[hook])]
+
+
+def of(version: str, kind: str, name: str, **fields: Any) -> dict[str, Any]:
+    return {"apiVersion": version, "kind": kind, "metadata": {"name": name}, **fields}
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "words"),
+    [
+        (quota, "the ResourceQuota {name} is exhausted"),
+        (policy, "the ValidatingAdmissionPolicy {name} denies it"),
+        (mutation, "the admission policy {name} denies it"),
+        (webhook, "the webhook {name}.example.com does not answer"),
+    ],
+    ids=["quota", "policy", "mutation", "webhook"],
+)
+def test_who_denies_a_secret_is_named_where_people_look(
+    granted: Rig, obstacle: Callable[[Rig, str], list[dict[str, Any]]], words: str
+) -> None:
+    """At the ExternalSecret and in the ledger, with none of the denier's own text. No account is made in a loop."""
+    name = f"denies-{granted.ledger}"
+    objects = obstacle(granted, name)
+    granted.apply(*objects)
+    target = {"metadata": {"name": "probe", "namespace": granted.namespace}}
+    path = f"/api/v1/namespaces/{granted.namespace}/secrets?dryRun=All"
+    deadline = time.monotonic() + 60
+    while call(granted.endpoint, "POST", path, target)[0] == 201:
+        assert time.monotonic() < deadline, "the obstacle never counted"
+        time.sleep(0.1)
+    try:
+        done = granted.run()
+        granted.run("--force")
+    finally:
+        for obj in objects:
+            granted.kubectl("-n", granted.namespace, "delete", obj["kind"], name)
+    assert granted.openai.mints == 1
+    for kind, named, namespace in (
+        ("externalsecret", "openai-credentials", granted.namespace),
+        ("keyrotation", f"{granted.namespace}.openai-credentials", granted.ledger),
+    ):
+        shown = granted.kubectl("-n", namespace, "describe", kind, named)
+        assert words.format(name=name) in shown, done.output + shown
+        assert "CANARY" not in shown
+
+
 # --- a cluster that is not ready for it
 
 
@@ -339,6 +586,49 @@ def test_a_certificate_of_another_authority(rig: Rig) -> None:
     done = rig.run(kubeconfig=write_private(rig.directory / "wrong", json.dumps(config)))
     assert done.code == 3
     assert "certificate is not accepted (self-signed certificate in certificate chain" in done.message
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+    """A cluster whose authority has no key usage, as EKS, GKE and MicroK8s make them."""
+    if find_binaries() is None:
+        pytest.skip("no real API server")
+    with control_plane(tmp_path_factory.mktemp("bare"), bare=True) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def on_bare(bare: Endpoint, tmp_path: Path) -> Iterator[Rig]:
+    with working(bare, tmp_path) as rig:
+        yield rig
+
+
+@pytest.mark.cluster
+def test_an_authority_without_key_usage_is_accepted(on_bare: Rig) -> None:
+    """As kubectl accepts it, with any Python; the strictest rules of its newest refuse it."""
+    strict = ssl.create_default_context(cafile=str(on_bare.endpoint.ca_file))
+    strict.verify_flags |= ssl.VERIFY_X509_STRICT
+    address = urlsplit(on_bare.endpoint.url)
+    with (
+        socket.create_connection((address.hostname, address.port)) as connection,
+        pytest.raises(ssl.SSLCertVerificationError, match=r"Key Identifier|key usage"),
+    ):
+        strict.wrap_socket(connection, server_hostname=address.hostname)
+    on_bare.apply_documented(on_bare.namespace)
+    done = on_bare.run()
+    assert done.code == 0, done.output
+    assert on_bare.openai.key_status(on_bare.key()) is KeyStatus.ACTIVE
+
+
+@pytest.mark.cluster
+def test_the_name_in_such_a_certificate_still_counts(on_bare: Rig) -> None:
+    """And the message says what is wrong with it."""
+    config = json.loads(on_bare.endpoint.kubeconfig.read_text())
+    cluster = config["clusters"][0]["cluster"]
+    cluster["server"] = cluster["server"].replace("127.0.0.1", "localhost")
+    done = on_bare.run(kubeconfig=write_private(on_bare.directory / "wrong", json.dumps(config)))
+    assert done.code == 3
+    assert "certificate is not accepted" in done.message
 
 
 @pytest.mark.cluster

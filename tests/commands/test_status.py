@@ -65,6 +65,14 @@ def test_what_is_wrong_is_said_below_in_words() -> None:
     ]
 
 
+def test_an_admin_key_that_ends_soon_is_said_below() -> None:
+    """Within two weeks; JSON has it at any time."""
+    soon, later = (entry(condition=WELL, admin_key_ends_at=NOW + timedelta(days=days)) for days in (13, 15))
+    assert text_of(soon)[-1] == "default/creds: its admin key ends at 2026-12-07T10:00:00Z"
+    assert "admin key" not in text_of(later)[-1]
+    assert as_json(ledger(later), LEDGER)[0]["adminKeyExpiresAt"] == "2026-12-09T10:00:00Z"
+
+
 def test_an_attempt_that_may_be_made_waits_for_the_next_run() -> None:
     """Nothing else holds it."""
     assert "with the next run" in text_of(entry(failures=Failures(1, NOW)))[-1]

@@ -26,12 +26,18 @@ GROUPS = {
     "openais": "/apis/generators.external-secrets.io/v1alpha1",
     "keyrotations": "/apis/openai-key-rotator.io/v1alpha1",
     "customresourcedefinitions": "/apis/apiextensions.k8s.io/v1",
+    "deployments": "/apis/apps/v1",
+    "statefulsets": "/apis/apps/v1",
+    "daemonsets": "/apis/apps/v1",
 }
 KINDS = {
     "secrets": ("v1", "Secret"),
     "configmaps": ("v1", "ConfigMap"),
     "pods": ("v1", "Pod"),
     "events": ("v1", "Event"),
+    "deployments": ("apps/v1", "Deployment"),
+    "statefulsets": ("apps/v1", "StatefulSet"),
+    "daemonsets": ("apps/v1", "DaemonSet"),
     "openais": ("generators.external-secrets.io/v1alpha1", "OpenAI"),
     "keyrotations": ("openai-key-rotator.io/v1alpha1", "KeyRotation"),
 }

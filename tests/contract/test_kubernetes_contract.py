@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.contract.conftest import GROUPS, Answer, Api
+from tests.support.workloads import workload
 
 PARTIAL = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
@@ -830,6 +831,58 @@ async def test_a_pod_on_a_node_ends_gracefully(api: Api) -> None:
     assert item["metadata"]["deletionGracePeriodSeconds"] == 30
     assert (await api.call("DELETE", api.path("pods", "scheduled"), {"gracePeriodSeconds": 0})).status == 200
     assert (await api.call("GET", api.path("pods", "scheduled"))).status == 404
+
+
+# Workloads
+
+WORKLOADS = ("deployment", "statefulset", "daemonset")
+
+
+def stamped(at: str) -> dict[str, Any]:
+    """What `kubectl rollout restart` patches."""
+    return {"spec": {"template": {"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": at}}}}}
+
+
+@pytest.mark.parametrize("kind", WORKLOADS)
+async def test_a_stamp_of_the_pod_template_is_a_new_generation_and_the_same_one_is_not(api: Api, kind: str) -> None:
+    """So its controller makes new pods once, and all else of the template stays."""
+    made = await api.created(f"{kind}s", "a", {"spec": workload(kind)["spec"]})
+    assert made["metadata"]["generation"] == 1
+    for at, generation in (("2026-11-24T10:00:00Z", 2), ("2026-11-24T10:00:00Z", 2), ("2026-11-24T11:00:00Z", 3)):
+        answer = await api.patch(f"{kind}s", "a", stamped(at))
+        assert (answer.status, answer.json()["metadata"]["generation"]) == (200, generation)
+    template = (await api.get(f"{kind}s", "a"))["spec"]["template"]
+    assert template["metadata"]["annotations"] == {"kubectl.kubernetes.io/restartedAt": "2026-11-24T11:00:00Z"}
+    assert template["metadata"]["labels"] == made["spec"]["template"]["metadata"]["labels"]
+    assert template["spec"] == made["spec"]["template"]["spec"]
+
+
+@pytest.mark.parametrize("kind", WORKLOADS)
+async def test_a_stamp_for_another_version_is_refused(api: Api, kind: str) -> None:
+    """409: it was changed, or deleted and made again, since it was looked at."""
+    made = await api.created(f"{kind}s", "a", {"spec": workload(kind)["spec"]})
+    assert (await api.patch(f"{kind}s", "a", {"metadata": {"labels": {"by": "someone"}}})).status == 200
+    stale = {"metadata": {"resourceVersion": made["metadata"]["resourceVersion"]}}
+    assert refusal(await api.patch(f"{kind}s", "a", stamped("2026-11-24T10:00:00Z") | stale)) == (409, "Conflict")
+    assert (await api.get(f"{kind}s", "a"))["metadata"]["generation"] == 1
+
+
+@pytest.mark.parametrize("kind", WORKLOADS)
+async def test_the_status_of_a_workload_is_its_subresource(api: Api, kind: str) -> None:
+    """What its controller writes there is no new generation."""
+    await api.created(f"{kind}s", "a", {"spec": workload(kind)["spec"]})
+    status: dict[str, Any] = {"observedGeneration": 1}
+    if kind == "daemonset":
+        status |= dict.fromkeys(("currentNumberScheduled", "desiredNumberScheduled", "numberMisscheduled"), 1)
+        status |= {"numberReady": 0, "updatedNumberScheduled": 1}
+    else:
+        status |= {"replicas": 1, "updatedReplicas": 1}
+    path = api.path(f"{kind}s", "a") + "/status"
+    answer = await api.call("PATCH", path, {"status": status})
+    assert answer.status == 200
+    # What is read later may be what the kind's own controller has written since, where one runs.
+    assert status.items() <= answer.json()["status"].items()
+    assert (await api.get(f"{kind}s", "a"))["metadata"]["generation"] == 1
 
 
 async def test_an_event_is_about_an_object_of_its_namespace(api: Api) -> None:

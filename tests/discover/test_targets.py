@@ -19,6 +19,7 @@ from worker.kubernetes.external_secret import EXTERNAL_SECRETS, raw_external_sec
 from worker.kubernetes.fields import LARGEST_METADATA, LONGEST_TEXT, RawObject
 from worker.kubernetes.generator import raw_generator
 from worker.model.hosts import Origin
+from worker.model.scopes import ScopePolicy
 from worker.model.targets import (
     AdminKeyRef,
     CleanupKind,
@@ -31,10 +32,13 @@ from worker.model.targets import (
     Target,
 )
 from worker.model.values import JSON, PREFIX, Ref
+from worker.model.workloads import RestartWish, Workload, WorkloadKind
 from worker.settings.central_keys import CentralKeys, central_keys
 
 V1, V1BETA1 = EXTERNAL_SECRETS
 STANDALONE = {PREFIX + "secret": "creds"}
+APP = Workload(WorkloadKind.DEPLOYMENT, Ref("default", "app"))
+DB = Workload(WorkloadKind.STATEFUL_SET, Ref("default", "db"))
 
 
 def found(
@@ -273,7 +277,9 @@ def in_metadata(field: str, *values: object) -> list[JSON]:
         ("spec.target.manifest", in_target("manifest", {"kind": "ConfigMap"})),
         ("spec.target.template.type", in_template("type", "kubernetes.io/tls", "kubernetes.io/dockerconfigjson", 5)),
         ("spec.target.template.type", in_template("type", "kubernetes.io/service-account-token")),
-        ("spec.target.template.data", in_template("data", {"url": "{{ .api_key }}"}, {"a": "b"})),
+        ("spec.target.template.data", in_template("data", {"a": "b"}, {"a": 5}, {"a/b": "x"}, *WRONG_TYPES)),
+        ("spec.target.template.data", in_template("data", {"a": "x" * 65_536}, {"x" * 65_536: "{{ .api_key }}"})),
+        ("spec.target.template.data['url']", in_template("data", {"url": "{{ .api_key | quote }}"}, {"url": "{{"})),
         ("spec.target.template.templateFrom", in_template("templateFrom", [{"literal": "x"}])),
         ("spec.target.template.metadata.finalizers", in_metadata("finalizers", ["x"])),
         ("spec.target.template.metadata.labels", in_metadata("labels", {"a": "{{ .x }}"}, {"a": 5}, {"a": None})),
@@ -374,6 +380,11 @@ def test_a_generator_named_in_data_is_refused_rather_than_ignored() -> None:
         ("key-lifetime=24h", "key_lifetime", timedelta(hours=24)),
         ("key-lifetime=8760h", "key_lifetime", timedelta(days=365)),
         ("key-lifetime=1h", "key_lifetime", timedelta(hours=1)),
+        ("key-scopes=model.request", "key_scopes", ("model.request",)),
+        ("key-scopes= model.request ,api.x.read", "key_scopes", ("api.x.read", "model.request")),
+        ("restart=auto", "restart", RestartWish(auto=True)),
+        ("restart=deployment/app", "restart", RestartWish((APP,))),
+        ("restart= statefulset/db ,auto,deployment/app,deployment/app", "restart", RestartWish((APP, DB), auto=True)),
     ],
 )
 def test_annotations_count_on_either_object(where: str, annotation: str, attribute: str, value: object) -> None:
@@ -383,11 +394,34 @@ def test_annotations_count_on_either_object(where: str, annotation: str, attribu
 
 
 @pytest.mark.parametrize("where", ["external secret", "generator", "standalone"])
+@pytest.mark.parametrize("value", ["", "app", "job/app", "deployment/a/b", "deployment/..", "auto/", "deployment/app;"])
+def test_a_malformed_restart_is_part_of_the_wish_and_blocks_nothing(where: str, value: str) -> None:
+    """The key is rotated all the same."""
+    wish = only(_annotated(where, {PREFIX + "restart": value})).restart
+    assert wish is not None
+    assert (wish.workloads, wish.auto) == ((), False)
+    assert wish.mistake.startswith(f"annotation {PREFIX}restart must be a list of deployment/NAME, ")
+
+
+def test_a_restart_that_is_too_long_is_not_valid_for_being_cut() -> None:
+    for value in (
+        "auto," * 999 + "auto",
+        "deployment/" + "a" * LONGEST_TEXT,
+        ",".join(f"daemonset/{i}" for i in range(21)),
+    ):
+        wish = only(standalone({PREFIX + "restart": value})).restart
+        assert wish is not None
+        assert wish.mistake
+        assert len(wish.mistake) < 300
+
+
+@pytest.mark.parametrize("where", ["external secret", "generator", "standalone"])
 @pytest.mark.parametrize(
     ("name", "values"),
     [
         ("suspend", ["", "True", "yes", "1"]),
         ("key-lifetime", ["", "0", "1ms", "59m", "8761h", "soon", "-1h", "1d"]),
+        ("key-scopes", ["", " ", ",", "a,", "a b", "A", "*", "sk-x", "a, " * 200 + "a"]),
     ],
 )
 def test_a_malformed_annotation_blocks_by_its_name(where: str, name: str, values: list[str]) -> None:
@@ -406,12 +440,42 @@ def test_a_malformed_standalone_annotation_blocks_by_its_name(annotation: str, v
         assert f"annotation {PREFIX}{annotation}" in refused(standalone({PREFIX + annotation: value})).message
 
 
-def _annotated(where: str, annotations: dict[str, str]) -> Discovered:
+def _annotated(where: str, annotations: dict[str, str], **more: Any) -> Discovered:
     if where == "standalone":
-        return standalone(annotations)
+        return found([generator_object(annotations=STANDALONE | annotations)], [], **more)
     if where == "generator":
-        return found([generator_object(annotations=annotations)])
-    return found(None, [external_secret_object(annotations=annotations)])
+        return found([generator_object(annotations=annotations)], **more)
+    return found(None, [external_secret_object(annotations=annotations)], **more)
+
+
+def test_the_scopes_of_the_external_secret_win() -> None:
+    generator, own = {PREFIX + "key-scopes": "a.read"}, {PREFIX + "key-scopes": "b.read"}
+    wanted = found([generator_object(annotations=generator)], [external_secret_object(annotations=own)])
+    assert only(wanted).key_scopes == ("b.read",)
+
+
+@pytest.mark.parametrize("where", ["external secret", "generator", "standalone"])
+@pytest.mark.parametrize(
+    ("policy", "annotation", "expected"),
+    [
+        (ScopePolicy(("x",)), None, ("x",)),
+        (ScopePolicy(("x",)), "a", ("a",)),
+        (ScopePolicy(("x",), required=True), None, ("x",)),
+        (ScopePolicy((), required=True), "a", ("a",)),
+        (ScopePolicy((), required=True), None, "KeyScopesRequired"),
+        (ScopePolicy(("x",), required=True), "", "InvalidSpec"),
+    ],
+)
+def test_an_operator_has_a_word_on_scopes(
+    where: str, policy: ScopePolicy, annotation: str | None, expected: object
+) -> None:
+    annotations = {PREFIX + "key-scopes": annotation} if annotation is not None else {}
+    discovered = _annotated(where, annotations, scopes=policy)
+    if isinstance(expected, str):
+        assert refused(discovered).reason == expected
+        assert PREFIX + "key-scopes" in refused(discovered).message
+    else:
+        assert only(discovered).key_scopes == expected
 
 
 @pytest.mark.parametrize(
@@ -599,7 +663,9 @@ EXTERNAL_SPECS = fields(
 
 @settings(max_examples=300)
 @given(fields([*GENERATOR_FIELDS, "cleanupPolicy"]), EXTERNAL_SPECS, st.dictionaries(st.sampled_from(
-    [PREFIX + name for name in ("secret", "secret-key", "refresh-interval", "suspend", "rotate", "key-lifetime")]
+    [PREFIX + name
+     for name in ("secret", "secret-key", "refresh-interval", "suspend", "rotate", "key-lifetime", "key-scopes")]
+    + [PREFIX + "restart"]
 ), st.text(max_size=8)))  # fmt: skip
 def test_discovery_never_raises_on_what_users_write(spec: object, other: object, annotations: dict[str, str]) -> None:
     """Every object is served, rejected with words, or not our business; a healthy neighbour is always served."""
@@ -679,7 +745,18 @@ MEGABYTES: list[JSON] = [
 @pytest.mark.parametrize("spec", MEGABYTES, ids=range(len(MEGABYTES)))
 def test_little_is_kept_of_a_megabyte(spec: JSON) -> None:
     """Whatever it is made of, annotations, labels and status too."""
-    names = ["rotate", "suspend", "key-lifetime", "secret", "secret-key", "refresh-interval", "unknown", MEGABYTE]
+    names = [
+        "rotate",
+        "suspend",
+        "key-lifetime",
+        "key-scopes",
+        "restart",
+        "secret",
+        "secret-key",
+        "refresh-interval",
+        "unknown",
+        MEGABYTE,
+    ]
     much: JSON = {"labels": large(10_000), "annotations": {PREFIX + name: MEGABYTE for name in names} | large(999)}
     status = {"conditions": [{"type": "Ready", "message": MEGABYTE}], "refreshTime": MEGABYTE, "x": MEGABYTE}
     wanted, generator = (make(**spec) | {"status": status} for make in (external_secret_object, generator_object))
@@ -715,7 +792,14 @@ def test_a_large_template_is_copied_whole(field: str, values: JSON) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("suspend", "true"), ("key-lifetime", "1h"), ("refresh-interval", "1m"), ("secret", "a"), ("secret-key", "a")],
+    [
+        ("suspend", "true"),
+        ("key-lifetime", "1h"),
+        ("key-scopes", "a"),
+        ("refresh-interval", "1m"),
+        ("secret", "a"),
+        ("secret-key", "a"),
+    ],
 )
 def test_an_annotation_is_not_valid_for_being_cut(name: str, value: str) -> None:
     """The same words as about the whole."""

@@ -525,6 +525,27 @@ def test_a_missing_permission_is_told_as_rbac_names_it(call: Call, words: str) -
     assert f"not allowed to {words}" in ask(Web([{"status": 403, "body": json.dumps(LEAKY)}]), call).message
 
 
+@pytest.mark.parametrize("call", WRITES)
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409, 410, 413, 422, 429])
+def test_a_denial_names_who_denied_whatever_status_it_chose(call: Call, status: int) -> None:
+    """A webhook's is 400 where it names none, a policy's 422: no conflict, nothing that passes, nothing gone."""
+    message = f'admission webhook "v.example.com" denied the request: {KEY}'
+    error = ask(Web([js({"kind": "Status", "reason": "x", "message": message}, status)]), call)
+    assert isinstance(error, Refused)
+    assert not isinstance(error, NotFound | Conflict | Throttled)
+    assert "the webhook v.example.com denies it" in error.message
+    assert_silent(error)
+
+
+def test_a_webhook_that_does_not_answer_is_named() -> None:
+    """Nobody knows what became of the write."""
+    message = f'Internal error occurred: failed calling webhook "v.example.com": failed to call webhook: Post "{KEY}"'
+    error = ask(Web([js({"kind": "Status", "message": message}, 500)]), patch)
+    assert type(error) is Unanswered
+    assert "the webhook v.example.com does not answer" in error.message
+    assert_silent(error)
+
+
 def test_an_invalid_object_is_told_by_its_fields() -> None:
     """Names alone, and only what looks like one."""
     message = ask(Web([{"status": 422, "body": json.dumps(LEAKY)}]), create).message

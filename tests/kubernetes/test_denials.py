@@ -28,6 +28,22 @@ KEY = "sk-CANARY"
             'secrets "a" is forbidden: cannot set blockOwnerDeletion if an ownerReference refers to a resource',
             OWNERS,
         ),
+        (
+            "policy 'add-labels' with binding 'b' denied request: " + KEY,
+            "the admission policy add-labels denies it",
+        ),
+        (
+            'Internal error occurred: failed calling webhook "v.example.com": failed to call webhook: Post ' + KEY,
+            "the webhook v.example.com does not answer",
+        ),
+        (
+            "conversion webhook for external-secrets.io/v1beta1, Kind=ExternalSecret failed: Post " + KEY,
+            "the webhook that converts ExternalSecret objects does not answer",
+        ),
+        (
+            'secrets "a" is forbidden: unable to create new content in namespace team-a because it is being terminated',
+            "the namespace team-a is being deleted",
+        ),
         ("something else " + KEY, None),
         (f'admission webhook "a b {KEY}" denied the request', None),
         (None, None),

@@ -98,8 +98,8 @@ def test_a_container_of_two_targets_is_a_consumer_of_both() -> None:
     """Two Secrets in one container are two consumers."""
     container = {"envFrom": [{"secretRef": {"name": "s"}}, {"secretRef": {"name": "t"}}]}
     assert consumers_of(pod(container), {"s", "t", "u"}) == (
-        Consumer("s", "p/c", STARTED, follows=False),
-        Consumer("t", "p/c", STARTED, follows=False),
+        Consumer("s", "p/c", STARTED, follows=False, node="node-1"),
+        Consumer("t", "p/c", STARTED, follows=False, node="node-1"),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -30,9 +31,11 @@ from worker.kubernetes import secret as secrets
 from worker.kubernetes.generator import GENERATORS
 from worker.kubernetes.reading import Malformed
 from worker.kubernetes.secret import CURRENT, MANAGED, PREVIOUS, key_patch
+from worker.kubernetes.template import MOST_DATA_KEYS
 from worker.model.entries import Entry
 from worker.model.hidden import Hidden
 from worker.model.targets import CreationPolicy
+from worker.model.templates import KEY_ALONE, Template
 from worker.model.values import JSON, Version
 
 ANNOTATION = {
@@ -74,7 +77,7 @@ def test_a_secret_is_read_without_its_values() -> None:
         '"x"',
         "[" * 10_000,
         '{"a":' * 3000,
-        json.dumps(ANNOTATION | {"padding": "x" * 20_000}),
+        json.dumps(ANNOTATION | {"padding": "x" * 40_000}),
         "1" * 5000,
         5,
         None,
@@ -193,6 +196,69 @@ def test_a_data_key_that_was_renamed_leaves_no_key_behind(
     assert {key for key, value in body["data"].items() if value is None} == written - {"api_key"}
 
 
+TEMPLATE = Template({"file": ("key=", ";", ""), "api_key": KEY_ALONE, "level": ("info",)})
+
+
+def test_a_templates_values_are_one_publication() -> None:
+    """All in one write, and the annotation has the digest of each."""
+    new = account("app_9", key_digest=Hidden(KEY).digest(), rendered=TEMPLATE.rendered(Hidden(KEY)))
+    body = key_patch(target(template=TEMPLATE), None, empty_entry(), key=new, value=Hidden(KEY), at=NOW)
+    written = {key: base64.b64decode(value).decode() for key, value in body["data"].items()}
+    assert {key: value.replace(KEY, "K") for key, value in written.items()} == {
+        "file": "key=K;K", "api_key": "K", "level": "info",
+    }  # fmt: skip
+    annotation = body["metadata"]["annotations"][CURRENT]
+    assert KEY not in annotation
+    view = secrets.secret_view(secret_object(annotation) | {"data": body["data"]})
+    assert view.named is not None
+    assert (view.named.rendered, view.named.key_digest) == (new.rendered, new.key_digest)
+    assert view.named.data_key is None
+    assert all(view.has(key, placed) for key, placed in new.values().items())
+    assert view.carries(new)
+    assert view.sizes == {key: len(value.encode()) for key, value in written.items()}
+
+
+def test_an_empty_text_is_there_or_not() -> None:
+    placed = Template({"a": ("",), "b": ("x", "")}).rendered(None).values["a"]
+    assert secrets.secret_view(secret_object("{}") | {"data": {"a": ""}}).has("a", placed)
+    assert not secrets.secret_view(secret_object("{}") | {"data": {"b": ""}}).has("a", placed)
+    assert not secrets.secret_view(secret_object("{}") | {"data": {"a": "eA=="}}).has("a", placed)
+
+
+def test_the_largest_template_fits_into_an_annotation_that_is_read_again() -> None:
+    data_keys = [f"{i:03}".ljust(253, "x") for i in range(MOST_DATA_KEYS)]
+    template = Template(dict.fromkeys(data_keys, ("x" * 65536, "")))
+    new = account("a" * 64, expires_at=EXPIRY, rendered=template.rendered(Hidden(KEY)), scopes=("a.b",) * 10)
+    body = key_patch(target(template=template), None, empty_entry(), key=new, value=Hidden(KEY), at=NOW)
+    view = secrets.secret_view(secret_object(body["metadata"]["annotations"][CURRENT]))
+    assert view.named is not None
+    assert view.named.rendered == new.rendered
+
+
+def test_what_the_template_made_before_goes_and_what_others_made_stays() -> None:
+    """A key of ours from wherever it is, under whatever name; text of ours where it is unchanged, under its name."""
+    rendered = TEMPLATE.rendered(Hidden(KEY))
+    former = entry(publication(account=account(key_digest=Hidden(KEY).digest(), rendered=rendered)))
+    digests = {data_key: str(placed.digest) for data_key, placed in rendered.values.items()}
+    there = digests | {"copy": digests["file"], "same": digests["level"], "mine": "x"}
+    view = secret_view(digests=there, filled=frozenset(there))
+    body = patch_of(view, former, data_key="new")
+    assert {key for key, value in body["data"].items() if value is None} == {"file", "api_key", "level", "copy"}
+    edited = secret_view(digests=there | {"level": "y"}, filled=frozenset(there))
+    assert "level" not in patch_of(edited, former, data_key="new")["data"]
+
+
+def test_an_edited_file_of_the_current_key_goes_too() -> None:
+    """A dying key may be in it. An earlier key's file is somebody else's by now, as is one of the annotation's."""
+    current = publication(account=account(rendered=TEMPLATE.rendered(Hidden(KEY))))
+    earlier = replace(current, superseded_at=NOW)
+    digests = {"file": "x", "level": "x"}
+    view = secret_view(digests=digests, filled=frozenset(digests), named=named(rendered=current.account.rendered))
+    for history, gone in (((current,), {"file"}), ((earlier, publication("app_2")), set()), ((publication(),), set())):
+        body = patch_of(view, entry(*history), data_key="new")
+        assert {key for key, value in body["data"].items() if value is None} == gone
+
+
 @pytest.mark.parametrize("value", [None, 5, []])
 def test_an_unusable_data_key_is_left_out(value: object) -> None:
     """The account is named all the same."""
@@ -270,3 +336,41 @@ def test_errors_show_no_data_of_a_secret(name: object) -> None:
     with pytest.raises(Malformed) as caught:
         secrets.secret_view(obj)
     assert "CANARY" not in told(caught.value)
+
+
+OWN = {"manager": "openai-key-rotator", "operation": "Update", "time": "2026-11-24T10:00:00Z"}
+
+
+@pytest.mark.parametrize(
+    ("others", "wanted"),
+    [
+        ([], None),
+        ([{"manager": "argocd-controller", "time": "2026-11-24T10:05:00Z"}], "argocd-controller"),
+        ([{"manager": "argocd-controller", "time": "2026-11-24T10:00:00Z"}], "argocd-controller"),
+        ([{"manager": "argocd-controller", "time": "2026-11-24T09:59:59Z"}], None),
+        (
+            [
+                {"manager": "first", "time": "2026-11-24T10:01:00Z"},
+                {"manager": "last", "time": "2026-11-24T10:02:00Z"},
+            ],
+            "last",
+        ),
+        ([{"manager": "a manager\nwith text", "time": "2026-11-24T10:05:00Z"}], None),
+        ([{"manager": "x" * 100, "time": "2026-11-24T10:05:00Z"}], None),
+        ([{"manager": "no-time"}], None),
+        (["odd", 5, {"manager": 5, "time": 5}], None),
+    ],
+)
+def test_who_wrote_last_is_told_where_the_api_server_notes_it(others: list[Any], wanted: str | None) -> None:
+    obj = secret_object()
+    obj["metadata"]["managedFields"] = [*others, OWN]
+    assert secrets.secret_view(obj).last_writer == wanted
+    obj["metadata"]["managedFields"] = [OWN, *others]
+    assert secrets.secret_view(obj).last_writer == wanted
+
+
+@given(managed=JSONS)
+def test_odd_notes_of_managers_harm_nobody(managed: Any) -> None:
+    obj = secret_object()
+    obj["metadata"]["managedFields"] = managed
+    assert secrets.secret_view(obj).last_writer is None or isinstance(managed, list)

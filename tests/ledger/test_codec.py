@@ -16,9 +16,24 @@ from tests.support.strategies import JSONS
 from worker.kubernetes.reading import Malformed
 from worker.ledger.codec import decode_entry, entry_object, merge_patch
 from worker.ledger.holds import hold_reason
-from worker.model.entries import Account, Condition, Entry, Failures, GeneratorNote, Hold, Intent, Publication, Throttle
+from worker.model.entries import (
+    Account,
+    Condition,
+    Entry,
+    Failures,
+    GeneratorNote,
+    Hold,
+    Intent,
+    Publication,
+    RefusedScopes,
+    Restart,
+    RestartState,
+    Throttle,
+)
 from worker.model.names import entry_name
+from worker.model.scopes import canonical
 from worker.model.targets import AdminKeyRef, CleanupKind, CleanupPolicy, Project, ProjectAccess
+from worker.model.templates import Placed, Rendered
 from worker.model.values import JSON, Ref, Version
 
 # --- KeyRotation -------------------------------------------------------------------------------------------------
@@ -30,6 +45,9 @@ TIMES = st.datetimes(min_value=datetime(2020, 1, 1), max_value=datetime(2100, 1,
 )
 MAYBE_TIME = st.none() | TIMES
 HOLDS = st.builds(Hold, st.builds(hold_reason, TEXTS), TIMES, st.none() | TEXTS)
+RESTARTS = st.none() | st.builds(
+    Restart, st.sampled_from(RestartState), st.lists(TEXTS).map(tuple), MAYBE_TIME, st.text(), st.booleans()
+)
 DURATIONS = st.integers(0, 10**7).map(lambda seconds: timedelta(seconds=seconds))
 
 
@@ -39,7 +57,17 @@ def accounts(name: str) -> st.SearchStrategy[Account]:
         st.builds(Project, TEXTS, IDS),
         st.builds(AdminKeyRef, st.builds(Ref, st.just("default"), TEXTS), TEXTS),
     )
-    return st.builds(Account, st.just(name), access, st.none() | IDS, st.none() | IDS, MAYBE_TIME)
+    known = st.none() | IDS
+    scopes = st.just(()) | SCOPES
+    return st.builds(
+        Account, st.just(name), access, known, known, MAYBE_TIME, scopes=scopes, rendered=st.none() | RENDERED
+    )
+
+
+PLACED = st.builds(Placed, st.none() | st.integers(0, 10**6), st.none() | IDS)
+RENDERED = st.builds(Rendered, IDS, st.dictionaries(IDS, PLACED, min_size=1, max_size=3))
+SCOPES = st.sets(st.sampled_from(["model.request", "api.all.read", "a"]), min_size=1).map(canonical)
+REFUSED = st.builds(RefusedScopes, SCOPES, st.builds(Project, TEXTS, IDS), TIMES, TEXTS, TEXTS)
 
 
 @st.composite
@@ -48,10 +76,12 @@ def entries(draw: st.DrawFn) -> Entry:
     names = draw(st.lists(TEXTS, unique=True, max_size=4))
     cut = draw(st.integers(0, len(names)))
     history = [
-        draw(st.builds(Publication, accounts(name), TIMES, MAYBE_TIME, MAYBE_TIME, st.none() | HOLDS))
+        draw(st.builds(Publication, accounts(name), TIMES, MAYBE_TIME, MAYBE_TIME, st.none() | HOLDS, restart=RESTARTS))
         for name in names[:cut]
     ]
-    unpublished = [draw(st.builds(Intent, accounts(name), TIMES, TIMES, MAYBE_TIME)) for name in names[cut:]]
+    unpublished = [
+        draw(st.builds(Intent, accounts(name), TIMES, TIMES, MAYBE_TIME, restart=st.booleans())) for name in names[cut:]
+    ]
     failures = draw(st.just(Failures()) | st.builds(Failures, st.integers(1, 99), MAYBE_TIME))
     return Entry(
         target=Ref("default", draw(TEXTS)),
@@ -69,6 +99,7 @@ def entries(draw: st.DrawFn) -> Entry:
         honoured=draw(st.dictionaries(TEXTS, st.text())),
         failures=failures,
         throttle=draw(st.none() | TIMES.map(lambda until: Throttle("https://host", "0123", until, 3))),
+        refused_scopes=draw(st.none() | REFUSED),
         condition=draw(st.none() | st.builds(Condition, st.booleans(), st.text(), st.text(), TIMES)),
     )
 
@@ -105,6 +136,15 @@ def test_the_oldest_key_and_the_number_of_accounts_are_written_out() -> None:
     assert (status["accountCount"], status["oldestKeyAt"]) == (3, "2026-11-23T10:00:00Z")
 
 
+def test_how_far_the_restart_of_the_current_key_is_is_written_out() -> None:
+    """For the column; what was asked for an earlier key does not matter any more."""
+    done = publication("b", NOW, restart=Restart(RestartState.DONE, ("deployment/app",), at=NOW))
+    before = publication("a", NOW - timedelta(1), superseded_at=NOW)
+    status = entry_object(entry(before, done))["status"]
+    assert (status["restart"], status["restartedAt"]) == ("Done", "2026-11-24T10:00:00Z")
+    assert "restart" not in entry_object(entry(before))["status"]
+
+
 MALFORMED: list[tuple[str, Any, str]] = [
     ("spec", "x", "spec"),
     ("spec.target", ["x"], "target"),
@@ -132,9 +172,28 @@ MALFORMED: list[tuple[str, Any, str]] = [
     ("status.accounts.app_1.supersededAt", 5, "supersededAt"),
     ("status.accounts.app_1.requestedAt", {}, "requestedAt"),
     ("status.accounts.app_1.expiresAt", "2026-11-24", "expiresAt"),
+    ("status.accounts.app_1.scopes", [], "scopes"),
+    ("status.accounts.app_1.scopes", ["A"], "scopes"),
+    ("status.accounts.app_1.scopes", "model.request", "scopes"),
+    ("status.accounts.app_1.rendered", "x", "rendered"),
+    ("status.accounts.app_1.rendered", {}, "rendered.values"),
+    ("status.accounts.app_1.rendered", {"template": "a", "values": {"a/b": {}}}, "rendered.values"),
+    ("status.accounts.app_1.rendered", {"values": {"a": {}}}, "rendered.template"),
+    ("status.accounts.app_1.rendered", {"template": "a b", "values": {"a": {}}}, "template"),
+    ("status.accounts.app_1.rendered", {"template": "a", "values": {"a": {"keyAt": -1}}}, "keyAt"),
+    ("status.accounts.app_1.rendered", {"template": "a", "values": {"a": {"keyAt": True}}}, "keyAt"),
+    ("status.accounts.app_1.rendered", {"template": "a", "values": {"a": {"digest": 5}}}, "digest"),
+    ("status.refusedScopes", "x", "refusedScopes"),
+    ("status.refusedScopes", {"scopes": []}, "host"),
     ("status.accounts.app_1.held", {"by": "x"}, "held"),
     ("status.accounts.app_1.heldSince", "then", "heldSince"),
     ("status.accounts.app_1.heldTold", 5, "heldTold"),
+    ("status.accounts.app_1.restart", "Due", "restart"),
+    ("status.accounts.app_1.restart", {}, "state"),
+    ("status.accounts.app_1.restart", {"state": "Perhaps"}, "restart.state"),
+    ("status.accounts.app_1.restart", {"state": "Done", "done": "app"}, "restart.done"),
+    ("status.accounts.app_1.restart", {"state": "Done", "at": "then"}, "at"),
+    ("status.accounts.app_1.restart", {"state": "Waiting", "why": 5}, "why"),
     ("status.accounts.app_2.claimedUntil", None, "claimedUntil"),
     ("status.accounts.app_2.requestedAt", None, "requestedAt"),
     ("status.accounts.app_2.missedAt", "x", "missedAt"),

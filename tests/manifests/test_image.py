@@ -20,12 +20,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.dockerfile import Instruction, Stage, Unreadable, build, clean_environment, commands, read
+from tests.support.programs import required_program
 
 pytestmark = pytest.mark.xdist_group("image")
 
 HERE = Path(__file__).parents[2]
 INSTRUCTIONS = read((HERE / "Dockerfile").read_text())
-HADOLINT = Path(sys.executable).with_name("hadolint")
 LET_IN = [line for line in (HERE / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
 UNCHECKED_HASH = (1).to_bytes(4, "little")
 COMPILERS = re.compile(r"(gcc|g\+\+|cc|clang.*|make|cmake|ld|uv|pip[\d.]*)(\.exe)?")
@@ -33,8 +33,6 @@ REQUIRED = os.environ.get("REQUIRE_CLUSTER") == "1"
 """In CI no test may be skipped."""
 OUT_OF_REACH = re.compile(r"connection|name resolution|timed out|No matching distribution", re.IGNORECASE)
 """What pip says where it has no network."""
-# For root, modes forbid nothing until it has no capabilities left.
-UNPRIVILEGED = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"] if os.geteuid() == 0 else []
 
 
 def these(keyword: str) -> list[Instruction]:
@@ -78,11 +76,16 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     shutil.rmtree(stage.root)
 
 
+def unprivileged() -> list[str]:
+    """What a command begins with: for root, modes forbid nothing until it has no capabilities left."""
+    return [required_program("setpriv"), "--inh-caps=-all", "--bounding-set=-all"] if os.geteuid() == 0 else []
+
+
 def start(image: Stage, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     """A container's process: the entry point with the image's environment, without leave to write."""
     command = [str(image.inside(word)) if word.startswith("/") else word for word in image.entrypoint]
     return subprocess.run(
-        [*UNPRIVILEGED, *command, *arguments],
+        [*unprivileged(), *command, *arguments],
         cwd=image.inside("."),
         env=clean_environment({"HOME": "/nonexistent"} | image.env | env),
         stdin=subprocess.DEVNULL,
@@ -98,7 +101,7 @@ def listing(image: Stage) -> dict[str, tuple[int, int]]:
 
 
 def test_the_worker_starts_read_only_and_writes_nothing(image: Stage) -> None:
-    assert subprocess.run([*UNPRIVILEGED, "touch", image.inside("/app/x")], check=False).returncode != 0
+    assert subprocess.run([*unprivileged(), "touch", image.inside("/app/x")], check=False).returncode != 0
     before = listing(image)
 
     shown = start(image, "--help")
@@ -140,7 +143,8 @@ def test_all_bytecode_is_valid_whatever_becomes_of_the_times_of_files(image: Sta
 
 
 def test_nothing_is_in_it_but_the_worker_and_what_it_imports(image: Stage) -> None:
-    assert sorted(path.name for path in image.root.iterdir()) == ["app", "usr", "venv"]
+    assert sorted(path.name for path in image.root.iterdir()) == ["app", "licenses", "usr", "venv"]
+    assert [path.name for path in image.inside("/licenses").iterdir()] == ["LICENSE"]
     assert sorted(path.name for path in image.inside("/app").iterdir()) == ["__pycache__", "run.py", "worker"]
     inside, source = image.inside("/app/worker"), HERE / "worker"
     modules = {path.relative_to(source) for path in source.rglob("*.py")}
@@ -152,6 +156,13 @@ def test_nothing_is_in_it_but_the_worker_and_what_it_imports(image: Stage) -> No
     installed = {path.name.partition("-")[0] for path in image.inside("/venv").rglob("*.dist-info")}
     assert {name.lower().replace("_", "-") for name in installed} <= {name.lower() for name in locked}
     assert {"kubernetes", "aiohttp", "structlog"} <= installed
+
+
+def test_neither_generated_classes_nor_commands_of_libraries_are_in_it(image: Stage) -> None:
+    (client,) = image.inside("/venv").glob("lib/python3*/site-packages/kubernetes")
+    assert {path.name for path in client.rglob("models/*")} == {"__init__.py", "__pycache__"}
+    assert not list(client.rglob("*_api.py*"))
+    assert not [path.name for path in image.inside("/venv/bin").iterdir() if not path.name.startswith("python")]
 
 
 def test_neither_build_tools_nor_the_projects_tests_are_in_it(image: Stage) -> None:
@@ -167,8 +178,9 @@ def test_it_is_described_by_the_metadata_of_the_project(image: Stage) -> None:
     metadata = setup["metadata"]
 
     expected = {"title": metadata["name"], "description": metadata["description"], "version": metadata["version"]}
-    if (HERE / "LICENSE").exists():
-        expected["licenses"] = metadata["license"]
+    expected["licenses"] = metadata["license"]
+    # Given by who builds it (--build-arg), as tests/node/test_image.py does.
+    expected |= {"source": "unknown", "revision": "unknown"}
     assert image.labels == {f"org.opencontainers.image.{name}": value for name, value in expected.items()}
 
 
@@ -195,9 +207,35 @@ def test_dependencies_come_from_the_lock_file_with_hashes_and_without_building()
     assert install[install.index("--requirement") + 1] == "/requirements.txt"
 
 
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_every_dependency_has_a_wheel_for_each_architecture(machine: str, tmp_path: Path) -> None:
+    """So that the same Dockerfile builds both: nothing in it, and no copied file, is of one alone."""
+    minor = these("FROM")[0].words[0].removeprefix("python:").removesuffix("-slim")
+    platforms = [f"--platform={kind}_{machine}" for kind in ("manylinux_2_28", "manylinux_2_17", "manylinux2014")]
+    wanted = ["--only-binary=:all:", "--implementation=cp", f"--python-version={minor}", *platforms]
+    pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--quiet", f"--dest={tmp_path}"]
+    done = subprocess.run(
+        [*pip, *wanted, f"--requirement={HERE / 'requirements/runtime.txt'}"],
+        env=clean_environment({}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0 and not REQUIRED and OUT_OF_REACH.search(done.stderr):
+        pytest.skip("the dependencies cannot be looked at: the package index is out of reach")
+    assert done.returncode == 0, done.stderr
+    assert {path.suffix for path in tmp_path.iterdir()} == {".whl"}
+
+
+def test_nothing_in_the_dockerfile_is_of_one_architecture() -> None:
+    assert not re.search(r"x86_64|amd64|aarch64|arm64", (HERE / "Dockerfile").read_text())
+
+
 def test_hadolint_finds_nothing_and_is_not_told_to_look_away() -> None:
     assert "hadolint" not in (HERE / "Dockerfile").read_text()
-    found = subprocess.run([HADOLINT, "Dockerfile"], cwd=HERE, capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        [required_program("hadolint"), "Dockerfile"], cwd=HERE, capture_output=True, text=True, check=False
+    )
     assert (found.returncode, found.stdout) == (0, "")
 
 
@@ -222,10 +260,11 @@ def test_a_command_that_could_reach_outside_is_refused(command: str, tmp_path: P
 
 
 def test_a_pattern_stands_for_what_is_inside(tmp_path: Path) -> None:
-    for name in ("pip", "pip3", "python"):
+    for name in ("pip", "pip3", "python", "idna"):
         (tmp_path / name).touch()
 
-    assert commands("rm -rf /pip* && rm /no*", Stage(tmp_path)) == [
+    assert commands("rm -rf /pip* && rm /[!p]* && rm /no*", Stage(tmp_path)) == [
         ["rm", "-rf", f"{tmp_path}/pip", f"{tmp_path}/pip3"],
+        ["rm", f"{tmp_path}/idna"],
         ["rm", f"{tmp_path}/no*"],
     ]

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from tests.support.canary import leaks
+from tests.support.programs import required_program
 from tests.support.scene import ROOT
 
 pytestmark = pytest.mark.xdist_group("image")
@@ -28,7 +29,7 @@ DOCUMENTED = ROOT / "manifests" / "examples" / "documented.yaml"
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from a copy, for a build leaves folders behind. Nothing is fetched: the lock has what builds it."""
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    for name in ("setup.cfg", "pyproject.toml", "run.py"):
+    for name in ("setup.cfg", "pyproject.toml", "run.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     for name in ("worker", "sandbox", "tests"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -93,9 +94,15 @@ def test_it_holds_every_module_of_the_worker_and_no_other(wheel: Path) -> None:
         (metadata,) = {name.partition("/")[0] for name in names if ".dist-info/" in name}
         commands = archive.read(f"{metadata}/entry_points.txt").decode().split("\n")
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "worker").rglob("*.py")}
-    about = {f"{metadata}/{name}" for name in ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "top_level.txt")}
+    facts = ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "top_level.txt", "licenses/LICENSE")
+    about = {f"{metadata}/{name}" for name in facts}
     assert names == modules | about
-    assert [line for line in commands if line] == ["[console_scripts]", "openai-key-rotator = worker.cli:main"]
+    assert [line for line in commands if line] == [
+        "[console_scripts]",
+        "kubectl-openai_keys = worker.cli:kubectl",
+        "kubectl_complete-openai_keys = worker.cli:kubectl_complete",
+        "openai-key-rotator = worker.cli:main",
+    ]
 
 
 def test_the_command_is_the_installed_one(installed: Path) -> None:
@@ -121,3 +128,68 @@ def test_it_rotates_from_where_it_is_installed(installed: Path, sandbox: dict[st
         assert not leaks(other.stdout + other.stderr)
         json.loads(other.stdout)
     assert not leaks(done.stdout + done.stderr)
+
+
+# --- as a plugin of the real kubectl, which finds it on PATH
+
+
+def kubectl(installed: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    path = f"{installed.parent}{os.pathsep}{os.environ['PATH']}"
+    return run(Path(required_program("kubectl")), *arguments, PATH=path, HOME="/", **variables)
+
+
+def test_kubectl_has_its_commands(installed: Path, sandbox: dict[str, str]) -> None:
+    """With kubectl's own flags behind the name; what is shown is in kubectl's words."""
+    hosts, variables = ("--allow-host", sandbox["OPENAI_URL"]), {"KUBECONFIG": sandbox["KUBECONFIG"]}
+    assert kubectl(installed, "openai-keys", "run", "--max-wait=0s", *hosts, **variables).returncode == 0
+    shown = kubectl(installed, "openai-keys", "status", "-n", "default", "-o", "json", "--context=sandbox", **variables)
+    assert shown.returncode == 0, shown.stderr
+    (target,) = json.loads(shown.stdout)
+    assert (target["namespace"], target["secret"]) == ("default", "openai-credentials")
+    none = kubectl(installed, "openai-keys", "status", "-n", "another", "-o", "json", **variables)
+    assert json.loads(none.stdout) == []
+    for arguments in (("audit", *hosts), ("revoke", "default/openai-credentials", "--yes", *hosts)):
+        done = kubectl(installed, "openai-keys", *arguments, "-o", "json", **variables)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)
+        assert not leaks(done.stdout + done.stderr)
+    wrong = kubectl(installed, "openai-keys", "status", "--context=another", **variables)
+    assert wrong.returncode == 3
+    assert "another" in wrong.stderr
+
+
+@pytest.mark.parametrize("arguments", [[], ["--force"], ["--context", "sandbox"]])
+def test_kubectl_rotates_nothing_that_was_not_asked_for(
+    installed: Path, sandbox: dict[str, str], arguments: list[str]
+) -> None:
+    """`run` is the default of a job, not of somebody at a laptop."""
+    done = kubectl(installed, "openai-keys", *arguments, KUBECONFIG=sandbox["KUBECONFIG"])
+    assert done.returncode == 2
+    assert "usage: kubectl openai-keys" in done.stderr
+    assert "the command is missing" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "found"),
+    [
+        (["st"], ["status"]),
+        (["audit", "--stri"], ["--strict"]),
+        (["audit", "-o", "h"], ["html"]),
+        (["revoke", "default/x", "--with"], ["--without-successor"]),
+    ],
+)
+def test_kubectl_completes_them(installed: Path, typed: list[str], found: list[str]) -> None:
+    """kubectl's own script asks so at the tab key, in every shell that it serves."""
+    done = kubectl(installed, "__complete", "openai-keys", *typed)
+    assert done.returncode == 0, done.stderr
+    *lines, directive = done.stdout.splitlines()
+    assert [line.partition("\t")[0] for line in lines] == found
+    assert directive == ":4"
+
+
+def test_help_is_in_the_words_of_whoever_called(installed: Path) -> None:
+    for command in ("status", "audit", "revoke"):
+        helped = kubectl(installed, "openai-keys", command, "--help")
+        assert (helped.returncode, helped.stderr) == (0, "")
+        assert helped.stdout.startswith(f"usage: kubectl openai-keys {command} ")
+        assert f"\n  kubectl openai-keys {command}" in helped.stdout.partition("examples:")[2]

@@ -9,8 +9,9 @@ from typing import Any, TypeVar, cast
 import pytest
 
 from tests.support.pods import BY_ENV, BY_MOUNT, PLAIN, RUNNING, STARTED
+from worker.errors import Forbidden, RotatorError, Unanswered
 from worker.model.values import JSON, Ref, Resource
-from worker.observe.consumers import Pods
+from worker.observe.consumers import FreshPods, Pods
 from worker.ports import Cluster
 from worker.runtime.clocks import SystemClock
 
@@ -55,3 +56,58 @@ def test_of_a_pod_of_thousands_of_containers_one_of_each_kind_is_kept() -> None:
     """What decides is there; another pod's are not touched."""
     crowd = pod_of(*[BY_ENV] * 5000, *[BY_MOUNT] * 5000, *[BY_ENV | {"late": "yes"}] * 5000)
     assert kept(crowd, pod_of(BY_ENV)) == [(STARTED, False), (STARTED, True), (None, False), (STARTED, False)]
+
+
+class Slow(Listed):
+    """Each list takes a moment, and is counted."""
+
+    lists = 0
+
+    async def list_all(self, resource: Resource, keep: Callable[[JSON], T], **_: Any) -> list[T]:
+        self.lists += 1
+        await asyncio.sleep(0.01)
+        return await super().list_all(resource, keep)
+
+
+def test_a_fresh_list_begins_after_each_call_and_is_shared_by_those_that_wait() -> None:
+    """A list that is under way may have missed a pod: who calls meanwhile waits for the next."""
+    cluster = Slow(pod_of(BY_ENV))
+    fresh = FreshPods(cast(Cluster, cluster), SystemClock())
+
+    async def calls() -> list[Any]:
+        first = asyncio.create_task(fresh.consumers(Ref("default", "s")))
+        await asyncio.sleep(0.001)
+        later = [fresh.consumers(Ref("default", "s")) for _ in range(5)]
+        found = await asyncio.gather(first, *later)
+        return [*found, await fresh.consumers(Ref("default", "s"))]
+
+    found = asyncio.run(calls())
+    assert [len(consumers) for consumers in found] == [1] * 7
+    assert cluster.lists == 3
+
+
+class Failing(Listed):
+    def __init__(self, error: RotatorError) -> None:
+        super().__init__()
+        self.error = error
+        self.lists = 0
+
+    async def list_all(self, resource: Resource, keep: Callable[[JSON], T], **_: Any) -> list[T]:
+        self.lists += 1
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "lists"), [(Forbidden("Forbidden", "no"), 1), (Unanswered("ClusterUnanswered", "busy"), 2)]
+)
+def test_a_fresh_list_that_fails_is_unknown_and_one_that_is_forbidden_is_not_tried_again(
+    error: RotatorError, lists: int
+) -> None:
+    cluster = Failing(error)
+    fresh = FreshPods(cast(Cluster, cluster), SystemClock())
+
+    async def twice() -> list[Any]:
+        return [await fresh.consumers(Ref("default", "s")) for _ in range(2)]
+
+    assert asyncio.run(twice()) == [None, None]
+    assert cluster.lists == lists

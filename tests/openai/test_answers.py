@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.answers import GATEWAY, GOOD, PAGE, rows
 from tests.support.builders import HOST, KEY, PROJECT, FixedRandom
-from tests.support.scene import ROOT
 from tests.support.web import Answer, Web, assert_silent
 from worker.errors import RotatorError
 from worker.model.hidden import Hidden
@@ -17,33 +17,14 @@ from worker.openai.client import OpenAIAdminApi
 from worker.runtime.retrying import ATTEMPTS
 
 ADMIN = Hidden("sk-admin-" + KEY)
-PAGE = f"<html>{KEY}</html>"
-GOOD = {
-    "create": {"id": "user-1", "name": "app_1", "api_key": {"id": "key_1", "value": KEY}},
-    "read": {"data": [], "has_more": False},
-    "delete": {"id": "user-1", "deleted": True},
-    "verify": {"data": []},
-}
 CALLS: dict[str, Callable[[OpenAIAdminApi], Awaitable[Any]]] = {
     "create": lambda api: api.create_account(PROJECT, ADMIN, "app_1", lifetime=None),
     "read": lambda api: api.list_accounts(PROJECT, ADMIN),
+    "narrow": lambda api: api.narrow_key(PROJECT, ADMIN, "key_1", ("model.request",)),
     "delete": lambda api: api.delete_account(PROJECT, ADMIN, "user-1"),
     "verify": lambda api: api.key_accepted(HOST, Hidden(KEY)),
 }
 RESULTS = {"accepted": True, "not yet": False}
-
-
-def rows() -> list[dict[str, str]]:
-    """The table, row by row."""
-    text = (ROOT / "docs" / "openai.md").read_text()
-    lines = text[text.index("| status | code | body |") :].splitlines()
-    head = [cell.strip() for cell in lines[0].strip("|").split("|")]
-    found = []
-    for line in lines[2:]:
-        if not line.startswith("|"):
-            break
-        found.append(dict(zip(head, (cell.strip() for cell in line.strip("|").split("|")), strict=True)))
-    return found
 
 
 def ask(web: Web, kind: str) -> Any:
@@ -52,7 +33,9 @@ def ask(web: Web, kind: str) -> Any:
 
 def answer(row: dict[str, str], kind: str) -> Answer:
     error = {"error": {"message": f"no: {KEY}", "code": row["code"] or None, "type": "x", "param": None}}
-    body = {"page": PAGE, "error": json.dumps(error)}.get(row["body"], json.dumps(GOOD[kind]))
+    body = {"page": PAGE, "gateway": json.dumps(GATEWAY), "error": json.dumps(error)}.get(
+        row["body"], json.dumps(GOOD[kind])
+    )
     return {"status": int(row["status"]), "body": body, "headers": {"Location": "https://evil.example"}}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.support.builders import HOST, KEY, PROJECT, FixedRandom
+from tests.support.builders import HOST, KEY, NOW, PROJECT, FixedRandom
 from tests.support.web import Answer, Web, assert_silent, brief, connection_refused, js
 from worker.errors import (
     ConfigurationError,
@@ -62,8 +62,28 @@ def list_keys(api: OpenAIAdminApi) -> Awaitable[Any]:
     return api.list_keys(PROJECT, ADMIN)
 
 
+def list_all_keys(api: OpenAIAdminApi) -> Awaitable[Any]:
+    return api.list_project_keys(PROJECT, ADMIN)
+
+
+def list_admin_keys(api: OpenAIAdminApi) -> Awaitable[Any]:
+    return api.list_admin_keys(HOST, ADMIN)
+
+
+def read_audit_log(api: OpenAIAdminApi) -> Awaitable[Any]:
+    return api.list_audit_events(PROJECT, ADMIN, ["user-1"], since=NOW)
+
+
 def last_used(api: OpenAIAdminApi) -> Awaitable[Any]:
     return api.key_last_used(PROJECT, ADMIN, "key_1")
+
+
+def narrow(api: OpenAIAdminApi) -> Awaitable[Any]:
+    return api.narrow_key(PROJECT, ADMIN, "key_1", ("api.x.read", "model.request"))
+
+
+def scopes(api: OpenAIAdminApi) -> Awaitable[Any]:
+    return api.key_scopes(PROJECT, ADMIN, "key_1")
 
 
 def delete(api: OpenAIAdminApi) -> Awaitable[Any]:
@@ -78,9 +98,10 @@ def verify(api: OpenAIAdminApi) -> Awaitable[Any]:
     return api.key_accepted(HOST, Hidden(KEY))
 
 
-ALL = [list_accounts, list_keys, create, read, last_used, delete, archived]
-READS = [list_accounts, list_keys, read, last_used, archived]
-REPEATED = [*READS, delete]
+AUDITING = [list_all_keys, list_admin_keys, read_audit_log]
+ALL = [list_accounts, list_keys, create, read, last_used, narrow, scopes, delete, archived, *AUDITING]
+READS = [list_accounts, list_keys, read, last_used, scopes, archived, *AUDITING]
+REPEATED = [*READS, narrow, delete]
 
 # --- errors ------------------------------------------------------------------------------------------------------
 
@@ -288,6 +309,81 @@ def test_the_limit_of_a_lifetime_is_told(text: str, words: str) -> None:
     assert words in refused.message
 
 
+def unauthorized(*names: str) -> JSON:
+    """As users report it."""
+    text = f"Request includes unauthorized scopes: {', '.join(names)}. Please check and remove these scopes. {KEY}"
+    return {"error": {"message": text, "type": "invalid_request_error", "param": None, "code": None}}
+
+
+def test_a_key_is_narrowed_by_its_scopes_alone() -> None:
+    """A lifetime beside them would start anew."""
+    web = Web([js({"id": "key_1"})])
+    ask(web, narrow)
+    assert web.paths == [("POST", "/v1/organization/projects/proj_1/api_keys/key_1")]
+    assert web.sent[0]["json"] == {"scopes": ["api.x.read", "model.request"]}
+
+
+def test_a_key_is_never_narrowed_to_nothing() -> None:
+    """OpenAI would lift every restriction."""
+    web = Web([])
+    error = ask(web, lambda api: api.narrow_key(PROJECT, ADMIN, "key_1", ()))
+    assert isinstance(error, ConfigurationError)
+    assert web.asked == []
+
+
+@pytest.mark.parametrize("status", [400, 403, 422])
+@pytest.mark.parametrize(
+    ("named", "told"),
+    [
+        (["model.request"], "the scopes model.request ("),
+        (["api.x.read", "model.request"], "the scopes api.x.read, model.request ("),
+        (["api.x.read.more", "old.model.request", "model.requests"], "the scopes api.x.read, model.request ("),
+        (["sk-svcacct-CANARY", "evil.scope"], "the scopes api.x.read, model.request ("),
+    ],
+)
+def test_a_refused_scope_is_told_by_the_user_s_own_word(status: int, named: list[str], told: str) -> None:
+    """Only one that was asked for; where OpenAI names none of those, all of them."""
+    refused = ask(Web([js(unauthorized(*named), status)]), narrow)
+    assert refused.reason == "ScopesRefused"
+    assert told in refused.message
+    assert_silent(refused, "evil")
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_an_admin_key_without_the_scope_is_not_a_refused_scope(status: int) -> None:
+    text = "You have insufficient permissions for this operation. Missing scopes: api.management.write, model.request."
+    refused = ask(Web([js({"error": {"message": text, "code": None}}, status)]), narrow)
+    assert refused.reason == "OpenAIForbidden"
+    assert "model.request" not in refused.message
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ({}, None),
+        ({"scopes": None}, ()),
+        ({"scopes": []}, ()),
+        ({"scopes": ["b", "a", "b"]}, ("a", "b")),
+        ({"scopes": "a"}, None),
+        ({"scopes": [5]}, None),
+    ],
+)
+def test_the_scopes_of_a_key_are_what_openai_tells(answer: JSON, expected: object) -> None:
+    """None: it does not tell; nothing: no restriction. One that cannot be read tells nothing."""
+    assert ask(Web([js({"id": "key_1"} | answer)]), scopes) == expected
+    owner = {"type": "service_account", "service_account": {"id": "user-1"}}
+    listed = {"id": "key_1", "owner": owner, "created_at": 1_700_000_000} | answer
+    (key,) = ask(Web([js({"data": [listed], "has_more": False})]), list_keys)
+    assert key.scopes == expected
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_scoped_key_that_may_not_list_models_is_accepted(status: int) -> None:
+    """OpenAI knows it."""
+    text = "You have insufficient permissions for this operation. Missing scopes: api.model.read."
+    assert ask(Web([js({"error": {"message": text, "code": None}}, status)]), verify) is True
+
+
 def test_no_lifetime_is_sent_where_none_is_asked_for() -> None:
     """OpenAI's own default applies."""
     web = Web([js(MADE)])
@@ -371,7 +467,7 @@ def test_a_list_that_is_not_known_to_be_complete_is_no_list(answers: list[Answer
 
 def test_a_list_that_breaks_off_is_no_list() -> None:
     """Whatever was read before."""
-    assert type(ask(Web([page("a", more=True), {"status": 404, "body": "{}"}]), list_accounts)) is NotFound
+    assert type(ask(Web([page("a", more=True), {"status": 404, "body": '{"error": {}}'}]), list_accounts)) is NotFound
 
 
 def key(**changes: Any) -> JSON:
@@ -455,7 +551,7 @@ def test_an_account_is_gone_only_if_openai_says_so(deleted: object) -> None:
 
 def test_a_delete_whose_first_answer_was_lost_finds_nothing() -> None:
     """The caller asks the list then."""
-    assert type(ask(Web([{"exception": TimeoutError()}, {"status": 404, "body": "{}"}]), delete)) is NotFound
+    assert type(ask(Web([{"exception": TimeoutError()}, {"status": 404, "body": '{"error": {}}'}]), delete)) is NotFound
 
 
 @pytest.mark.parametrize(
@@ -529,6 +625,9 @@ def test_a_strange_id_never_reaches_a_path(strange: str) -> None:
         lambda api: api.read_account(PROJECT, ADMIN, strange),
         lambda api: api.key_last_used(PROJECT, ADMIN, strange),
         lambda api: api.delete_account(PROJECT, ADMIN, strange),
+        lambda api: api.list_project_keys(project, ADMIN),
+        lambda api: api.list_audit_events(project, ADMIN, [], since=NOW),
+        lambda api: api.list_audit_events(PROJECT, ADMIN, [strange], since=NOW),
     ]
     for call in calls:
         web = Web([])

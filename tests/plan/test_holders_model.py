@@ -22,7 +22,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.holders_model import EPOCH, MOUNTS, NEVER, OTHER, VOLUMES, Life, Pod, Role, Way
+from tests.support.holders_model import (
+    BACK,
+    EPOCH,
+    MOUNTS,
+    NEVER,
+    OTHER,
+    UNNOTICED,
+    VOLUMES,
+    Life,
+    Node,
+    Pod,
+    Role,
+    Way,
+)
 from tests.support.holders_story import IDLE, ROTATING, Do, Step, Story, Verdict
 from worker.ledger.transitions import CLAIM
 from worker.model.entries import Publication
@@ -31,9 +44,11 @@ from worker.plan.retirement import Delete
 
 UNKNOWN_FATE_PAUSE = 600
 """Seconds by which OpenAI may tell a use late."""
-KUBELET = 300
-"""Seconds within which, all in all, a container starts after what it read was true."""
-FOLLOW = 120
+KUBELET = UNNOTICED + BACK
+"""Seconds by which a kubelet's look may be old although no condition of its node tells."""
+SLOW = 120
+"""Seconds from a kubelet's look to the start of the container, at most."""
+FOLLOW = 240
 """Seconds within which a volume follows."""
 APART = 60
 """Seconds by which clocks differ at most."""
@@ -66,12 +81,37 @@ def might_hold(pod: Pod, story: Story, publication: Publication) -> bool:
     state, idle = pod.state(secret, now), now >= superseded + IDLE
     if state is None or ("waiting" in state and (pod.role is Role.INIT or not_looping(state))):
         return not idle
-    if pod.role is not Role.INIT and (pod.way in VOLUMES or "running" not in state):
-        return False
+    if pod.role is not Role.INIT and pod.way in VOLUMES:
+        return not story.blind and not idle and cut_off_since(pod, now, now - FOLLOW)
+    if not idle and not story.blind and cut_off_since(pod, now, now - 160 - SLOW):
+        return True  # it may have restarted unseen
+    if pod.role is not Role.INIT and "running" not in state:
+        return pod.way is Way.ENV_AND_VOLUME and not story.blind and not idle and cut_off_since(pod, now, now - FOLLOW)
     life = [life for life in pod.lived(secret, now) if life.starts <= pod.told(now)][-1]
     reads_on = pod.role is Role.INIT and pod.way in (*VOLUMES, Way.ENV_AND_VOLUME)
-    last = life.ends + pod.skew if reads_on else pod.reported(life)
-    return requested - APART <= last and pod.reported(life) < superseded + (0 if idle else KUBELET + 1)
+    last = life.ends + pod.node.skew if reads_on else pod.reported(life)
+    started = pod.reported(life)
+    if requested - APART <= last and started <= superseded:
+        return True
+    if pod.way is Way.ENV_AND_VOLUME and not story.blind and not idle and cut_off_since(pod, now, now - FOLLOW):
+        return True
+    return not idle and started >= superseded and soon_after(pod, started, superseded, story)
+
+
+def cut_off_since(pod: Pod, now: int, moment: int) -> bool:
+    """Does its node say that it is not Ready, or that it was not since then?"""
+    ready = pod.node.ready_since(now)
+    return ready is None or ready > moment
+
+
+def soon_after(pod: Pod, started: int, superseded: int, story: Story) -> bool:
+    """May its kubelet have given the old value to a container that started then?"""
+    if story.blind:
+        return started <= superseded + 3600
+    cached = 0 if pod.created > superseded else pod.node.ttl + 90 + SLOW
+    followed = FOLLOW + SLOW if pod.way in MOUNTS or pod.role is Role.INIT else 0
+    late = superseded + max(160 + SLOW, cached, followed) + APART
+    return started <= late or cut_off_since(pod, story.now, started - 160 - SLOW)
 
 
 def not_looping(state: dict[str, dict[str, str]]) -> bool:
@@ -112,39 +152,88 @@ def some_steps(draw: st.DrawFn) -> list[Step]:
 END = [Step(Do.LOOK, gap) for gap in (60, 70, 20, 40, 120, 3700, 3700)]
 
 
-EDGES = [(0, 0, 0), (KUBELET - 1, 0, 0), (60, 120, 0), (0, 0, -APART), (KUBELET - 1 - APART, 0, APART)]
-"""How old a kubelet's look is, how early, and how far its clock is ahead: what is at an edge goes wrong more often."""
-LOOKS = st.sampled_from(EDGES) | st.tuples(st.integers(0, 119), st.integers(0, 120), st.integers(-APART, APART))
+EDGES = [(0, 0), (NEVER, 0), (NEVER, SLOW)]
+"""How old a kubelet's look is, at most, and how early: what is at an edge goes wrong more often."""
+LOOKS = st.sampled_from(EDGES) | st.tuples(st.integers(0, KUBELET), st.integers(0, SLOW))
 
 
 @st.composite
-def pods_of(draw: st.DrawFn, steps: list[Step], restarts: bool) -> Pod:
+def nodes_of(draw: st.DrawFn, steps: list[Step]) -> list[Node]:
+    """Two nodes; one may have been cut off around some step, for long or unnoticed."""
+    nodes = []
+    for name in ("one", "two"):
+        cuts: list[tuple[int, int]] = []
+        if draw(st.booleans()):
+            begun = moment_of(steps, draw(st.integers(0, len(steps) - 1))) - draw(st.integers(-40, 200))
+            cuts.append((begun, begun + draw(st.sampled_from([20, UNNOTICED, 61, 330, 3000]))))
+        skew = draw(st.sampled_from([-APART, 0, APART]) | st.integers(-APART, APART))
+        nodes.append(Node(name, tuple(cuts), draw(st.sampled_from([0, 60, 300])), draw(st.integers(0, 44)), skew))
+    return nodes
+
+
+def moment_of(steps: list[Step], index: int) -> int:
+    return sum(step.after + (step.took if step.do in ROTATING else 0) for step in steps[: index + 1])
+
+
+def physical(pods: list[Pod]) -> list[Pod]:
+    """The pods with looks that are as old as they were drawn, or as old as their kubelet can make them."""
+    found: list[Pod] = []
+    for pod in pods:
+        beside = [other for other in pods if other is not pod and other.node is pod.node]
+        lives = [
+            replace(life, stale=min(life.stale, oldest(pod, number, beside))) for number, life in enumerate(pod.lives)
+        ]
+        found.append(replace(pod, lives=tuple(lives)))
+    return found
+
+
+def oldest(pod: Pod, number: int, beside: list[Pod]) -> int:
+    """How old a kubelet's look may be for a life: a pod's first is asked for anew where no other pod has the Secret."""
+    reads = pod.lives[number].reads
+    lost = reads - pod.node.knows(reads)
+    if number:
+        return lost + pod.node.ttl
+    watched = [
+        other
+        for other in beside
+        if other.lives[0].reads <= reads < other.ends
+        and (
+            other.way in (*MOUNTS, Way.ENV_AND_VOLUME)
+            or any(reads - 420 <= life.reads <= reads for life in other.lives)
+        )
+    ]
+    return lost if watched else 0
+
+
+@st.composite
+def pods_of(draw: st.DrawFn, steps: list[Step], restarts: bool, nodes: list[Node]) -> Pod:
     """A pod that reads its key around some step, and is restarted in place now and then."""
     index = draw(st.integers(0, len(steps) - 1))
-    read = sum(step.after + (step.took if step.do in ROTATING else 0) for step in steps[: index + 1])
-    stale, early, skew = draw(LOOKS)
-    reads = read + stale - draw(st.sampled_from([0, 1, 1, 1, 40, 200]))
+    stale, early = draw(LOOKS)
+    reads = moment_of(steps, index) + min(stale, KUBELET) - draw(st.sampled_from([0, 1, 1, 1, 40, 200]))
     lives: list[Life] = []
     for _ in range(draw(st.sampled_from([1, 1, 1, 2, 3])) if restarts else 1):
         ends = reads + early + 1 + draw(st.sampled_from([0, 30, 3000]) | st.integers(0, 6000))
         lives.append(Life(reads, stale, early, ends))
         reads = ends + draw(st.sampled_from([1, 300, 4000]))
-        stale, early = draw(st.sampled_from([(0, 0), (60, 30), (0, 30)]))
+        stale, early = draw(st.sampled_from([(0, 0), (60, 30), (0, 30), (NEVER, 0)]))
     role, way = draw(st.sampled_from(Role)), draw(st.sampled_from(Way))
     if role is not Role.INIT and draw(st.booleans()):
         lives[-1] = replace(lives[-1], ends=NEVER)
     ends = draw(st.sampled_from([lives[-1].ends, lives[-1].ends + 3000, NEVER]))
-    behind, rhythm = draw(st.sampled_from([0, 20, FOLLOW - 1])), draw(st.sampled_from([600, 1700, NEVER, NEVER]))
-    return Pod("p", role, way, tuple(lives), ends, skew, behind, draw(st.booleans()), rhythm)
+    behind, rhythm = draw(st.sampled_from([0, 20, 79])), draw(st.sampled_from([600, 1700, NEVER, NEVER]))
+    node = draw(st.sampled_from(nodes))
+    return Pod("p", role, way, tuple(lives), ends, node, behind, draw(st.booleans()), rhythm)
 
 
 @st.composite
 def stories(draw: st.DrawFn) -> tuple[Story, list[Step]]:
     steps = draw(some_steps())
     kind = draw(st.sampled_from([CleanupKind.RETAIN_LATEST, CleanupKind.RETAIN_LATEST, CleanupKind.IDLE]))
-    grace = draw(st.sampled_from([10, 120, 600]))
+    grace = draw(st.sampled_from([10, 240, 600]))
     # A grace shorter than a kubelet's look is old is at the cost of who is being restarted.
-    pods = draw(st.lists(pods_of(steps, grace >= FOLLOW), min_size=1, max_size=3))
+    nodes = draw(nodes_of(steps))
+    pods = physical(draw(st.lists(pods_of(steps, grace >= FOLLOW, nodes), min_size=1, max_size=3)))
     cleanup = CleanupPolicy(kind, timedelta(seconds=grace), timedelta(seconds=IDLE))
     return Story(pods, cleanup, draw(st.sampled_from([0, UNKNOWN_FATE_PAUSE]))), steps
 
@@ -155,7 +244,7 @@ def test_a_key_goes_when_and_only_when_nobody_can_hold_it(told: tuple[Story, lis
     """Whatever happened, no verdict Delete is about a key that a living container really holds; and where none started
     at a time at which it could have read the key, and nobody has used it since, the verdict is Delete."""
     together, steps = told
-    alone = [Story([pod], together.cleanup, together.late) for pod in together.pods]
+    alone = [Story(physical([pod]), together.cleanup, together.late) for pod in together.pods]
     for story in (*alone, *([together] if len(alone) > 1 else [])):
         for verdict in story.tell(steps + END):
             if isinstance(verdict.decision, Delete):

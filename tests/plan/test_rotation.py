@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.support.builders import (
     ACCESS,
+    KEY,
     LEDGER,
     NOW,
     PROJECT,
@@ -44,9 +45,11 @@ from worker.kubernetes.generator import GENERATORS
 from worker.kubernetes.secret import MANAGED
 from worker.ledger.catch_up import catch_up_with_secret
 from worker.ledger.transitions import intended, published
-from worker.model.entries import Condition, Entry, Failures
+from worker.model.entries import Condition, Entry, Failures, RefusedScopes
+from worker.model.hidden import Hidden
 from worker.model.sightings import SecretView
 from worker.model.targets import CreationPolicy, Project, ProjectAccess, Target
+from worker.model.templates import Template
 from worker.observe.observation import Observation
 from worker.plan.decisions import Blocked, Decision, Rotate, Unable
 from worker.plan.rotation import decide
@@ -75,6 +78,49 @@ OTHER_ADMIN_KEY = replace(ACCESS, admin_key=replace(ACCESS.admin_key, key="anoth
 NO_SECRET = seen(empty_entry(), None, named_at_openai=None)
 UNLABELLED = secret_view(labels={}, named=None)
 DUE = entry(last_rotated_at=NOW - minutes(60))
+SCOPED = entry(publication(account=account(scopes=("a.b", "c.d"))))
+REFUSED = entry(refused_scopes=RefusedScopes(("a.b",), PROJECT, NOW - timedelta(300), "ScopesRefused", "words"))
+
+DIGESTED = publication(account=account(key_digest="sha256:1"))
+KEYED = entry(DIGESTED)
+
+
+PLACED = entry(replace(DIGESTED, account=replace(DIGESTED.account, data_key="api_key")))
+"""The ledger knows at which data key the last run has put it."""
+
+
+def keyed(**changes: Any) -> SecretView:
+    """A Secret with the very key that the ledger knows."""
+    return secret_view(**({"digests": {"api_key": "sha256:1"}} | changes))
+
+
+TEMPLATE = Template({"file": ("key=", ""), "level": ("info",)})
+OTHER_TEMPLATE = Template({"file": ("key: ", ""), "level": ("info",)})
+FILES = {"file": Hidden("key=" + KEY).digest(), "level": Hidden("info").digest()}
+RENDERED = entry(publication(account=account(key_digest=Hidden(KEY).digest(), rendered=TEMPLATE.rendered(Hidden(KEY)))))
+OVERTAKEN = replace(RENDERED, last_rotated_at=NOW + timedelta(seconds=1))
+
+
+def filled(**digests: str) -> SecretView:
+    """A Secret with these values of `TEMPLATE`, in place of those that were published with the key."""
+    found = FILES | digests
+    return secret_view(filled=frozenset(found), digests=found)
+
+
+def without(data_key: str) -> SecretView:
+    found = {key: digest for key, digest in FILES.items() if key != data_key}
+    return secret_view(filled=frozenset(found), digests=found)
+
+
+LATER = empty_entry(unpublished=(intent(claimed_until=NOW, requested_at=NOW + timedelta(seconds=1)),))
+"""A run that began after this one has asked for an account, and nobody works on it any more."""
+
+
+def unasked(what: Entry) -> Observation:
+    """A Secret that names `app_2` and holds another key; OpenAI could not be asked about that account."""
+    secret = secret_view(named=named(account("app_2")), digests={"api_key": "sha256:2"})
+    return seen(what, secret, named_at_openai=None, asked=False)
+
 
 WELL: list[tuple[str, Target, Observation, tuple[str, str]]] = [
     ("nothing to do", target(), seen(), ("Keep", "NotDue")),
@@ -89,9 +135,66 @@ WELL: list[tuple[str, Target, Observation, tuple[str, str]]] = [
     ("once only, Secret deleted", target(interval=None), seen(entry(), None), ("Rotate", "SecretMissing")),
     ("data key empty", target(), seen(secret=secret_view(filled=frozenset())), ("Rotate", "KeyMissing")),
     ("data key renamed", target(data_key="OTHER"), seen(), ("Rotate", "KeyMissing")),
+    ("data key renamed, and an earlier run has rotated", target(data_key="OTHER"), seen(PLACED, keyed()),
+     ("Rotate", "KeyMissing")),
+    ("data key renamed back, but a later run has rotated by the newer one", target(data_key="OTHER"),
+     seen(replace(PLACED, last_rotated_at=NOW + timedelta(seconds=1)), keyed()), ("Keep", "NotDue")),
     ("annotation removed", target(), seen(secret=secret_view(named=None)), ("Rotate", "KeyMissing")),
     ("project changed", target(generator=generator(access=OTHER_PROJECT)), seen(), ("Rotate", "ProjectChanged")),
     ("host changed", target(generator=generator(access=OTHER_HOST)), seen(), ("Rotate", "ProjectChanged")),
+    ("scopes asked for", target(key_scopes=("a.b",)), seen(), ("Rotate", "ScopesChanged")),
+    ("scopes changed", target(key_scopes=("a.b",)), seen(SCOPED), ("Rotate", "ScopesChanged")),
+    ("scopes no longer asked for", target(), seen(SCOPED), ("Rotate", "ScopesChanged")),
+    ("the same scopes", target(key_scopes=("a.b", "c.d")), seen(SCOPED), ("Keep", "NotDue")),
+    ("scopes changed, but a later run has rotated", target(key_scopes=("a.b",)),
+     seen(replace(SCOPED, last_rotated_at=NOW + timedelta(seconds=1))), ("Keep", "NotDue")),
+    ("scopes and project changed", target(key_scopes=("a.b",), generator=generator(access=OTHER_PROJECT)), seen(),
+     ("Rotate", "ProjectChanged")),
+    ("scopes changed, account gone", target(key_scopes=("a.b",)), seen(named_at_openai=None),
+     ("Rotate", "AccountGone")),
+    ("suspended, scopes changed", target(suspended=True, key_scopes=("a.b",)), seen(), ("Keep", "Suspended")),
+    ("file as it was written", target(template=TEMPLATE), seen(RENDERED, filled()), ("Keep", "NotDue")),
+    ("file edited", target(template=TEMPLATE), seen(RENDERED, filled(file="x")), ("Rotate", "KeyMissing")),
+    ("text edited", target(template=TEMPLATE), seen(RENDERED, filled(level="x")), ("Rotate", "KeyMissing")),
+    ("file lost", target(template=TEMPLATE), seen(RENDERED, without("file")), ("Rotate", "KeyMissing")),
+    ("text lost", target(template=TEMPLATE), seen(RENDERED, without("level")), ("Rotate", "KeyMissing")),
+    ("others' data beside the files", target(template=TEMPLATE), seen(RENDERED, filled(mine="x")), ("Keep", "NotDue")),
+    ("template changed", target(template=OTHER_TEMPLATE), seen(RENDERED, filled()), ("Rotate", "TemplateChanged")),
+    ("template changed, file edited: that heals", target(template=OTHER_TEMPLATE), seen(RENDERED, filled(file="x")),
+     ("Rotate", "KeyMissing")),
+    ("template taken away", target(), seen(RENDERED, filled()), ("Rotate", "TemplateChanged")),
+    ("template where there was none", target(template=TEMPLATE), seen(PLACED, keyed()), ("Rotate", "TemplateChanged")),
+    ("template where there was none, key lost", target(template=TEMPLATE),
+     seen(PLACED, secret_view(filled=frozenset())), ("Rotate", "KeyMissing")),
+    ("template changed, but a later run has rotated by the newer one", target(template=OTHER_TEMPLATE),
+     seen(OVERTAKEN, filled()), ("Keep", "NotDue")),
+    ("template taken away, but a later run has rotated by it", target(), seen(OVERTAKEN, filled()), ("Keep", "NotDue")),
+    ("a later run has rotated, and then the file was edited", target(template=OTHER_TEMPLATE),
+     seen(OVERTAKEN, filled(file="x")), ("Rotate", "KeyMissing")),
+    ("template changed, annotation lost", target(template=OTHER_TEMPLATE),
+     seen(RENDERED, replace(filled(), named=None)), ("Rotate", "KeyMissing")),
+    ("annotation lost, files in place", target(template=TEMPLATE), seen(RENDERED, replace(filled(), named=None)),
+     ("Restore", "AnnotationLost")),
+    ("suspended, template changed", target(suspended=True, template=OTHER_TEMPLATE), seen(RENDERED, filled()),
+     ("Keep", "Suspended")),
+    ("account gone, template changed", target(template=OTHER_TEMPLATE), seen(RENDERED, filled(), named_at_openai=None),
+     ("Rotate", "AccountGone")),
+    ("Secret too large with its template", target(template=TEMPLATE),
+     seen(RENDERED, replace(filled(), sizes={"mine": 1024 * 1024})), ("Blocked", "SecretTooLarge")),
+    ("Secret as large as may be", target(template=TEMPLATE),
+     seen(RENDERED, replace(filled(), sizes={"mine": 1024 * 1024 - 264, "file": 999})), ("Keep", "NotDue")),
+    ("Secret a byte larger than may be", target(template=TEMPLATE),
+     seen(RENDERED, replace(filled(), sizes={"mine": 1024 * 1024 - 263, "file": 999})), ("Blocked", "SecretTooLarge")),
+    ("template too large by itself", target(template=Template({"a": ("",) * 5000})),
+     seen(empty_entry(), None, named_at_openai=None), ("Blocked", "SecretTooLarge")),
+    ("no template, and a Secret as large as may be", target(),
+     seen(PLACED, keyed(sizes={"mine": 1024 * 1024})), ("Keep", "NotDue")),
+    ("refused scopes, not asked for any more", target(), seen(REFUSED), ("Keep", "NotDue")),
+    ("other scopes than the refused", target(key_scopes=("c.d",)), seen(REFUSED), ("Rotate", "ScopesChanged")),
+    ("refused scopes, another project", target(key_scopes=("a.b",), generator=generator(access=OTHER_PROJECT)),
+     seen(REFUSED), ("Rotate", "ProjectChanged")),
+    ("refused scopes, asked for anew", target(key_scopes=("a.b",), requests={"rotate": "2"}), seen(REFUSED),
+     ("Rotate", "ScopesChanged")),
     ("admin key moved", target(generator=generator(access=OTHER_ADMIN_KEY)), seen(), ("Keep", "NotDue")),
     ("account gone", target(), seen(named_at_openai=None), ("Rotate", "AccountGone")),
     ("put back to an account that is gone and released", target(),
@@ -101,6 +204,16 @@ WELL: list[tuple[str, Target, Observation, tuple[str, str]]] = [
      seen(secret=secret_view(named=named(ledger="another"))), ("Keep", "NotDue")),
     ("annotation of another installation, account gone", target(),
      seen(empty_entry(), secret_view(named=named(ledger="another")), named_at_openai=None), ("Rotate", "AccountGone")),
+    ("a later run has perhaps published, and OpenAI could not be asked", target(), unasked(LATER),
+     ("Keep", "InProgress")),
+    ("the same, and the account before is recorded", target(),
+     unasked(replace(KEYED, unpublished=LATER.unpublished)), ("Keep", "InProgress")),
+    ("the same, and OpenAI says that there is no such account", target(), replace(unasked(LATER), asked=True),
+     ("Rotate", "AccountGone")),
+    ("this run or one before has perhaps published", target(),
+     unasked(empty_entry(unpublished=(intent(claimed_until=NOW),))), ("Rotate", "AccountGone")),
+    ("a later run's key was never published", target(),
+     unasked(empty_entry(unpublished=(replace(LATER.unpublished[0], refused=True),))), ("Rotate", "AccountGone")),
     ("requested", target(requests={"rotate": "2"}), seen(), ("Rotate", "Requested")),
     ("requested before", target(requests={"rotate": "2"}), seen(entry(honoured={"rotate": "2"})), ("Keep", "NotDue")),
     ("another value", target(requests={"rotate": "3"}), seen(entry(honoured={"rotate": "2"})), ("Rotate", "Requested")),
@@ -133,6 +246,24 @@ WELL: list[tuple[str, Target, Observation, tuple[str, str]]] = [
     ("CreateOrMerge without one", target(creation=CreationPolicy.CREATE_OR_MERGE), NO_SECRET, ("Rotate", "First")),
     ("claimed by another run", target(), seen(entry(unpublished=(intent(),))), ("Keep", "InProgress")),
     ("passing trouble, not due", target(), seen(trouble=PASSING[0], named_at_openai=None), ("Keep", "NotDue")),
+    ("annotation removed, key in place", target(), seen(KEYED, keyed(named=None)), ("Restore", "AnnotationLost")),
+    ("annotation removed, another key", target(), seen(KEYED, keyed(named=None, digests={"api_key": "x"})),
+     ("Rotate", "KeyMissing")),
+    ("annotation removed, key under another name", target(data_key="OTHER"), seen(KEYED, keyed(named=None)),
+     ("Rotate", "KeyMissing")),
+    ("annotation removed, due", target(), seen(replace(KEYED, last_rotated_at=None), keyed(named=None)),
+     ("Rotate", "Due")),
+    ("annotation removed, owner and label too", target(creation=CreationPolicy.ORPHAN),
+     seen(KEYED, keyed(named=None, labels={})), ("Restore", "AnnotationLost")),
+    ("label removed, key in place", target(), seen(KEYED, keyed(labels={})), ("Restore", "AnnotationLost")),
+    ("label removed, key unknown", target(), seen(secret=secret_view(labels={})), ("Keep", "NotDue")),
+    ("annotation of an account that never was, key in place", target(),
+     seen(KEYED, keyed(named=named(account("never"))), named_at_openai=None), ("Restore", "AnnotationLost")),
+    ("the same while OpenAI does not answer", target(),
+     seen(KEYED, keyed(named=named(account("never"))), trouble=PASSING[0], named_at_openai=None), ("Keep", "NotDue")),
+    ("an earlier key put back without its annotation", target(),
+     seen(entry(DIGESTED, publication("app_9", at=NOW, superseded_at=NOW)), keyed(named=None)),
+     ("Rotate", "KeyMissing")),
     ("label edits", target(labels={"a": "b"}, annotations={"c": "d"}),
      seen(secret=secret_view(labels={"x": "y"}, annotations={"a": "b"})), ("Keep", "NotDue")),
 ]  # fmt: skip
@@ -142,6 +273,40 @@ WELL: list[tuple[str, Target, Observation, tuple[str, str]]] = [
 def test_each_state_has_its_decision(wanted: Target, what: Observation, expected: tuple[str, str]) -> None:
     """The table of what may be and what is done about it."""
     assert says(decided(wanted, what)) == expected
+
+
+NARROW = target(key_scopes=("a.b",))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "what", "run"),
+    [
+        (NARROW, seen(REFUSED), {}),
+        (NARROW, seen(REFUSED, None), {}),
+        (NARROW, seen(replace(REFUSED, failures=Failures(3, NOW + minutes(5)))), {}),
+        (replace(NARROW, requests={"rotate": "2"}), seen(replace(REFUSED, honoured={"rotate": "2"})), {}),
+        (NARROW, seen(replace(REFUSED, honoured={"force": "job-1"})), {"force": True, "job": "job-1"}),
+    ],
+    ids=["changed", "Secret deleted", "pausing as well", "asked for anew before", "another try of the forced Job"],
+)
+def test_refused_scopes_make_no_key(wanted: Target, what: Observation, run: dict[str, Any]) -> None:
+    """Whatever the reason for one is: without it the Secret would get a wider key, or OpenAI another account."""
+    assert says(decided(wanted, what, **run)) == ("Blocked", "ScopesRefused")
+
+
+@pytest.mark.parametrize(("age", "expected"), [(23, ("Blocked", "OpenAIForbidden")), (24, ("Rotate", "ScopesChanged"))])
+def test_a_key_that_could_not_be_narrowed_for_another_reason_is_tried_once_a_day(
+    age: int, expected: tuple[str, str]
+) -> None:
+    """Somebody may have given the admin key its right since."""
+    refused = RefusedScopes(("a.b",), PROJECT, NOW - timedelta(hours=age), "OpenAIForbidden", "words")
+    assert says(decided(NARROW, seen(entry(refused_scopes=refused)))) == expected
+
+
+@pytest.mark.parametrize("run", [{"force": True}, {"force": True, "job": "job-2"}, {"force": True, "repeat": True}])
+def test_refused_scopes_are_tried_again_by_force(run: dict[str, Any]) -> None:
+    what = seen(replace(REFUSED, honoured={"force": "job-1"}))
+    assert isinstance(decided(NARROW, what, **run), Rotate)
 
 
 EXTERNAL_SECRET = {"apiVersion": "external-secrets.io/v1", "kind": "ExternalSecret", "name": "another", "uid": "x"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import pytest
 
@@ -11,11 +10,11 @@ from tests.support.builders import NOW, SECRET, source
 from tests.support.clocks import StoppedClock
 from tests.support.virtual_time import run_virtually
 from worker.errors import Conflict, Forbidden, NotFound, RotatorError, Unanswered
-from worker.kubernetes.generator import GENERATORS
 from worker.model.outcomes import Outcome, Result
 from worker.model.targets import Source
 from worker.model.values import JSON, Answer, Ref, Resource
-from worker.report.announce import Announcer, outcome_event, status_patch
+from worker.report.announce import Announcer, outcome_event
+from worker.report.health import status_patch
 
 AT = "2026-11-24T10:00:00Z"
 EARLIER = "2026-11-24T09:00:00Z"
@@ -27,78 +26,10 @@ SYNCED = {
     "lastTransitionTime": EARLIER,
 }
 BROKEN = SYNCED | {"status": "False", "reason": "SecretSyncedError", "message": "words"}
-OTHER = {"type": "Deleted", "status": "False"}
 
 
 def outcome(result: Result, message: str = "words", reason: str = "Why") -> Outcome:
     return Outcome(SECRET, result, reason, message, source=source())
-
-
-def patched(result: Result, **status: Any) -> JSON | None:
-    """The status that an ExternalSecret with this one would get."""
-    patch = status_patch(source(status=status), SECRET, outcome(result), now=NOW)
-    return None if patch is None else patch["status"]
-
-
-def test_a_rotation_is_told_as_the_operator_would() -> None:
-    """What readers of an ExternalSecret expect to find."""
-    assert patched(Result.ROTATED) == {
-        "conditions": [SYNCED | {"lastTransitionTime": AT}],
-        "refreshTime": AT,
-        "syncedResourceVersion": "3-abc",
-        "binding": {"name": "creds"},
-    }
-
-
-def test_a_second_rotation_moves_the_refresh_time_alone() -> None:
-    """A condition's time is that of its last change; others' conditions stay."""
-    status = patched(Result.ROTATED, conditions=[OTHER, SYNCED], refreshTime=EARLIER)
-    assert status is not None
-    assert (status["conditions"], status["refreshTime"]) == ([OTHER, SYNCED], AT)
-
-
-@pytest.mark.parametrize("result", [Result.FAILED, Result.BLOCKED])
-def test_a_failure_is_told_in_its_words(result: Result) -> None:
-    """The refresh time stays what it was."""
-    status = patched(result, conditions=[SYNCED], refreshTime=EARLIER)
-    assert status == {"conditions": [BROKEN | {"lastTransitionTime": AT}]}
-
-
-def test_a_recovery_is_told_without_a_new_refresh_time() -> None:
-    """The key is still the one of then."""
-    status = patched(Result.KEPT, conditions=[BROKEN], refreshTime=EARLIER)
-    assert status is not None
-    assert status["conditions"] == [SYNCED | {"lastTransitionTime": AT}]
-    assert "refreshTime" not in status
-
-
-@pytest.mark.parametrize(
-    ("result", "condition"), [(Result.KEPT, SYNCED), (Result.FAILED, BROKEN), (Result.BLOCKED, BROKEN)]
-)
-def test_what_is_true_already_is_not_written_again(result: Result, condition: JSON) -> None:
-    """A run over a thousand healthy targets writes nothing."""
-    assert patched(result, conditions=[OTHER, condition], refreshTime=EARLIER) is None
-
-
-@pytest.mark.parametrize("reason", ["InProgress", "Suspended"])
-def test_what_says_nothing_about_the_secret_changes_no_status(reason: str) -> None:
-    """Another run tells, or nobody."""
-    assert status_patch(source(), SECRET, outcome(Result.KEPT, reason=reason), now=NOW) is None
-
-
-def test_a_standalone_generator_has_no_such_status() -> None:
-    """Events only."""
-    assert status_patch(source(kind="OpenAI", resource=GENERATORS), SECRET, outcome(Result.ROTATED), now=NOW) is None
-
-
-@pytest.mark.parametrize("conditions", [None, "x", {}, 5, ["x", None, {}], [{"type": "Ready"}], [{"type": 5}]])
-def test_a_status_of_another_shape_is_replaced(conditions: object) -> None:
-    """Whoever wrote it."""
-    status = patched(Result.KEPT, conditions=conditions)
-    assert status is not None
-    assert [c for c in status["conditions"] if isinstance(c, dict) and c.get("type") == "Ready"] == [
-        SYNCED | {"lastTransitionTime": AT}
-    ]
 
 
 @pytest.mark.parametrize(

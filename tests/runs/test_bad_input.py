@@ -281,7 +281,9 @@ def test_a_malformed_generator_blocks_its_targets_by_the_name_of_the_field(
     with_neighbour(scene)
     scene.merge(GENERATOR, {"spec": spec})
     assert_failed(scene, "InvalidSpec", "generator default/openai-generator", f"spec.{field}", result=Result.BLOCKED)
-    assert all("good-project" in exchange.path or "models" in exchange.path for exchange in scene.openai.log)
+    paths = [exchange.path for exchange in scene.openai.log]
+    others = [path for path in paths if "good-project" not in path and "models" not in path]
+    assert others == ["/v1/organization/admin_api_keys"]  # about the neighbour's admin key
 
 
 @pytest.mark.parametrize(
@@ -465,18 +467,17 @@ def test_a_status_of_any_shape_is_no_obstacle(scene: Scene) -> None:
     ids=lambda value: value[:30],
 )
 def test_an_annotation_of_any_shape_harms_nobody(scene: Scene, annotation: str) -> None:
-    """Either the target heals or it is blocked; its account is deleted only by way of the ledger."""
+    """Either the annotation is put right or the target is blocked; no account is made or deleted for it."""
     with_neighbour(scene)
     scene.run()
     old = scene.named()["id"]
     scene.merge(SECRET, {"metadata": {"annotations": {"openai-key-rotator.io/service-account": annotation}}})
     scene.run()
     outcome = scene.outcome()
-    assert outcome.result in (Result.ROTATED, Result.BLOCKED)
-    if outcome.result is Result.ROTATED:
+    assert outcome.reason == "AnnotationLost" or outcome.result is Result.BLOCKED
+    if outcome.reason == "AnnotationLost":
         assert scene.live_key()
-    else:
-        assert old in scene.account_ids()
+    assert old in scene.account_ids()
     assert scene.live_key(GOOD)
 
 
@@ -949,7 +950,7 @@ def test_run_py_ends_with_3_where_the_cluster_is_away(tmp_path: Path) -> None:
     ids=["absent", "empty", "broken", "tabs", "list", "text", "wrong", "no-context", "base64", "certificate"],
 )
 def test_run_py_ends_with_3_without_a_usable_kubeconfig(tmp_path: Path, text: str | None) -> None:
-    """One line says so, and how to name one; the file's content, which has credentials, is not repeated."""
+    """One line says so, and which file or how to name one; its content, which has credentials, is not repeated."""
     kubeconfig = tmp_path / "kubeconfig"
     if text is not None:
         kubeconfig.write_text(text)
@@ -957,7 +958,7 @@ def test_run_py_ends_with_3_without_a_usable_kubeconfig(tmp_path: Path, text: st
     assert done.returncode == 3, done.stdout + done.stderr
     line = logged(done)[-1]
     assert (line["event"], line["reason"]) == ("run.failed", "NoKubeconfig")
-    assert "KUBECONFIG" in line["message"]
+    assert ("KUBECONFIG" if text is None else str(kubeconfig)) in line["message"]
 
 
 def test_run_py_ends_with_3_without_any_kubeconfig() -> None:

@@ -133,6 +133,32 @@ def test_a_secret_that_is_put_back_after_each_run_costs_less_and_less(scene: Sce
     assert ("Warning", "PutBack") in scene.events()
 
 
+@pytest.mark.parametrize("reason", ["Expiring", "ProjectChanged"])
+def test_a_key_that_has_been_replaced_and_is_put_back_after_each_run_costs_less_and_less(
+    scene: Scene, reason: str
+) -> None:
+    """GitOps holds the Secret to a key that nears its end, or of the former project: seed 319 of the search."""
+    scene.openai.add_project("acme", "proj_next")
+    scene.apply_documented()
+    if reason == "Expiring":
+        scene.merge(GENERATOR, {"metadata": {"annotations": {"openai-key-rotator.io/key-lifetime": "48h"}}})
+    scene.run()
+    then = scene.secret()
+    assert then is not None
+    back = {"data": then["data"], "metadata": {"annotations": then["metadata"]["annotations"]}}
+    if reason == "Expiring":
+        scene.advance(hours=33)
+    else:
+        scene.merge(GENERATOR, {"spec": {"projectId": "proj_next"}})
+    mints = scene.openai.mints
+    for _ in range(6 * 12):
+        scene.run(max_wait=NO_WAIT)
+        scene.merge(SECRET, back)
+        scene.advance(minutes=10)
+    assert scene.openai.mints - mints <= 12 + 12
+    assert ("Warning", "PutBack") in scene.events()
+
+
 def test_healing_that_has_worked_counts_anew(scene: Scene) -> None:
     scene.apply_documented()
     scene.run()

@@ -30,6 +30,24 @@ def test_a_secret_outlives_its_external_secret_once_the_policy_says_so(rotated: 
     assert rotated.secret() is not None
 
 
+@pytest.mark.parametrize("policy", ["Orphan", "Merge", "CreateOrMerge"])
+def test_it_outlives_it_too_where_the_same_run_writes_the_annotation_again(rotated: Scene, policy: str) -> None:
+    """Somebody stripped the annotation, and the user changed the policy: one run puts both right."""
+    rotated.merge(EXTERNAL_SECRET, DAILY)
+    rotated.merge(EXTERNAL_SECRET, {"spec": {"target": {"creationPolicy": policy}}})
+    rotated.merge(SECRET, {"metadata": {"annotations": {CURRENT: None}}})
+    mints = rotated.openai.mints
+    rotated.run()
+    assert rotated.outcome().reason == "AnnotationLost"
+    assert rotated.openai.mints == mints
+    assert rotated.live_key()
+    secret = rotated.secret()
+    assert secret is not None
+    assert not secret["metadata"].get("ownerReferences")
+    rotated.delete(EXTERNAL_SECRET)
+    assert rotated.secret() is not None
+
+
 def test_others_owner_references_stay(rotated: Scene) -> None:
     owner = rotated.kubernetes.find("secrets", "default", "openai-admin-secret")
     assert owner is not None

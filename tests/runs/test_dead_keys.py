@@ -7,8 +7,8 @@ import pytest
 from sandbox.transport.faults import Fate, NoFaults, Rule, answered
 from sandbox.transport.wire import Request, Response
 from tests.support.ledgers import rule
-from tests.support.paths import ENTRY, EXTERNAL_SECRET, NO_WAIT
-from tests.support.scene import PROJECT, TARGET, Scene, checked_scene
+from tests.support.paths import ENTRY, EXTERNAL_SECRET, GENERATOR, NO_WAIT
+from tests.support.scene import PROJECT, TARGET, Meanwhile, Scene, checked_scene
 from worker.model.outcomes import Result
 from worker.model.values import JSON, Ref
 
@@ -64,6 +64,17 @@ def test_a_list_that_lacks_the_key_is_no_proof(once: Scene) -> None:
     assert once.outcome().reason == "NotDue"
 
 
+@pytest.mark.parametrize("dead", [False, True])
+def test_a_404_about_the_key_alone_needs_the_key_s_own_word(once: Scene, dead: bool) -> None:
+    """The list cannot be read, and one replica denies the key: it is gone if OpenAI refuses it, too (seed 685)."""
+    if dead:
+        once.openai.delete_key(PROJECT, once.named()["keyId"])
+    page = answered(Response.of_text(200, "<html>busy</html>", content_type="text/html"))
+    gone = answered(Response.of_json(404, {"error": {"message": "No such API key.", "code": None}}))
+    once.run(openai_faults=rule(once, Rule(page, "GET", KEYS), Rule(gone, "GET", KEYS + "/.*")))
+    assert once.outcome().reason == ("KeyGone" if dead else "NotDue")
+
+
 def test_keys_that_may_not_be_read_stop_no_rotation(scene: Scene) -> None:
     refusal = Response.of_json(403, {"error": {"message": "Missing scopes", "code": None}})
     scene.apply_documented()
@@ -93,7 +104,8 @@ def test_keys_are_listed_once_a_project_and_run(scene: Scene) -> None:
     paths = [exchange.path for exchange in scene.openai_session.log]
     # Two pages' worth of nothing: one list of accounts and one of keys for each of the four admin keys.
     assert len([path for path in paths if path.startswith(KEYS)]) == 4
-    assert len(paths) == 8
+    # And one of admin keys, for the four Secrets hold the same one.
+    assert len(paths) == 9
     assert {wanted for path, wanted in queries if path == KEYS} == {"any"}
 
 
@@ -115,6 +127,32 @@ def test_an_account_stays_while_somebody_uses_another_key_of_it(scene: Scene) ->
         scene.advance(hours=1)
         scene.run(max_wait=NO_WAIT)
     assert not scene.openai.use(second)
+
+
+def test_a_key_that_a_later_list_of_the_run_shows_counts(scene: Scene) -> None:
+    """The run lists keys again, for one that is gone; meanwhile somebody has made another of the next account."""
+    scene.apply_documented()
+    scene.merge(GENERATOR, {"spec": {"cleanupPolicy": {"type": "retainLatest", "gracePeriod": "3h"}}})
+    scene.run()
+    gone = scene.named()["keyId"]
+    scene.advance(hours=1)
+    scene.run(max_wait=NO_WAIT)
+    second = scene.named()["id"]
+    scene.advance(hours=1)
+    scene.run(max_wait=NO_WAIT)
+    assert len(scene.accounts()) == 3
+    scene.openai.delete_key(PROJECT, gone)
+    scene.merge(EXTERNAL_SECRET, {"spec": {"refreshInterval": "0"}})
+    scene.advance(hours=5)
+    made: list[str] = []
+
+    def make_and_use() -> None:
+        made.append(scene.openai.add_key(PROJECT, second, "by hand")[1])
+        assert scene.openai.use(made[0])
+
+    scene.run(openai_faults=Meanwhile(make_and_use, "GET", f"{KEYS}/{gone}"))
+    assert scene.openai.use(made[0])
+    assert len(scene.accounts()) == 2
 
 
 def test_a_404_about_a_key_that_the_list_has_is_no_answer(scene: Scene) -> None:

@@ -97,7 +97,7 @@ def test_what_was_perhaps_published_is_held_for_as_long_as_a_possible_holder_use
         due.run(max_wait=NO_WAIT)
         held = next(p.held for p in due.stored_entry().history if p.account.name == name)
         assert held is not None
-        assert held.why == "possibly 1: my-app/app"
+        assert held.why == "possibly 1: my-app/app (started 0s after the change on node node-1)"
     due.advance(hours=25)
     due.run(max_wait=NO_WAIT)
     assert name not in due.accounts()

@@ -34,14 +34,17 @@ def test_a_pod_keeps_a_working_key_through_any_number_of_rotations() -> None:
 
 
 def test_pods_are_listed_once_per_namespace_and_only_where_something_may_go() -> None:
-    """A run in which nothing is to be retired reads no pods; two targets of one namespace share a list."""
+    """None where nothing was published before: nobody can hold an old key. Else right after it, and before a delete."""
     scene = Scene()
     scene.apply_documented()
     scene.run()
     assert pod_lists(scene) == 0
     scene.advance(hours=1)
     scene.run()
-    assert pod_lists(scene) == 1
+    assert pod_lists(scene) == 2
+    scene.advance(minutes=10)
+    scene.run()
+    assert pod_lists(scene) == 0
 
 
 def pod_lists(scene: Scene) -> int:

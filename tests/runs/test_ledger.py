@@ -13,10 +13,19 @@ import pytest
 
 from sandbox.kubernetes.call import Denial
 from sandbox.openai.state import KeyStatus
-from sandbox.transport.faults import Fate, Rule, answered, committed_late, delivered, request_lost, response_lost
+from sandbox.transport.faults import (
+    Fate,
+    Rule,
+    answered,
+    bad_gateway,
+    committed_late,
+    delivered,
+    request_lost,
+    response_lost,
+)
 from sandbox.transport.wire import Request, Response
 from tests.support.ledgers import an_hour_later, annotation, rule, settle
-from tests.support.paths import ACCOUNTS, ENTRIES, ENTRY, EXTERNAL_SECRET, NO_WAIT, SECRET, SECRETS
+from tests.support.paths import ACCOUNTS, ENTRIES, ENTRY, EXTERNAL_SECRET, GENERATOR, NO_WAIT, SECRET, SECRETS
 from tests.support.scene import HOST, LEDGER, PROJECT, TARGET, Meanwhile, Scene, checked_scene, run_command
 from tests.support.virtual_time import VirtualTimeLoop, run_virtually
 from worker.commands.session import World
@@ -627,6 +636,34 @@ def test_a_run_that_is_late_does_not_serve_an_older_request(due: Scene) -> None:
     due.run_together({"cluster_faults": rule(due, slow)}, {"cluster_faults": replaced}, apart=5)
     due.run()
     assert due.openai.mints == mints + 1
+    assert due.live_key()
+
+
+def test_a_run_that_is_late_does_not_overrule_a_later_one_that_died(due: Scene) -> None:
+    """The later run has published in the generator's new project, and died before it noted that. The slow one has
+    read the former project, and cannot ask about the account in the new one.
+    """
+    due.openai.add_project("acme", "former")
+    due.merge(GENERATOR, {"spec": {"projectId": "former"}})
+    mints = due.openai.mints
+    unnoted = rule(due, Rule(bad_gateway(), "PATCH", ENTRY, skip=1))
+
+    def published_and_died() -> None:
+        due.merge(GENERATOR, {"spec": {"projectId": PROJECT}})
+        others_meanwhile(due, (5, {"cluster_faults": unnoted, "max_wait": NO_WAIT}))()
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualTimeLoop)
+        loop.moment += 300
+
+    out_of_reach = rule(due, Rule(bad_gateway(), "GET", f"{ACCOUNTS}.*"))
+    stopped = Meanwhile(published_and_died, "GET", SECRET)
+    due.run(cluster_faults=stopped, openai_faults=out_of_reach, max_wait=NO_WAIT)
+    told = {outcome.reason for watcher in due.watchers for outcome in watcher.outcomes}
+    assert "InProgress" in told
+    due.advance(minutes=1)
+    due.run()
+    assert due.openai.mints == mints + 1
+    assert due.named()["projectId"] == PROJECT
     assert due.live_key()
 
 

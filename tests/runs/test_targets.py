@@ -23,7 +23,7 @@ from tests.support.paths import (
     SECRETS,
 )
 from tests.support.scene import HOST, LEDGER, PROJECT, TARGET, Meanwhile, Scene, checked_scene, documented
-from worker.kubernetes.secret import CURRENT
+from worker.kubernetes.secret import CURRENT, TEMPLATE
 from worker.model.hosts import named_origin
 from worker.model.outcomes import Result
 from worker.model.targets import AdminKeyRef
@@ -228,6 +228,77 @@ def test_merge_writes_into_a_secret_that_exists(scene: Scene) -> None:
     assert scene.accounts() == []
 
 
+def with_template(scene: Scene, *, labels: dict[str, str], annotations: dict[str, str]) -> None:
+    """The ExternalSecret's template from now on, and a rotation."""
+    metadata = {"labels": labels, "annotations": annotations}
+    scene.merge(EXTERNAL_SECRET, {"spec": {"target": {"template": None}}})
+    scene.merge(EXTERNAL_SECRET, {"spec": {"target": {"template": {"metadata": metadata}}}})
+    scene.advance(hours=1)
+    scene.run()
+    assert scene.outcome().result is Result.ROTATED
+
+
+def metadata_of(scene: Scene) -> tuple[dict[str, str], dict[str, str]]:
+    """The Secret's labels and annotations without ours."""
+    secret = scene.secret()
+    assert secret is not None
+    parts = [dict(secret["metadata"].get(field, {})) for field in ("labels", "annotations")]
+    return tuple({k: v for k, v in part.items() if not k.startswith(ANNOTATION)} for part in parts)  # type: ignore[return-value]
+
+
+def test_what_is_taken_from_a_template_goes_from_the_secret(scene: Scene) -> None:
+    """What the worker wrote goes with the next rotation; what others wrote, or have changed since, stays."""
+    scene.apply_documented()
+    scene.run()
+    scene.merge(SECRET, {"metadata": {"labels": {"theirs": "x", "same": "a"}, "annotations": {"note": "y"}}})
+    with_template(
+        scene,
+        labels={"team": "a", "tier": "b", "same": "a", "edited": "a"},
+        annotations={"owner": "me", "kept": "z"},
+    )
+    scene.merge(SECRET, {"metadata": {"labels": {"edited": "by-hand"}}})
+    assert metadata_of(scene) == (
+        {"theirs": "x", "same": "a", "team": "a", "tier": "b", "edited": "by-hand"},
+        {"note": "y", "owner": "me", "kept": "z"},
+    )
+    with_template(scene, labels={"tier": "c"}, annotations={"kept": "z"})
+    assert metadata_of(scene) == (
+        {"theirs": "x", "same": "a", "tier": "c", "edited": "by-hand"},
+        {"note": "y", "kept": "z"},
+    )
+    with_template(scene, labels={}, annotations={})
+    assert metadata_of(scene) == ({"theirs": "x", "same": "a", "edited": "by-hand"}, {"note": "y"})
+    secret = scene.secret()
+    assert secret is not None
+    assert TEMPLATE not in secret["metadata"]["annotations"]
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        "{",
+        "5",
+        "[" * 5000,
+        '{"labels": 5}',
+        '{"labels": {"theirs": 5}}',
+        '{"labels": {"theirs": "another"}}',
+        '{"labels": {"openai-key-rotator.io/managed": "true", "reconcile.external-secrets.io/managed": "true"}}',
+        '{"annotations": {"openai-key-rotator.io/service-account": "x"}}',
+    ],
+    ids=lambda note: note[:30],
+)
+def test_a_forged_note_of_a_template_takes_nothing_away(scene: Scene, note: str) -> None:
+    scene.apply_documented()
+    scene.run()
+    scene.merge(SECRET, {"metadata": {"labels": {"theirs": "x"}, "annotations": {TEMPLATE: note}}})
+    scene.advance(hours=1)
+    scene.run()
+    secret = scene.secret()
+    assert secret is not None
+    assert secret["metadata"]["labels"] == {"theirs": "x", ANNOTATION + "managed": "true"}
+    assert scene.live_key()
+
+
 def test_template_metadata_goes_onto_the_secret(scene: Scene) -> None:
     """Labels and annotations, beside our own."""
     apply_generator(scene)
@@ -270,7 +341,7 @@ def test_deletion_policy_changes_nothing(scene: Scene, policy: str) -> None:
     [
         ({"target": {"creationPolicy": "None"}}, "creationPolicy"),
         ({"target": {"immutable": True}}, "immutable"),
-        ({"target": {"template": {"data": {"a": "{{ .api_key }}"}}}}, "template.data"),
+        ({"target": {"template": {"data": {"a": "{{ .api_key | quote }}"}}}}, "template.data"),
         ({"target": {"template": {"type": "kubernetes.io/basic-auth"}}}, "template.type"),
         ({"target": {"template": {"templateFrom": [{"target": "Data", "literal": "x"}]}}}, "templateFrom"),
         ({"target": {"template": {"metadata": {"labels": {ANNOTATION + "managed": "false"}}}}}, "labels"),
@@ -558,12 +629,12 @@ def test_a_deleted_secret_heals(scene: Scene) -> None:
     [
         {"data": {"api_key": None}},
         {"data": {"api_key": ""}},
-        {"metadata": {"annotations": {CURRENT: None}}},
-        {"metadata": {"annotations": {CURRENT: "not json"}}},
+        {"data": {"api_key": None}, "metadata": {"annotations": {CURRENT: None}}},
+        {"data": {"api_key": None}, "metadata": {"annotations": {CURRENT: "not json"}}},
     ],
 )
-def test_a_secret_that_lost_its_key_or_its_name_heals(scene: Scene, patch: dict[str, Any]) -> None:
-    """Without either nobody knows what the Secret holds, so it gets a new key."""
+def test_a_secret_that_lost_its_key_heals(scene: Scene, patch: dict[str, Any]) -> None:
+    """With the annotation or without: it gets a new key."""
     scene.apply_documented()
     scene.run()
     scene.merge(SECRET, patch)

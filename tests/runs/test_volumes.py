@@ -76,14 +76,17 @@ def test_a_volume_may_have_been_left_at_the_key_before(mounted: Scene) -> None:
     assert mounted.accounts() == []
 
 
-def test_a_volume_has_two_minutes_once_the_secret_is_back(mounted: Scene) -> None:
+def test_a_volume_has_four_minutes_once_the_secret_is_back(mounted: Scene) -> None:
     """The run that makes it again deletes nothing that the volume may still have."""
     both = mounted.accounts()
     mounted.delete(SECRET)
     mounted.advance(minutes=10)
     mounted.run(max_wait=NO_WAIT)
     assert set(both) <= set(mounted.accounts())
-    mounted.advance(minutes=2)
+    mounted.advance(minutes=3)
+    mounted.run(max_wait=NO_WAIT)
+    assert set(both) <= set(mounted.accounts())
+    mounted.advance(minutes=1)
     mounted.run(max_wait=NO_WAIT)
     assert mounted.accounts() == [mounted.named()["name"]]
 

@@ -71,11 +71,13 @@ def test_a_secret_that_is_gone_is_made_again(rotated: Scene) -> None:
     assert rotated.live_key()
 
 
-def test_a_page_in_place_of_a_list_ends_the_run_and_nothing_is_taken_for_gone(rotated: Scene) -> None:
-    for path in (EXTERNAL_SECRETS.replace("/namespaces/default", ""), "/apis/openai-key-rotator.io/.*"):
-        with pytest.raises(OutOfReach) as raised:
-            rotated.run(cluster_faults=rule(rotated, Rule(PAGE, "GET", path)))
-        assert raised.value.reason == "ClusterUnanswered"
+def test_a_page_in_place_of_a_list_is_a_failure_and_nothing_is_taken_for_gone(rotated: Scene) -> None:
+    with pytest.raises(OutOfReach) as raised:
+        rotated.run(cluster_faults=rule(rotated, Rule(PAGE, "GET", "/apis/openai-key-rotator.io/.*")))
+    assert raised.value.reason == "ClusterUnanswered"
+    listed = EXTERNAL_SECRETS.replace("/namespaces/default", "")
+    report = rotated.run(cluster_faults=rule(rotated, Rule(PAGE, "GET", listed)))
+    assert exit_code(report, strict=False) == 1
     assert rotated.stored_entry().condition is not None
     assert rotated.stored_entry().condition.ready  # type: ignore[union-attr]
 

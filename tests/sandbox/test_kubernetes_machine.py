@@ -406,6 +406,7 @@ def test_applying_creates_or_merges(kubernetes: Kubernetes, tmp_path: Path) -> N
 def test_the_project_s_own_crds_are_installed(kubernetes: Kubernetes) -> None:
     """All of them."""
     assert install_crds(kubernetes) == [
+        "adminkeyrotations.openai-key-rotator.io",
         "externalsecrets.external-secrets.io",
         "keyrotations.openai-key-rotator.io",
         "openais.generators.external-secrets.io",

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +21,7 @@ from sandbox.kubernetes.setup import apply, install_crds
 from sandbox.openai.server import OpenAI
 from sandbox.transport.faults import Fate, Rule, Rules, answered, committed_late, request_lost, response_lost
 from sandbox.transport.wire import Response
+from tests.support.programs import required_program
 
 ROOT = Path(__file__).parent.parent.parent
 SECRETS = "/api/v1/namespaces/default/secrets"
@@ -113,10 +112,14 @@ def test_the_machines_run_in_a_thread(server: SandboxServer) -> None:
 
 def kubectl(kubeconfig: Path, *arguments: str, stdin: str = "") -> str:
     """What kubectl prints."""
-    program = shutil.which("kubectl", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    if program is None:
-        pytest.skip("no kubectl here")
-    command = [program, "--kubeconfig", str(kubeconfig), "--cache-dir", str(kubeconfig.parent / "cache"), *arguments]
+    command = [
+        required_program("kubectl"),
+        "--kubeconfig",
+        str(kubeconfig),
+        "--cache-dir",
+        str(kubeconfig.parent / "cache"),
+        *arguments,
+    ]
     return subprocess.run(command, input=stdin, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
@@ -124,7 +127,7 @@ def test_kubectl_works(server: SandboxServer, tmp_path: Path) -> None:
     """get, with the CRD's columns; apply, again and again; annotate, patch and delete."""
     kubeconfig = server.write_kubeconfig(tmp_path / "kubeconfig")
     header, row = kubectl(kubeconfig, "get", "openais").splitlines()
-    assert (header.split(), row.split()[:2]) == (["NAME", "PROJECT", "AGE"], ["gen", "p"])
+    assert (header.split(), row.split()[:2]) == (["NAME", "PROJECT", "READY", "REASON", "AGE"], ["gen", "p"])
     config = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {x: '1'}\n"
     apply_it = ("apply", "-f", "-")
     assert "created" in kubectl(kubeconfig, *apply_it, stdin=config)

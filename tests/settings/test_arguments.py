@@ -8,10 +8,11 @@ import pytest
 
 from tests.support.builders import KEY
 from worker.model.hosts import Origin
+from worker.model.scopes import ScopePolicy
 from worker.model.targets import AdminKeyRef
 from worker.model.values import Ref
 from worker.settings.arguments import UsageError, parse
-from worker.settings.options import AdoptRequest, Options, Settings
+from worker.settings.options import AdoptRequest, AuditRequest, Options, Settings
 
 LISTS = ("namespace", "allow-host")
 
@@ -45,10 +46,13 @@ def test_without_any_option_a_run_has_the_documented_defaults() -> None:
         ),
         wanted=AdoptRequest(),
         without_successor=False,
+        forget=False,
+        admin_secret=None,
+        audit=AuditRequest(),
         output=None,
         deadline=timedelta(minutes=15),
         strict=False,
-        lenient=False,
+        tenant_failures="fail",
         summary_file=None,
         kubeconfig=None,
         context=None,
@@ -75,6 +79,8 @@ def test_without_any_option_a_run_has_the_documented_defaults() -> None:
          AdminKeyRef(Ref("openai-key-rotator", "adm"), "api-key")),
         ("fallback-admin-key", "adm/k", "options.fallback_admin_key",
          AdminKeyRef(Ref("openai-key-rotator", "adm"), "k")),
+        ("default-key-scopes", "model.request", "options.scopes.default", ("model.request",)),
+        ("default-key-scopes", "b.x, a.y", "options.scopes.default", ("a.y", "b.x")),
         ("output", "json", "output", "json"),
         ("output", "table", "output", "table"),
         ("kubeconfig", "/a/b", "kubeconfig", "/a/b"),
@@ -107,13 +113,25 @@ def test_an_empty_variable_is_not_set() -> None:
     )
 
 
-@pytest.mark.parametrize("flag", ["force", "dry-run", "strict", "lenient"])
+def test_scopes_may_be_required() -> None:
+    assert read("--require-key-scopes").options.scopes == ScopePolicy((), required=True)
+    assert read().options.scopes == ScopePolicy()
+
+
+@pytest.mark.parametrize("text", ["", ",", "A", "a b"])
+def test_no_default_scopes_is_not_all_scopes(text: str) -> None:
+    """A mistake, told before anything runs."""
+    (mistake,) = mistakes("--default-key-scopes", text)
+    assert mistake.startswith("--default-key-scopes: must be one or more scopes")
+
+
+@pytest.mark.parametrize("flag", ["force", "dry-run", "strict"])
 def test_flags_are_set_by_option_or_by_words(flag: str) -> None:
     """True and false in the usual spellings."""
     variable, attribute = "ROTATOR_" + flag.upper().replace("-", "_"), flag.replace("-", "_")
 
     def of(settings: Settings) -> object:
-        return getattr(settings if flag in ("strict", "lenient") else settings.options, attribute)
+        return getattr(settings if flag == "strict" else settings.options, attribute)
 
     assert of(read(f"--{flag}")) is True
     assert of(read(f"--{flag}", **{variable: "false"})) is True
@@ -124,9 +142,15 @@ def test_flags_are_set_by_option_or_by_words(flag: str) -> None:
     assert mistakes(**{variable: "maybe"}) == (f"{variable}: must be true or false",)
 
 
-def test_strict_and_lenient_contradict_each_other() -> None:
+def test_whose_failures_count_is_one_of_two_words() -> None:
+    assert read("--tenant-failures", "report").tenant_failures == "report"
+    assert read(ROTATOR_TENANT_FAILURES="report").tenant_failures == "report"
+    assert mistakes("--tenant-failures", "hide") == ("--tenant-failures: must be fail or report",)
+
+
+def test_to_spare_tenants_and_to_be_strict_contradict_each_other() -> None:
     """Also where one is a variable of the CronJob and the other an option of the day."""
-    assert mistakes("--strict", ROTATOR_LENIENT="true") == ("--lenient: contradicts --strict",)
+    assert mistakes("--strict", ROTATOR_TENANT_FAILURES="report") == ("--tenant-failures: report contradicts --strict",)
 
 
 def test_lists_are_repeated_or_separated_by_commas() -> None:
@@ -200,6 +224,15 @@ def test_the_value_of_an_unknown_option_is_not_told(argv: list[str]) -> None:
 def test_other_variables_are_not_our_business() -> None:
     """Only those with our prefix."""
     assert read(PATH="/bin", OPENAI_API_KEY="x", rotator_force="x") == read()
+
+
+def test_an_option_of_another_command_is_told_so_and_a_mistake_is_told_once() -> None:
+    """As kubectl's `-n NAMESPACE NAME`, which two commands do not take."""
+    of_a_target = "a target must be NAMESPACE/SECRET, such as default/openai-credentials"
+    exactly_one = "revoke: needs exactly one NAMESPACE/SECRET, such as default/openai-credentials"
+    known = "revoke has no option -n: it is one of run, status, adopt, audit"
+    assert mistakes("revoke", "openai-credentials", "-n", "team-a") == (of_a_target, known, exactly_one)
+    assert mistakes("status", "team-a") == ("status takes options alone, and here is an argument without a dash",)
 
 
 @pytest.mark.parametrize(
@@ -318,3 +351,33 @@ def test_the_variables_of_a_scheduled_run_are_not_in_the_way_of_a_command_by_han
     """In a pod of the CronJob both have one environment; what is not this command's is as if it were not there."""
     run_only = {"ROTATOR_SHARDS": "4", "ROTATOR_SELECTOR": "team=a", "ROTATOR_STRICT": "true", "ROTATOR_MAX_HOLD": "1h"}
     assert read(*command.split(), **run_only) == read(*command.split())
+
+
+# --- audit
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("30d", timedelta(days=30)), ("12h", timedelta(hours=12)), ("1h30m", timedelta(minutes=90))]
+)
+def test_an_audit_takes_days_as_well(text: str, value: timedelta) -> None:
+    """Which Kubernetes' durations do not have."""
+    assert read("audit", "--unused", text, "--since", text).audit == AuditRequest(value, value)
+    assert read("audit", ROTATOR_UNUSED=text).audit == AuditRequest(value, None)
+
+
+@pytest.mark.parametrize("text", ["0", "0d", "d", "1.5d", "-1d", "99999d", "30 d", "30D", "1d12h"])
+def test_a_span_that_is_none_is_a_mistake(text: str) -> None:
+    (mistake,) = mistakes("audit", f"--unused={text}")
+    assert mistake.startswith("--unused: ")
+
+
+def test_a_page_is_an_audits_alone() -> None:
+    assert read("audit", "--output", "html").output == "html"
+    assert mistakes("run", "--output", "html") == ("--output: html is for an audit alone",)
+    assert mistakes("status", ROTATOR_OUTPUT="html") == ("--output: html is for an audit alone",)
+
+
+def test_an_audit_knows_where_and_how_strictly_to_look() -> None:
+    settings = read("audit", "--namespace", "a", "--strict", "--summary-file", "/x", "--concurrency", "7")
+    assert (settings.options.namespaces, settings.strict, settings.options.concurrency) == (("a",), True, 7)
+    assert mistakes("audit", "--force") == ("audit has no option --force: it is one of run",)

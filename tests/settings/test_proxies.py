@@ -13,6 +13,7 @@ from aiohttp import web
 
 from sandbox.http_server import write_kubeconfig
 from tests.support.builders import KEY
+from tests.support.tls import OPENSSL, Certificates, listening
 from worker.errors import NotSent, RotatorError
 from worker.kubernetes.client import KubernetesApi
 from worker.kubernetes.connection import connect
@@ -47,6 +48,10 @@ PROXY = "http://proxy.corp:3128"
         ({"HTTPS_PROXY": PROXY, "NO_PROXY": "fd00::/8"}, "https://[fd00::1]:443", None),
         ({"HTTPS_PROXY": "proxy.corp:3128"}, "https://api.openai.com/v1", PROXY),
         ({"HTTPS_PROXY": "https://user:p%23w@proxy.corp"}, "https://a.b", "https://user:p%23w@proxy.corp"),
+        ({"ALL_PROXY": PROXY, "Https_Proxy": PROXY}, "https://api.openai.com/v1", None),
+        ({"HTTPS_PROXY": "HTTP://prox_y.corp.:3128/"}, "https://a.b", "HTTP://prox_y.corp.:3128/"),
+        ({"HTTPS_PROXY": "[::1]:3128"}, "https://a.b", "http://[::1]:3128"),
+        ({"HTTPS_PROXY": "user:p@ss@proxy.corp:3128"}, "https://a.b", "http://user:p@ss@proxy.corp:3128"),
         ({"HTTPS_PROXY": PROXY, "ALL_PROXY": "socks5://x:1"}, "https://api.openai.com/v1", PROXY),
         ({"HTTPS_PROXY": PROXY, "NO_PROXY": "*.openai.com"}, "https://api.openai.com/v1", None),
         ({"HTTPS_PROXY": PROXY, "NO_PROXY": "a.b openai.com."}, "https://api.openai.com/v1", None),
@@ -74,6 +79,14 @@ def test_the_environment_says_which_proxy(environ: dict[str, str], url: str, pro
         f"http://user:{KEY}#x@proxy.corp",
         "http://",
         f"http://proxy.corp/{KEY}",
+        "proxy corp:3128",
+        "${PROXY}",
+        "http://{{ .proxy }}:3128",
+        "http://a..b:3128",
+        "http://1.2.3.4.5:80",
+        f"http://{'a' * 64}:80",
+        "http://user:p\tw@proxy.corp:1",
+        '"http://proxy.corp:3128"',
     ],
 )
 def test_a_proxy_that_cannot_be_used_is_a_mistake_that_names_the_variable(value: str) -> None:
@@ -122,6 +135,52 @@ def test_a_tunnel_that_the_proxy_refuses_was_not_used(
     for error in asyncio.run(ask()):
         assert (type(error), error.reason) == (NotSent, "ProxyRefused")
         assert str(status) in error.message
+
+
+def refused_by(proxy: str, directory: Path) -> list[NotSent]:
+    """The errors of both adapters, whose requests go through this proxy."""
+
+    async def ask() -> list[NotSent]:
+        named = Proxies({"https": proxy})
+        path = write_kubeconfig(directory / "kubeconfig", "https://cluster.test")
+        client = await connect(kubeconfig=str(path), context=None, in_cluster=False, connections=1, proxies=named)
+        async with aiohttp.ClientSession() as session, client:
+            openai = OpenAIAdminApi(session, random.Random(1), named)
+            with pytest.raises(NotSent) as first:
+                await openai.list_accounts(Project("https://openai.test/v1", "proj_1"), Hidden(KEY))
+            with pytest.raises(NotSent) as second:
+                await KubernetesApi(client, random.Random(1)).read(SECRETS, Ref("default", "a"))
+        return [first.value, second.value]
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
+    ("proxy", "words"),
+    [("http://127.0.0.1:1", "Connection refused"), ("http://proxy.invalid:3128", "its name cannot be resolved")],
+)
+def test_a_proxy_that_is_not_there_is_named_as_the_one_that_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: str, words: str
+) -> None:
+    """Not OpenAI, nor the API server: their names may be right."""
+    monkeypatch.setattr("worker.runtime.retrying.FIRST_DELAY", 0.001)
+    openai, cluster = refused_by(proxy, tmp_path)
+    assert (openai.reason, cluster.reason) == ("OpenAIUnreachable", "ClusterUnreachable")
+    assert "no connection to the proxy that leads to OpenAI" in openai.message
+    assert "no connection to the proxy that leads to the cluster" in cluster.message
+    assert words in openai.message
+    assert words in cluster.message
+
+
+@pytest.mark.skipif(OPENSSL is None, reason="needs openssl for certificates")
+def test_a_proxys_own_certificate_is_named_as_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy that is spoken to by https."""
+    monkeypatch.setattr("worker.runtime.retrying.FIRST_DELAY", 0.001)
+    with listening(Certificates.made_in(tmp_path)) as listener:
+        openai, cluster = refused_by(f"https://{listener.url}", tmp_path)
+    assert (openai.reason, cluster.reason) == ("OpenAICertificate", "ClusterCertificate")
+    assert "the certificate of the proxy is not accepted" in openai.message
+    assert "the proxy's certificate is not accepted" in cluster.message
 
 
 def test_an_api_server_on_this_machine_needs_no_proxy(tmp_path: Path) -> None:

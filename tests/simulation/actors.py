@@ -16,16 +16,18 @@ from contextvars import Context
 from datetime import timedelta
 from typing import Any
 
-from sandbox.kubernetes.setup import Refused, apply, create_namespace, send
+from sandbox.kubernetes.setup import Refused, apply, create_namespace, send, set_node
 from tests.simulation.clock_acts import ClockActs
 from tests.simulation.hands import Act, Hands
 from tests.simulation.ledger_acts import LedgerActs
+from tests.simulation.memory import Container, Era
 from tests.simulation.openai_acts import OpenAIActs
-from tests.simulation.oracle import Container, Era, Oracle
+from tests.simulation.oracle import Oracle
 from tests.simulation.stage import (
     ADMIN_SECRET,
     ALONE,
     DOCUMENTED,
+    NODE,
     OTHER_PROJECT,
     PROJECTS,
     SECOND,
@@ -37,7 +39,6 @@ from tests.simulation.stage import (
     named,
     of_generator,
     path_of,
-    second,
 )
 from tests.simulation.user_acts import UserActs
 from tests.support.scene import PROJECT
@@ -45,6 +46,8 @@ from worker.kubernetes.secret import CURRENT
 from worker.model.times import format_time
 from worker.model.values import Ref
 
+WATCHED = 420.0
+"""Seconds for which a kubelet goes on watching a Secret that no container reads."""
 STALE_CACHE = 200.0
 """Seconds by which a kubelet's cache of a Secret may lag behind (and a container starts up to 60 s later)."""
 
@@ -56,12 +59,17 @@ class Actors:
         self.calm = False
         self._say = say
         self._copies: list[Mapping[str, Any]] = []
+        self._cut: dict[Ref, Era] | None = None
+        """What each Secret carried when the node was cut off; None: it is not."""
+        self._untold: dict[str, Mapping[str, Any]] = {}
+        """What the node will tell of its containers when it is back."""
         self.acts_done: Counter[str] = Counter()
         self.acts: tuple[Act, ...] = (
             # Kubelets act most often, then users; the rest is rarer in life too.
             *[self.start_container] * 4,
             *[self.stop_container] * 2,
             self.restart_container,
+            self.cut_node_off,
             *[self.delete_secret] * 2,
             *[self.restore_copy] * 3,
             self.edit_label,
@@ -81,14 +89,14 @@ class Actors:
             *[self.moody] * 2,
         )
         hands = Hands(stage, oracle, self._later)
-        self._ledger_acts, self._openai_acts = LedgerActs(hands), OpenAIActs(hands)
-        self._user_acts, self._clock_acts = UserActs(hands), ClockActs(hands)
+        self.ledger_acts, self.openai_acts = LedgerActs(hands), OpenAIActs(hands)
+        self.user_acts, self._clock_acts = UserActs(hands), ClockActs(hands)
         wider = stage.setting.wider
-        self.acts += self._openai_acts.acts * 2 if "openai" in wider else ()
-        self.acts += self._openai_acts.veils * 2 if "pages" in wider else ()
-        self.acts += self._user_acts.acts * 2 if "users" in wider else ()
-        self.acts += self._user_acts.keys * 2 if "options" in wider else ()
-        self.acts += self._ledger_acts.acts * 2 if "ledger" in wider else ()
+        self.acts += self.openai_acts.acts * 2 if "openai" in wider else ()
+        self.acts += self.openai_acts.veils * 2 if "pages" in wider else ()
+        self.acts += self.user_acts.acts * 2 if "users" in wider else ()
+        self.acts += self.user_acts.keys * 2 if "options" in wider else ()
+        self.acts += self.ledger_acts.acts * 2 if "ledger" in wider else ()
         self.acts += self._clock_acts.acts * 2 if "clocks" in wider else ()
 
     def act(self, chance: random.Random) -> None:
@@ -179,14 +187,14 @@ class Actors:
         self.oracle.license(SECOND)
         self._send("DELETE", external_secret_path(SECOND.name))
         if chance.random() < 0.5:
-            apply(self.stage.kubernetes, second())
+            apply(self.stage.kubernetes, self.stage.second())
             return "recreated the second ExternalSecret"
         self._later(chance.uniform(1, 900), self._create_external_secret, chance)
         return "deleted the second ExternalSecret"
 
     def _create_external_secret(self, chance: random.Random) -> str:
         self.oracle.license(SECOND)
-        apply(self.stage.kubernetes, second())
+        apply(self.stage.kubernetes, self.stage.second())
         return "created the second ExternalSecret"
 
     def change_project(self, chance: random.Random) -> str:
@@ -219,10 +227,11 @@ class Actors:
         namespace = chance.choice(("default", "team"))
         value = chance.choice((self.stage.foreign_admin_key, self.stage.foreign_admin_key, "sk-admin-nonsense"))
         self._write_admin_key(namespace, value)
-        self._later(chance.uniform(60, 3600), self._mend_admin_key, chance)
+        self._later(chance.uniform(60, 3600), self.mend_admin_keys, chance)
         return f"put a wrong admin key in {namespace}"
 
-    def _mend_admin_key(self, _: random.Random) -> str:
+    def mend_admin_keys(self, _: random.Random) -> str:
+        """Put the right ones in place."""
         for namespace in ("default", "team"):
             self._write_admin_key(namespace, self.stage.admin_keys[namespace])
         return "put the right admin keys in place"
@@ -235,7 +244,7 @@ class Actors:
     def take_admin_secret_away(self, chance: random.Random) -> str:
         namespace = chance.choice(("default", "team"))
         self._send("DELETE", path_of(Ref(namespace, ADMIN_SECRET)))
-        self._later(chance.uniform(60, 3600), self._mend_admin_key, chance)
+        self._later(chance.uniform(60, 3600), self.mend_admin_keys, chance)
         return f"deleted the admin Secret of {namespace}"
 
     def delete_namespace(self, chance: random.Random) -> str:
@@ -269,12 +278,14 @@ class Actors:
             return "kept copies of the Secrets"
         copy = chance.choice(self._copies)
         half = chance.choice(("", "", "data", "metadata"))
-        self._put_back(copy, without=half)
+        self.put_back(copy, without=half)
         return f"restored an old copy of {_ref(copy)}{' without its ' + half if half else ''}"
 
-    def _put_back(self, copy: Mapping[str, Any], *, without: str = "") -> None:
+    def put_back(self, copy: Mapping[str, Any], *, without: str = "") -> None:
+        """Write a copy of a Secret over it. `without`: but for its data, or its metadata."""
         target = _ref(copy)
         self.oracle.license(target)
+        self.oracle.put_back[target] = self.stage.moment()
         annotations = {CURRENT: annotations_of(copy)[CURRENT]}
         body = {"data": copy["data"], "metadata": {"annotations": annotations}}
         body.pop(without, None)
@@ -298,7 +309,7 @@ class Actors:
         def revert(_: random.Random) -> str:
             now = self.stage.secret(_ref(copy))
             if now is not None and now["data"] != copy["data"]:
-                self._put_back(copy)
+                self.put_back(copy)
                 return f"reverted {_ref(copy)}"
             return f"{_ref(copy)} is as it was"
 
@@ -353,9 +364,19 @@ class Actors:
 
     def start_container(self, chance: random.Random) -> str:
         """A kubelet reads the Secret, now or from its cache; up to a minute later it reports the start."""
-        target = chance.choice(TARGETS)
+        return self.start_in(chance.choice(TARGETS), chance)
+
+    def start_in(self, target: Ref, chance: random.Random) -> str:
+        """Start a container that uses this target."""
         era = self.oracle.current_era(target)
-        if chance.random() < 0.2:
+        if self._cut is not None:
+            return "the node is cut off: nothing starts"
+        beside = any(
+            container.target == target and self.stage.moment() - container.began <= WATCHED
+            for container in self.oracle.containers.values()
+        )
+        if beside and chance.random() < 0.2:
+            # Its kubelet asks anew where no other pod has the Secret, or none has read it for long.
             era = self.oracle.former_era(target, ended_within=STALE_CACHE) or era
         if era.account is None or era.account not in self.oracle.made:
             return f"no key of ours in {target}"
@@ -365,19 +386,57 @@ class Actors:
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {"name": f"pod-{self._count}", "namespace": target.namespace},
-            "spec": {"nodeName": "n", "containers": [container]},
+            "spec": {"nodeName": NODE, "containers": [container]},
         }
         apply(self.stage.kubernetes, pod)
-        self._hold(name, era, chance)
+        self._hold(name, target, era, chance)
         return f"started {name} with the key of {self.oracle.made[era.account].name}"
 
-    def _hold(self, name: str, era: Era, chance: random.Random) -> None:
+    def _hold(self, name: str, target: Ref, era: Era, chance: random.Random) -> None:
         assert era.account is not None
         pause = chance.uniform(0, 60)
         state = {"running": {"startedAt": format_time(self.stage.now() + timedelta(seconds=pause))}}
         status = {"phase": "Running", "containerStatuses": [{"name": "c", "state": state}]}
-        self._send("PATCH", f"/api/v1/namespaces/{name}/status", {"status": status})
-        self.oracle.containers[name] = Container(era.account, era, self.stage.moment() + pause, self.stage.moment())
+        if self._cut is None:
+            self._send("PATCH", f"/api/v1/namespaces/{name}/status", {"status": status})
+        else:
+            self._untold[name] = status
+        began = self.stage.moment()
+        self.oracle.containers[name] = Container(era.account, target, era, began + pause, began)
+
+    def cut_node_off(self, chance: random.Random) -> str:
+        """Its kubelet goes on with what it had, and restarts containers with it."""
+        if self._cut is not None:
+            return "the node is cut off already"
+        self._cut = {target: self.oracle.current_era(target) for target in TARGETS}
+        lasts = chance.choice((30.0, 400.0, 1500.0))
+
+        def noticed(_: random.Random) -> str:
+            if self._cut is None:
+                return "the node is back"
+            set_node(self.stage.kubernetes, NODE, ready=False, since=self.stage.now())
+            return "the node is not Ready"
+
+        def back(_: random.Random) -> str:
+            self._reconnect(noticed=lasts > 60)
+            return "the node is back"
+
+        self._later(50.0, noticed, chance)
+        self._later(lasts, back, chance)
+        for _ in range(2):
+            self._later(chance.uniform(5, lasts), self.restart_container, chance)
+        return f"cut the node off for {lasts:.0f} s"
+
+    def _reconnect(self, *, noticed: bool) -> None:
+        if self._cut is None:
+            return
+        self._cut = None
+        if noticed:
+            set_node(self.stage.kubernetes, NODE, ready=True, since=self.stage.now())
+        for name, status in self._untold.items():
+            if name in self.oracle.containers:
+                self._send("PATCH", f"/api/v1/namespaces/{name}/status", {"status": status})
+        self._untold.clear()
 
     def restart_container(self, chance: random.Random) -> str:
         """In place: it reads the Secret anew."""
@@ -387,16 +446,19 @@ class Actors:
         pod = self.stage.kubernetes.find("pods", name.partition("/")[0], name.rpartition("/")[2])
         assert pod is not None
         secret = pod["spec"]["containers"][0]["envFrom"][0]["secretRef"]["name"]
-        era = self.oracle.current_era(Ref(name.partition("/")[0], secret))
+        target = Ref(name.partition("/")[0], secret)
+        era = self.oracle.current_era(target) if self._cut is None else self._cut[target]
         if era.account is None:
             self._end(name)
             return f"{name} could not start again and was deleted"
-        self._hold(name, era, chance)
+        self._hold(name, target, era, chance)
         return f"restarted {name}"
 
     def stop_container(self, chance: random.Random) -> str:
         if not self.oracle.containers:
             return "no container to stop"
+        if self._cut is not None:
+            return "the node is cut off: nothing is heard of what stops"
         name = chance.choice(sorted(self.oracle.containers))
         self._end(name)
         return f"stopped {name}"
@@ -444,23 +506,26 @@ class Actors:
         """Nobody does anything any more; what users have broken is put right, as the worker's messages ask for."""
         self.calm = True
         chance = random.Random(0)
+        self._reconnect(noticed=True)
         while self.oracle.containers:
             self._end(min(self.oracle.containers))
         self._good_mood(chance)
         self._clock_acts.calm()
-        self._openai_acts.calm()
+        self.openai_acts.calm()
         self.stage.kubernetes.finish_termination()
         self._bring_back_namespace(chance)
         for namespace in ("default", "team"):
             self._send("PATCH", generator_path(namespace), {"spec": {"projectId": PROJECT}})
-        self._user_acts.calm()
-        self._ledger_acts.calm()
+        self.user_acts.calm()
+        self.ledger_acts.calm()
+        if self.stage.admin_rotates:
+            self.stage.ask_for_admin_keys(None)  # so that the last former keys can go
         self._say("-- calm")
 
     @property
     def lost_the_ledger(self) -> bool:
         """Is there anything for `adopt` to find?"""
-        return "ledger" in self.stage.setting.wider
+        return "ledger" in self.stage.setting.wider or self.ledger_acts.lost
 
     def clean_up(self, *, adopted: bool = True) -> None:
         """Users delete the Secrets that they have spoilt; once `adopt` has been tried, also those that it left."""
@@ -484,7 +549,7 @@ class Actors:
             return False
         # What the ledger does not know, or an earlier ledger wrote, has been adopted, or has to go.
         recorded = self.stage.recorded(target).get(annotation["name"], {})
-        if "ledger" not in self.stage.setting.wider:
+        if not self.lost_the_ledger:
             return annotation.get("ledger") != self.stage.ledgers[-1]
         return annotation.get("ledger") not in self.stage.ledgers or recorded.get("id") != annotation["id"]
 

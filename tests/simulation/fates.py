@@ -28,9 +28,11 @@ from sandbox.transport.in_process import InProcessResponse, InProcessSession
 from sandbox.transport.wire import Exchange, Request, Response
 from sandbox.transport.wire import Machine as Api
 from tests.simulation.machines import Machine, MachineLoop
-from tests.simulation.oracle import Oracle, Run, kind_of
+from tests.simulation.memory import Run
+from tests.simulation.oracle import Oracle, kind_of
 from tests.simulation.stage import Setting
 from tests.simulation.veils import not_found
+from worker.model.values import Ref
 
 Tally = Counter[tuple[str, str]]
 """How often each kind of request was sent by rough runs (`SENT`), and met each fault."""
@@ -86,7 +88,7 @@ FAULTS: dict[str, Callable[[random.Random], Fate]] = {
 CRITICAL = ("POST service_accounts", "GET models", "GET pods", "GET api_keys")
 """A key is about to be published, or an account to be deleted."""
 MISTAKEN = "404"
-"""OpenAI says that an account is gone which is there: a replica that is behind, say."""
+"""OpenAI says that an account or a key is gone which is there: a replica that is behind, say."""
 REPEATED = "repeated"
 """Something in between sends a create twice."""
 FROZEN = "frozen"
@@ -135,9 +137,10 @@ class Fates:
             self._count(kind, REPEATED, request)
             self.repeated.append(request)
             return delivered()
-        if kind == "DELETE service_accounts" and chance.random() < 0.2:
+        key = kind == "GET api_keys" and self.oracle.stage.has_key(request.path.rpartition("/")[2])
+        if (key or kind == "DELETE service_accounts") and chance.random() < 0.2:
             self._count(kind, MISTAKEN, request)
-            return answered(Response.of_json(404, {"error": {"message": "No such account.", "code": None}}))
+            return answered(Response.of_json(404, {"error": {"message": "There is no such thing.", "code": None}}))
         if self.roughness.pages and chance.random() < self.roughness.pages:
             return self._page(kind, request)
         fault = chance.choice(sorted(FAULTS))
@@ -148,6 +151,7 @@ class Fates:
         status = self.chance.choice((404, 403, 401))
         if kind == "GET secrets" and status == 404 and self.chance.random() < 0.5:
             self._count(kind, HIDDEN, request)
+            self.oracle.hidden(Ref(request.segments[3], request.segments[5]))
             return answered(not_found(request.segments[-1]))
         if kind == "GET models":
             status = 401  # 403 and 404 of this one count as "accepted": a host may lack the path
@@ -169,6 +173,7 @@ class Fates:
             return 0.0
         seconds = self.chance.choice((8.0, 40.0, 200.0, 400.0))
         self.say(f"{self.run.name}: {FROZEN} for {seconds:.0f} s")
+        self.run.thawed = self.oracle.stage.moment() + seconds
         return seconds
 
     def count(self, kind: str, fault: str) -> None:
@@ -215,14 +220,17 @@ class FreezingSession(InProcessSession):
 
     async def _request(self, method: str, url: Any, **options: Any) -> InProcessResponse:
         address = URL(url)
-        self._fates.oracle.sent_to(self._fates.run, str(address.origin()), options.get("headers") or {})
+        headers = options.get("headers") or {}
+        self._fates.oracle.sent_to(self._fates.run, str(address.origin()), address.path, headers=headers)
         response = await super()._request(method, url, **options)
         kind = Exchange(0.0, method, address.raw_path, 0).kind
-        seconds = self._fates.freeze()
-        if seconds:
+        seconds, loop = self._fates.freeze(), asyncio.get_running_loop()
+        if seconds and isinstance(loop, MachineLoop):
             self._fates.count(kind, FROZEN)
-            await asyncio.sleep(seconds)
-        seconds, loop = self._fates.asleep(), asyncio.get_running_loop()
+            loop.stop_process(self._computer, seconds)
+            # The answer has come: it is read before timers that are over.
+            await asyncio.sleep(seconds - 0.001)
+        seconds = self._fates.asleep()
         if seconds and isinstance(loop, MachineLoop):
             self._fates.count(kind, ASLEEP)
             loop.sleep(self._computer, seconds)

@@ -12,33 +12,33 @@ import random
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, cast
 
 import aiohttp
 
 from sandbox.transport.in_process import api_client
 from tests.simulation.actors import Actors
-from tests.simulation.commands import ADOPT, RUN, Command, Revoke
+from tests.simulation.admin_acts import AdminActs
+from tests.simulation.at_rest import check_at_rest, unrecorded
+from tests.simulation.commands import ADOPT, RUN
 from tests.simulation.fates import CALM, Fates, FreezingSession, Roughness, Tally
 from tests.simulation.machines import Machine, on_machine, play_on_machines
-from tests.simulation.oracle import Oracle, Run
-from tests.simulation.stage import CENTRAL, FALLBACK, GATEWAY, TARGETS, Setting, Stage
+from tests.simulation.memory import Run
+from tests.simulation.oracle import Oracle
+from tests.simulation.play import FALLBACK_KEY, Play, options_of
+from tests.simulation.plots import PLOTS, Plots
+from tests.simulation.stage import Setting, Stage
 from tests.support.canary import leaks
-from tests.support.scene import HOST, LEDGER, PROJECT
 from worker.commands.session import DISCOVERY_OVERTIME, World
 from worker.errors import OutOfReach, RotatorError
 from worker.kubernetes.client import KubernetesApi
-from worker.model.hosts import named_origin
 from worker.model.shard import Shard
-from worker.model.targets import AdminKeyRef, Project
-from worker.model.values import Ref
 from worker.openai.client import OpenAIAdminApi
 from worker.runtime.stop import Stop
-from worker.settings.central_keys import CentralKeys
-from worker.settings.options import Options
 
-DEADLINE = 900.0
+ADMIN_KEYS_ROTATE = 0.3
+"""The share of histories in which the operator's own admin keys rotate."""
 
 
 class Violation(AssertionError):
@@ -51,76 +51,6 @@ class Profile:
 
     runs: int = 8
     acts: int = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Play:
-    """How one run goes: its options, its clock, and how it ends."""
-
-    options: Options
-    skew: timedelta = timedelta(0)
-    """This machine's clock is wrong by so much."""
-    deadline: float = DEADLINE
-    stopped_after: float | None = None
-    """Seconds until SIGTERM."""
-    step: tuple[float, timedelta] | None = None
-    """After so many seconds somebody sets this machine's clock to another error."""
-    shards: int = 1
-    """Pods that share the work."""
-    command: Command = RUN
-    calm: bool = False
-    """No faults."""
-
-    @classmethod
-    def drawn(cls, chance: random.Random, setting: Setting) -> Play:
-        play = cls(
-            options_of(
-                max_wait=timedelta(minutes=chance.choice((0, 5))),
-                force=chance.random() < 0.15,
-                concurrency=chance.choice((1, 2, 50)),
-                fallback_admin_key=chance.choice((None, FALLBACK_KEY)),
-            ),
-            skew=timedelta(minutes=chance.choice((0, 0, 0, 4, -4, 30))),
-            deadline=chance.choice((DEADLINE, DEADLINE, 300.0, 30.0)),
-            stopped_after=chance.choice((None, None, None, chance.uniform(0, 60))),
-            calm=bool(setting.wider) and chance.random() < 0.3,
-        )
-        if "options" in setting.wider:
-            play = _with_rarer_options(play, chance)
-        if "clocks" in setting.wider and chance.random() < 0.3:
-            step = timedelta(minutes=chance.choice((0, -30, 30, 600)))
-            play = replace(play, step=(chance.uniform(0, 120), step))
-        if "ledger" in setting.wider and chance.random() < 0.25:
-            command = chance.choice((ADOPT, ADOPT, Revoke(chance.choice(TARGETS), chance.random() < 0.3)))
-            play = replace(play, command=command, shards=1, options=replace(play.options, shard=Shard()))
-        return play
-
-
-def _with_rarer_options(play: Play, chance: random.Random) -> Play:
-    """What few operators set."""
-    options = replace(
-        play.options,
-        max_hold=chance.choice((None, None, timedelta(minutes=10), timedelta(hours=1))),
-        max_accounts=chance.choice((100, 100, 3, 2)),
-        namespaces=chance.choice(((), (), (), ("default",), ("team",))),
-        fallback_host=chance.choice((named_origin(HOST), named_origin(HOST), named_origin(GATEWAY), None)),
-        central_keys=chance.choice((GRANTED, CentralKeys())),
-    )
-    return replace(play, options=options, shards=chance.choice((1, 1, 2, 3)))
-
-
-FALLBACK_KEY = AdminKeyRef(Ref(LEDGER, FALLBACK), "api-key")
-GRANTED = CentralKeys({(Project(HOST, PROJECT), "default"): AdminKeyRef(Ref(LEDGER, CENTRAL), "api-key")})
-
-
-def options_of(**options: Any) -> Options:
-    asked = Options(
-        ledger_namespace=LEDGER,
-        allowed_hosts=frozenset({named_origin(HOST), named_origin(GATEWAY)}),
-        fallback_host=named_origin(HOST),
-        central_keys=GRANTED,
-    )
-    return replace(asked, **options)
 
 
 class Clock:
@@ -149,11 +79,20 @@ class History:
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
+        self.plot: str | None = None
+        """What is played before all else."""
+        if self.setting is None and self.random.random() < 0.5:
+            self.plot = self.random.choice(PLOTS)
+        drawn = self.setting is None
         self.setting = self.setting or Setting.drawn(self.random)
         self.roughness = Roughness.drawn(self.random, self.setting)
         self.stage = Stage(self.random, self.setting)
         self.oracle = Oracle(self.stage, self.say)
         self.actors = Actors(self.stage, self.oracle, self.say)
+        # Drawn apart: a history in which nobody asks for it goes on as it was.
+        self._admin = random.Random(f"admin keys of {self.seed}")
+        self._admin_acts = AdminActs(self.stage, self.oracle, self.say)
+        self.admin_keys_rotate = drawn and self._admin.random() < ADMIN_KEYS_ROTATE
 
     def say(self, text: str) -> None:
         self.trace.append(f"{self.stage.moment():9.1f}  {text}")
@@ -166,6 +105,8 @@ class History:
 
     async def _play(self) -> None:
         self.stage.use_loop(asyncio.get_running_loop())
+        if self.plot is not None:
+            await Plots(self).play(self.plot, random.Random(self.random.random()))
         pace = random.Random(self.random.random())
         # Things happen in bursts: runs that overlap, and users in the middle of them.
         bursts = [pace.uniform(0, 3600 * 3) for _ in range(max(1, self.profile.runs // 2))]
@@ -181,8 +122,25 @@ class History:
         looks = [pace.choice(bursts) + pace.uniform(3600, 7200) for _ in range(2 if self.stage.setting.wider else 0)]
         runs += [_after(at, self._look(f"look{index}", random.Random(pace.random()))) for index, at in enumerate(looks)]
         acts = [_after(moment(), self._act(random.Random(pace.random()))) for _ in range(self.profile.acts)]
+        if self.admin_keys_rotate:
+            acts += self._around_admin_keys()
         await asyncio.gather(*runs, *acts)
         await self.rest()
+
+    def _around_admin_keys(self) -> list[Coroutine[Any, Any, None]]:
+        """The operator asks for new admin keys, and others act on the present ones."""
+        begun = self._admin.choice((0.0, self._admin.uniform(0, 7200)))
+        acts = [_after(begun, self._ask_for_admin_keys())]
+        for _ in range(self._admin.choice((0, 3, 10))):
+            at = self._admin.uniform(0, 3600 * 5)
+            acts.append(_after(at, self._admin_act(random.Random(self._admin.random()))))
+        return acts
+
+    async def _ask_for_admin_keys(self) -> None:
+        self.stage.ask_for_admin_keys("1h")
+
+    async def _admin_act(self, chance: random.Random) -> None:
+        self._admin_acts.act(chance)
 
     async def _act(self, chance: random.Random) -> None:
         self.actors.act(chance)
@@ -204,8 +162,11 @@ class History:
         if killed and chance.random() < 0.5:
             await asyncio.sleep(chance.uniform(0, 3))
             again = replace(Play.drawn(chance, self.stage.setting), command=play.command, calm=False)
-            shard = play.options.shard
-            again = replace(again, options=replace(again.options, shard=shard))
+            # Kubernetes tries the same pod again.
+            options = replace(again.options, shard=play.options.shard)
+            if play.options.job:
+                options = replace(options, force=True, job=play.options.job)
+            again = replace(again, options=options)
             await self.run(f"{name} again", again, chance, self._roughness_of(again))
 
     def _roughness_of(self, play: Play) -> Roughness:
@@ -218,7 +179,7 @@ class History:
         """Nothing happens any more but runs; a day later, in a run that has nothing to rotate, all must be clean."""
         self.actors.calm_down()
         play = Play(options_of(fallback_admin_key=FALLBACK_KEY), calm=True)
-        if self.actors.lost_the_ledger or self.oracle.unrecorded():
+        if self.actors.lost_the_ledger or unrecorded(self.oracle):
             self.actors.clean_up(adopted=False)
             await asyncio.sleep(400)
             await self.run("calm adopt", replace(play, command=ADOPT), self.random)
@@ -231,7 +192,7 @@ class History:
             if index == 3 and (self.oracle.published_since(begun) or self.oracle.anything_left):
                 # Something took a day: that a project is really empty, say. Another day, and nothing is to be done.
                 pauses += [90_000.0, 960.0]
-        self.oracle.check_at_rest()
+        check_at_rest(self.oracle)
 
     async def run(
         self,

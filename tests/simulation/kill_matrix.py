@@ -16,9 +16,10 @@ from sandbox.kubernetes.setup import send
 from sandbox.transport.faults import Fate, committed_late, delivered, response_lost
 from sandbox.transport.wire import Request
 from tests.simulation.fates import KILLED, Fates
-from tests.simulation.history import FALLBACK_KEY, History, Play, options_of
+from tests.simulation.history import History
 from tests.simulation.oracle import kind_of
-from tests.simulation.stage import ALONE, DOCUMENTED, OTHER_PROJECT, Setting, generator_path, path_of
+from tests.simulation.play import FALLBACK_KEY, Play, options_of
+from tests.simulation.stage import ALONE, DOCUMENTED, OTHER_PROJECT, SCOPES, TARGETS, Setting, generator_path, path_of
 from tests.support.virtual_time import run_virtually
 from worker.model.targets import CleanupPolicy
 
@@ -132,6 +133,23 @@ async def never_accepted(history: History) -> None:
     await asyncio.sleep(3700)
 
 
+async def scopes_changed(history: History) -> None:
+    """All keys may do everything, and their users ask for less from now on."""
+    await _rotated(history)
+    await asyncio.sleep(300)
+    for namespace in ("default", "team"):
+        metadata = {"annotations": {SCOPES: "model.request"}}
+        send(history.stage.kubernetes, "PATCH", generator_path(namespace), body={"metadata": metadata})
+    history.oracle.license(*TARGETS)
+
+
+async def admin_keys_due(history: History) -> None:
+    """The operator's own admin keys are due: the central one, and the fallback."""
+    await _rotated(history)
+    await asyncio.sleep(3700)
+    history.stage.ask_for_admin_keys("1h")
+
+
 SITUATIONS: tuple[Prepare, ...] = (
     first,
     due,
@@ -141,6 +159,8 @@ SITUATIONS: tuple[Prepare, ...] = (
     account_gone,
     secret_deleted,
     never_accepted,
+    scopes_changed,
+    admin_keys_due,
 )
 PLAIN = Setting(CleanupPolicy(), None, crowd=False)
 PLAY = Play(options_of(fallback_admin_key=FALLBACK_KEY, concurrency=1))

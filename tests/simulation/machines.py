@@ -1,6 +1,7 @@
-"""The machines that runs are on: each has its own time of day and timers, and may fall asleep.
+"""The machines that runs are on: each has its own time of day and timers, may fall asleep, or stop its process.
 
-Guarantee: while a machine sleeps its monotonic clock and its timers stand still; everybody else goes on.
+Guarantees: while a machine sleeps its monotonic clock and its timers stand still; everybody else goes on.
+While a process is stopped its clock goes on; timers that were due meanwhile fire when it goes on.
 """
 
 from __future__ import annotations
@@ -68,10 +69,19 @@ class MachineLoop(VirtualTimeLoop):
         """Let the machine sleep from now on: all its timers fire so much later."""
         machine.wakes = max(self.moment, machine.wakes) + seconds
         machine.slept += seconds
+        self._move(machine, lambda when: when + seconds)
+
+    def stop_process(self, machine: Machine, seconds: float) -> None:
+        """Let the machine's one process stand still from now on, as SIGSTOP does: none of its timers fires earlier."""
+        goes_on = self.moment + seconds
+        self._move(machine, lambda when: max(when, goes_on))
+
+    def _move(self, machine: Machine, moved: Callable[[float], float]) -> None:
+        """Set all of the machine's timers anew."""
         scheduled: list[Any] = self._scheduled  # type: ignore[attr-defined]  # asyncio has no other way
         for handle in scheduled:
             if handle._context.get(MACHINE) is machine:
-                handle._when += seconds
+                handle._when = moved(handle._when)
         heapq.heapify(scheduled)
 
 

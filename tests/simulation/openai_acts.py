@@ -21,6 +21,7 @@ class OpenAIActs:
             *[self.delete_key] * 2,
             *[self.make_second_key] * 2,
             *[self.change_key_end] * 2,
+            self.change_scopes,
             self.rename_account,
             *[self.copy_account] * 2,
         )
@@ -73,6 +74,16 @@ class OpenAIActs:
         self._oracle.license(*TARGETS)
         self._stage.openai.expire_key(project, key, end)
         return f"the key of {target} ends at {end:%H:%M:%S}"
+
+    def change_scopes(self, chance: random.Random) -> str:
+        """Of a key that is to be narrow: a human gives it all of them, or takes some."""
+        found = self._carried(chance)
+        if found is None or not self._stage.scopes_asked(found[0]):
+            return "no key whose scopes could change"
+        target, project, _, key = found
+        scopes = chance.choice(((), (), ("api.all.read", "model.request"), ("model.request",)))
+        self._stage.openai.narrow_key(project, key, *scopes)
+        return f"the key of {target} may do {', '.join(scopes) or 'everything'}"
 
     def rename_account(self, chance: random.Random) -> str:
         """One that the ledger knows by its id: the name alone would be no link to it any more."""
@@ -136,6 +147,10 @@ class OpenAIActs:
         """Nothing is hidden; whoever renamed an account gives it its name again."""
         self._stage.openai_seen.empty.clear()
         self._stage.cluster_seen.hidden.clear()
+        self.give_names_back()
+
+    def give_names_back(self) -> None:
+        """Undo all renaming."""
         for account in self._stage.accounts():
             made = self._oracle.made.get(account.id)
             if made is not None and made.name != account.name:

@@ -11,27 +11,27 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from sandbox.openai.state import Key, KeyStatus
 from sandbox.transport.wire import Exchange, Request, Response
-from tests.simulation.commands import ADOPT, RUN, Command, Revoke
-from tests.simulation.stage import CENTRAL, FALLBACK, PROJECTS, TARGETS, Stage, named
+from tests.simulation.admin_oracle import AdminOracle
+from tests.simulation.commands import ADOPT, RUN, Revoke
+from tests.simulation.memory import Container, Era, Made, Run
+from tests.simulation.mint_rules import MintRules
+from tests.simulation.stage import ADMIN_SECRET, CENTRAL, FALLBACK, SOURCES, TARGETS, Stage
 from tests.support.canary import leaks
 from tests.support.scene import HOST, LEDGER
 from worker.kubernetes.secret import CURRENT
 from worker.ledger.holds import hold_reason
 from worker.model.entries import HoldKind
 from worker.model.hosts import has_origin
-from worker.model.names import entry_name
 from worker.model.outcomes import Outcome, Result
 from worker.model.targets import CleanupKind
 from worker.model.times import parse_time
 from worker.model.values import Ref
 from worker.plan.reasons import LARGEST_SLACK
 from worker.plan.retirement import PROPAGATION
-from worker.settings.options import Options
 
 CLOCKS = 10.0
 """Seconds that a run's idea of the time may be off: the API server's `Date`, and what is tolerated."""
@@ -42,75 +42,9 @@ UNSEEN_HOLD = 86_400.0
 SHOWN_WITHIN = 600.0
 """Seconds after a publication within which no worker doubts its key."""
 _RELEASE = {"resourceVersion", "ownerReferences"}
+_MARKS = {"resourceVersion", "labels", "annotations"}
 EXPIRY = 2 / 3
 """Share of a key's lifetime after which it is renewed."""
-
-
-@dataclass(slots=True)
-class Run:
-    """One run of the worker as the oracle knows it."""
-
-    name: str
-    started: float
-    options: Options
-    command: Command = RUN
-    listed: bool = False
-    """Has it asked for the ledger? Right before that it looked at the time."""
-    woke: float = -1.0
-    """When its machine last woke: what was on its way then was sent before it fell asleep."""
-    looks: dict[Ref, float] = field(default_factory=dict)
-    """When the API server last served it each target's Secret."""
-    uses: dict[str, float | None] = field(default_factory=dict)
-    """What OpenAI last told it of each key's last use, by the key's id."""
-    keys_listed: dict[str, float] = field(default_factory=dict)
-    """When OpenAI last listed it each project's keys."""
-    pods: dict[str, float] = field(default_factory=dict)
-    """When the API server last served it each namespace's pods."""
-    lists: dict[str, float] = field(default_factory=dict)
-    """When the list that it is reading of each project began."""
-    deletes: set[str] = field(default_factory=set)
-    """Paths of the accounts that it has asked to delete: an adapter repeats that."""
-
-    def revokes(self, target: Ref) -> bool:
-        """Was it asked to let all accounts of the target go at once?"""
-        return isinstance(self.command, Revoke) and self.command.target == target
-
-    @property
-    def max_hold(self) -> float:
-        """Seconds after which nobody holds an account any more."""
-        return self.options.max_hold.total_seconds() if self.options.max_hold is not None else float("inf")
-
-
-@dataclass(slots=True)
-class Era:
-    """How long a target's Secret has carried one account's key, and by whose doing."""
-
-    account: str | None
-    since: float
-    by_user: bool
-    noted: bool = False
-    """Has the ledger recorded the account as not superseded meanwhile?"""
-    ended: float | None = None
-
-
-@dataclass(slots=True)
-class Container:
-    """A container that took a key from its environment, and when its kubelet reported that it started."""
-
-    account: str
-    era: Era
-    started: float
-    began: float
-    """When its kubelet took the key."""
-
-
-@dataclass(slots=True)
-class Made:
-    """An account that a worker made."""
-
-    name: str
-    target: Ref
-    key_id: str
 
 
 class Oracle:
@@ -144,14 +78,30 @@ class Oracle:
         """How many targets runs without faults have looked at with nothing wrong, and nobody in between."""
         self._last_effects: dict[str, float] = {}
         """When each run last had an effect."""
+        self.put_back: dict[Ref, float] = {}
+        """When somebody last put an old copy of each target's Secret back."""
         self.disturbed = -1.0
         """When anybody but a worker last did something."""
+        self.mints = MintRules(stage)
+        self.admin = AdminOracle(stage, self.violate)
+        self.unserved_since = float("inf")
+        """Since when the cluster has not served ExternalSecrets; infinity: it does."""
         self._say = say
+        self._without_admin_secret = -1.0
+        """When an admin Secret was last missing: then the fallback may serve."""
+        self._source_at: dict[Ref, str] = {}
+        """The uid of the ExternalSecret for which each target was last published."""
+        self.revoked: dict[Ref, float] = {}
+        """When `revoke` last looked at each target's Secret."""
+        self._forced_by: dict[Ref, str] = {}
+        """The Job that last forced a key for each target; empty: a run that knows none."""
         self._asked: set[str] = set()
         """Names that were requested."""
         self._noted: dict[str, float] = {}
         """When the ledger first, or again, recorded each intent."""
         self._eras: dict[Ref, list[Era]] = {target: [Era(None, 0.0, False)] for target in TARGETS}
+        self._rotated: dict[Ref, str | None] = {}
+        """The last rotation of each target, as its entry says."""
         self._entries: dict[Ref, Mapping[str, Any]] = {target: {} for target in TARGETS}
         self._lists: defaultdict[str, list[float]] = defaultdict(list)
         """When each complete list of a project began."""
@@ -180,6 +130,8 @@ class Oracle:
 
     def sent(self, run: Run, request: Request) -> None:
         kind = kind_of(request)
+        run.sent[request.path] = self.stage.moment()
+        self.admin.sent(run, request)
         if kind == "POST service_accounts":
             self._check_asked(run, request.json()["name"])
         elif kind == "DELETE service_accounts" and request.path not in run.deletes:
@@ -193,21 +145,37 @@ class Oracle:
         if request.path.startswith("/api"):
             self._check_quiet(run, kind, request)
 
-    def sent_to(self, run: Run, origin: str, headers: Mapping[str, str]) -> None:
-        """No admin key reaches a host that is not its own."""
+    def sent_to(self, run: Run, origin: str, path: str, *, headers: Mapping[str, str]) -> None:
+        """No admin key reaches a host that is not its own, and the fallback serves what the ledger records alone."""
         key = headers.get("Authorization", "").removeprefix("Bearer ")
         names = [name for name, value in self.stage.admin_keys.items() if value == key]
-        if not names:
+        name = next(iter(names), self.stage.former_admin_keys.get(key))
+        if name is None:
             return
-        (name,) = names
         if name == FALLBACK:
             host = run.options.fallback_host
-            own = host is not None and has_origin(origin, host)
+            own = has_origin(origin, host) if host is not None else origin == "https://api.openai.com"
+            if "/admin_api_keys" not in path:  # it is asked about itself
+                self._check_fallback(run, path)
         else:
             hosts = {HOST} if name == CENTRAL else self.stage.named_hosts[name]
             own = any(has_origin_of(host, origin) for host in hosts)
         if not own:
             self.violate(f"{run.name} sends the admin key of {name} to {origin}")
+
+    def hidden(self, secret: Ref) -> None:
+        """Something in between denies this Secret: if it has an admin key, the fallback may serve."""
+        if secret.name in (ADMIN_SECRET, CENTRAL):
+            self._without_admin_secret = self.stage.moment()
+
+    def _check_fallback(self, run: Run, path: str) -> None:
+        """I8: the fallback admin key serves where the own one's Secret is gone; a tenant's word is not asked about."""
+        if self.stage.admin_secrets_are_there() and self._without_admin_secret < run.started - CLOCKS:
+            self.violate(f"I8: {run.name} uses the fallback admin key, and every admin key's Secret is there")
+        _, _, account = path.partition("/service_accounts/")
+        known = {stored.get("id") for target in TARGETS for stored in self.stage.recorded(target).values()}
+        if account and run.command is ADOPT and account not in known:
+            self.violate(f"I8: {run.name} asks about {account}, which no ledger records, with the fallback admin key")
 
     def _check_asked(self, run: Run, name: str) -> None:
         """I1, and I5: recorded before requested, requested once, and not without a reason."""
@@ -228,9 +196,25 @@ class Oracle:
             self.violate(f"I5: {run.name} mints for {target}, which is suspended")
         if not self._is_due(run, target, name):
             self.violate(f"I5: {run.name} mints for {target} again, and nothing asks for it")
+        if run.revokes(target) or self.stage.openai_seen.empty or self.stage.cluster_seen.hidden:
+            return
+        last = self._published.get(target)
+        licensed = last is None or self._licensed.get(target, -1.0) >= last[0].started - 1
+        asked_for = licensed and not self._put_back_only(target)
+        settled = max(self.disturbed, self._eras[target][-1].since)
+        forced = run.options.force
+        for rule in self.mints.broken(
+            target, name, run.options, forced=forced, settled_since=settled, asked_for=asked_for
+        ):
+            self.violate(f"I5: {run.name} asks for {rule}")
+
+    def _put_back_only(self, target: Ref) -> bool:
+        """Has nothing happened to the target since its last key but that somebody put its Secret back?"""
+        return self.put_back.get(target, -1.0) == self._licensed.get(target)
 
     def _is_due(self, run: Run, target: Ref, name: str) -> bool:
-        force = run.options.force or run.revokes(target)
+        repeated = run.options.job != "" and self._forced_by.get(target) == run.options.job
+        force = (run.options.force and not repeated) or run.revokes(target)
         if target not in self._published or force or self._attempts[target] - {name}:
             return True
         last, at = self._published[target]
@@ -257,11 +241,15 @@ class Oracle:
         if self._suspended.get(made.target, now) < run.started and not run.revokes(made.target):
             self.violate(f"I3: {run.name} deletes {made.name} of {made.target}, which is suspended")
         looked = run.looks.get(made.target)
-        if looked is None or now - looked > FRESH:
+        whatever = isinstance(run.command, Revoke) and run.command.without_successor and run.revokes(made.target)
+        if not whatever and (looked is None or now - looked > FRESH):
             self.violate(f"I3: {run.name} deletes {made.name} without a look at {made.target} right before")
+        if made.target in SOURCES and self.unserved_since < run.started and run.command is RUN:
+            self.violate(f"I3: {run.name} deletes {made.name}, and whether {made.target} is asked for cannot be known")
         recorded = self.stage.recorded(made.target).get(made.name)
-        if recorded is None:
-            return  # another run has released it, so it is gone
+        there = [o for o in self.stage.accounts() if o.id == account and o.project not in self.stage.openai_seen.empty]
+        if recorded is None or not there:
+            return  # another run has released it, so it is gone; or OpenAI says that it is, and deletes nothing
         if run.revokes(made.target):
             return  # whoever uses it
         published = "publishedAt" in recorded and recorded.get("id") == account  # its twin never was
@@ -299,12 +287,15 @@ class Oracle:
         if leaks(json.dumps(shown)):
             self.violate(f"I6: a key is in {run.name}'s {kind}")
         target = Ref(namespace, str(body.get("metadata", {}).get("name") or request.segments[-1]))
+        own = {Ref(LEDGER, CENTRAL), Ref(LEDGER, FALLBACK)} if self.stage.admin_rotates else set()
+        if kind == "POST events" and body.get("involvedObject", {}).get("name") in {ref.name for ref in own}:
+            return
         wanted = (
-            target in TARGETS
+            target in TARGETS or (target in own and request.method == "PATCH")
             if secret
             else namespace == LEDGER
             if kind.endswith("keyrotations")
-            else kind in ("PATCH externalsecrets/status", "POST events") and namespace != LEDGER
+            else kind in ("PATCH externalsecrets/status", "PATCH openais/status", "POST events") and namespace != LEDGER
         )
         if not wanted:
             self.violate(f"I8: {run.name} sends {kind} to {request.path}")
@@ -316,15 +307,21 @@ class Oracle:
         self._last_effects[run.name] = self.stage.moment()
         kind = kind_of(request)
         self._say(f"{run.name}: {request.method} {request.path} -> {response.status}")
+        if not self.stage.admin_secrets_are_there():
+            self._without_admin_secret = self.stage.moment()
         if request.method == "GET":
             self._served(run, kind, request, response)
             return
         if kind == "POST secrets" and response.status == 201 and "dryRun" in request.query:
             # That there could be one is a look as well: it says that there is none.
             run.looks[Ref(request.segments[3], request.json()["metadata"]["name"])] = self.stage.moment()
+        if kind == "DELETE service_accounts" and response.status == 403:
+            self._note_refused(request.path.rpartition("/")[2])
         if response.status >= 300 or "dryRun" in request.query:
             return
-        if kind == "POST service_accounts":
+        if self.admin.effect(run, request, response):
+            pass
+        elif kind == "POST service_accounts":
             self._note_made(response.json())
         elif kind == "DELETE service_accounts":
             self._check_deleted(run, request.path.rpartition("/")[2])
@@ -332,6 +329,7 @@ class Oracle:
             self._check_published(run, request, response)
         elif kind.endswith("keyrotations"):
             self._check_released(run)
+            self._check_forward(run)
             self._note_adopted(run)
         self.look(by_user=False)
         self._check_recorded()
@@ -341,17 +339,35 @@ class Oracle:
         if response.status != 200 and not absent:
             return
         if kind == "GET secrets":
-            run.looks[Ref(request.segments[3], request.segments[5])] = self.stage.moment()
+            ref = Ref(request.segments[3], request.segments[5])
+            run.looks[ref] = self.stage.moment()
+            if run.revokes(ref):
+                self.revoked[ref] = self.stage.moment()
         elif kind == "GET pods":
             run.pods[request.segments[3]] = self.stage.moment()
         elif kind == "GET api_keys" and request.path.endswith("/api_keys"):
-            run.keys_listed[_project(request)] = self.stage.moment()
+            run.keys_listed[_project(request)].append(self.stage.moment())
         elif kind == "GET api_keys":
+            run.asked[request.path.rpartition("/")[2]] = self.stage.moment()
             run.uses[request.path.rpartition("/")[2]] = None if absent else response.json()["last_used_at"]
         elif _lists_accounts(kind, request) and not absent:
             project = _project(request)
             if not response.json()["has_more"] and project in run.lists:
                 self._lists[project].append(run.lists[project])
+
+    def _note_refused(self, account: str) -> None:
+        made = self.made.get(account)
+        if made is not None:
+            self.mints.refused[made.target].add(account)
+
+    def _check_forward(self, run: Run) -> None:
+        """I5: what the ledger says of the last rotation never goes back; of a time that was wrong, to a right one."""
+        if not self.stage.server_was_right(0.0):
+            return
+        for target in TARGETS:
+            before, after = self._rotated.get(target), self.stage.last_rotated_at(target)
+            if before is not None and after is not None and after < before and target not in self.edited:
+                self.violate(f"I5: {run.name} notes a rotation of {target} at {after}, and there was one at {before}")
 
     def _note_made(self, body: Mapping[str, Any]) -> None:
         name, account = body["name"], body["id"]
@@ -373,6 +389,8 @@ class Oracle:
                     self.violate(f"{run.name} adopts {id}, which no worker made")
                 self.stage.strangers.discard(id)
                 self.made[id] = Made(name, target, account.get("keyId", ""))
+                if self.stage.scopes_asked(target):
+                    self.license(target)  # nobody knows what its key may do
                 self._adopted[target] = self.stage.moment()
 
     def _check_published(self, run: Run, request: Request, response: Response) -> None:
@@ -384,6 +402,11 @@ class Oracle:
         metadata = body.get("metadata", {})
         if request.method == "PATCH" and set(body) == {"metadata"} and set(metadata) == _RELEASE:
             return  # our owner reference goes: the Secret is to outlive its ExternalSecret
+        if request.method == "PATCH" and set(body) == {"metadata"} and set(metadata) == _MARKS:
+            # Somebody took label or annotation away: they go back to the key that is there.
+            if self.stage.carried(secret) != json.loads(metadata["annotations"][CURRENT])["id"]:
+                self.violate(f"I2: {run.name} writes another account's name than the key's into {target}")
+            return
         if CURRENT not in metadata.get("annotations", {}) or not body.get("data"):
             self.violate(f"I2: {run.name} writes {request.path} without key and name together")
             return
@@ -394,19 +417,29 @@ class Oracle:
             self.violate(f"I2: {run.name} writes another account's name than the key's into {target}")
         intent = self.stage.intent_of(annotation["name"])
         now = self.stage.moment()
-        if intent is None and annotation["name"] in self.struck:
-            pass  # a human has just deleted the entry
+        if intent is None and (annotation["name"] in self.struck or now < run.woke + 2):
+            # A human has just deleted the entry. Or the run fell asleep between its look at the clock and the sending,
+            # and others have let the intent go meanwhile: it looks again afterwards, and heals (docs/reliability.md).
+            pass
         elif intent is None or intent[0] != target:
             self.violate(
                 f"I2: {run.name} publishes {annotation['name']} in {target}, which the ledger does not ask for"
             )
-        elif now < run.woke + 2:
-            pass  # no worker notices a sleep between its look at the clock and the sending; it looks again afterwards
+        elif now < run.woke + 2 or run.sent.get(request.path, now) < run.thawed <= now:
+            # No worker notices a sleep between its look at the clock and the sending; it looks again afterwards.
+            # Or the request was sent before the process stood still, and on its way meanwhile.
+            pass
         elif self._moment(intent[1]["claimedUntil"]) < now - 2 and self._is_genuine(target, annotation["name"]):
             self.violate(f"I2: {run.name} publishes {annotation['name']} after its claim has ended")
         if self.stage.status_of(secret) is KeyStatus.PENDING:
             self.violate(f"I2: {run.name} publishes {annotation['name']}, whose key OpenAI does not accept yet")
+        if self.stage.is_too_wide(target):
+            self.violate(f"I2: {run.name} publishes {annotation['name']}, whose key may do more than {target} asks for")
         self._published[target] = (run, now)
+        if run.options.force:
+            self._forced_by[target] = run.options.job
+        source = self.stage.external_secret(target)
+        self._source_at[target] = source["metadata"]["uid"] if source is not None else ""
         self._attempts[target].clear()
 
     def _check_deleted(self, run: Run, account: str) -> None:
@@ -490,8 +523,12 @@ class Oracle:
                 self.violate(f"I3: account {made.name} was deleted although its second key is used")
 
     def _was_listed(self, run: Run, account: str, key: Key) -> bool:
-        """Has a list of keys shown it to the run?"""
-        return self.key_made.get(key.id, float("inf")) < run.keys_listed.get(key.project, 0.0)
+        """Has a list of keys shown it to the run, before it asked for the use of the account's own key?
+
+        A later list is another target's: what the run has decided by an earlier one is on its way already.
+        """
+        made, asked = self.key_made.get(key.id, float("inf")), run.asked.get(self.made[account].key_id, float("inf"))
+        return any(made < listed < asked for listed in run.keys_listed[key.project])
 
     def _check_released(self, run: Run) -> None:
         """I4: an intent of which no account was ever made leaves the ledger after two complete lists only."""
@@ -537,6 +574,9 @@ class Oracle:
                 continue
             if made.name in recorded:
                 self.lost.discard(account.id)
+            elif self.stage.server_error:
+                # By a wrong clock two lists count as far apart, and OpenAI's may lag: docs/reliability.md.
+                self.lost.add(account.id)
             elif account.id not in self.lost:
                 self.violate(f"I4: account {made.name} exists and is not in the ledger")
 
@@ -550,8 +590,11 @@ class Oracle:
     def look(self, *, by_user: bool) -> None:
         """Note what the Secrets carry and the ledger says now."""
         now = self.stage.moment()
+        self.admin.look(by_user=by_user)
         if by_user:
             self.disturbed = now
+        if not self.stage.admin_secrets_are_there():
+            self._without_admin_secret = now
         for target in TARGETS:
             recorded = self.stage.recorded(target)
             self._recorded_for.update(dict.fromkeys(recorded, target))
@@ -559,9 +602,12 @@ class Oracle:
             for name in recorded.keys() - self._entries[target].keys():
                 self._attempts[target].add(name)
             for name, account in recorded.items():
-                if "claimedUntil" in account and account != self._entries[target].get(name):
+                before = self._entries[target].get(name, {})
+                if "claimedUntil" in account and account["claimedUntil"] != before.get("claimedUntil"):
+                    # What is noted of the intent later does not make its times right.
                     self._noted[name] = now
             self._entries[target] = recorded
+            self._rotated[target] = self.stage.last_rotated_at(target)
             era = self._eras[target][-1]
             carried = self.stage.carried(self.stage.secret(target))
             if carried != era.account:
@@ -640,6 +686,15 @@ class Oracle:
             if max(self._dead.get(target, run.started), young) < run.started:
                 self.violate(f"{run.name} leaves a dead key in {target}: {outcome.reason}")
             self._check_secret(run, target)
+            self._check_made_anew(run, target)
+
+    def _check_made_anew(self, run: Run, target: Ref) -> None:
+        """A new ExternalSecret that rotates on change is one."""
+        source, before = self.stage.external_secret(target), self._source_at.get(target)
+        if source is None or before is None or self._adopted.get(target, -1.0) >= self._published[target][1]:
+            return
+        if source["spec"].get("refreshPolicy") == "OnChange" and before not in ("", source["metadata"]["uid"]):
+            self.violate(f"{run.name} leaves {target} with the key that an earlier ExternalSecret asked for")
 
     def _check_secret(self, run: Run, target: Ref) -> None:
         """Only its own data key has a key of ours; and one that is to outlive its ExternalSecret is not owned by it."""
@@ -648,7 +703,7 @@ class Oracle:
         if secret is None or max(others, default=-1.0) > run.started - 60:
             return  # another run may have written it, by what it had read before
         places = sorted(self.stage.keys_in(secret))
-        if places != [self.stage.data_key(target)] and target not in self.mixed:
+        if places != self.stage.places(target) and target not in self.mixed:
             self.violate(f"{run.name} leaves keys of ours at {places} of {target}")
         source = self.stage.external_secret(target)
         if source is None:
@@ -657,57 +712,6 @@ class Oracle:
         owners = [owner["uid"] for owner in secret["metadata"].get("ownerReferences", ())]
         if policy != "Owner" and source["metadata"]["uid"] in owners:
             self.violate(f"{run.name} leaves {target} to go with its ExternalSecret, whose policy is {policy}")
-
-    # --- at rest
-
-    def unrecorded(self) -> bool:
-        """Does a Secret name an account that its entry lacks? Runs say so until a human adopts it."""
-        for target in TARGETS:
-            secret = self.stage.secret(target)
-            name = named(secret).get("name") if secret is not None else None
-            if name is not None and name not in self.stage.recorded(target):
-                return True
-        return False
-
-    def check_at_rest(self) -> None:
-        """After fault-free runs: one account per target, its key works, and the ledger says the same."""
-        current = {}
-        for target in TARGETS:
-            secret = self.stage.secret(target)
-            annotation = named(secret) if secret is not None else {}
-            if secret is None or not annotation:
-                self.violate(f"at rest: {target} has no key of ours")
-                continue
-            current[annotation["id"]] = annotation["name"]
-            if self.stage.status_of(secret) is not KeyStatus.ACTIVE:
-                self.violate(f"at rest: {target} carries a dead key")
-            if self.stage.carried(secret) != annotation["id"]:
-                self.violate(f"at rest: {target} carries another account's key than its annotation says")
-            places = sorted(self.stage.keys_in(secret))
-            if places != [self.stage.data_key(target)] and target not in self.mixed:
-                self.violate(f"at rest: {target} has keys of ours at {places}")
-            self._check_entry(target, annotation["name"])
-        recorded = {name for target in TARGETS for name in self.stage.recorded(target)}
-        alive = {}
-        for account in self.stage.accounts():
-            name = self.made[account.id].name if account.id in self.made else account.name
-            if account.id not in self.lost or name in recorded:
-                alive[account.id] = name
-        if alive != current:
-            self.violate(f"at rest: at OpenAI {sorted(alive.values())}, in Secrets {sorted(current.values())}")
-        ours = {account.id for account in self.stage.accounts()}
-        strangers = {a.id for project in PROJECTS for a in self.stage.openai.accounts(project)} - ours
-        if strangers != self.stage.strangers:
-            self.violate("at rest: a stranger's account is gone")
-
-    def _check_entry(self, target: Ref, current: str) -> None:
-        entry = self.stage.kubernetes.find("keyrotations", LEDGER, entry_name(target))
-        status = entry["status"] if entry is not None else {}
-        if list(status.get("accounts", {})) != [current] or status.get("accountCount") != 1:
-            self.violate(f"at rest: the ledger has {sorted(status.get('accounts', {}))} for {target}, not {current}")
-        ready = [c for c in status.get("conditions", []) if c["type"] == "Ready" and c["status"] == "True"]
-        if not ready or "failures" in status:
-            self.violate(f"at rest: the entry of {target} is not Ready")
 
     # --- times
 

@@ -18,11 +18,13 @@ from tests.simulation.stage import (
     SOURCES,
     SUSPEND,
     TARGETS,
+    TEMPLATES,
     external_secret_path,
     generator_path,
     of_generator,
 )
 from tests.support.scene import HOST, PROJECT
+from worker.model.values import Ref
 
 ITEM = {"sourceRef": {"generatorRef": {"kind": "OpenAI", "name": GENERATOR}}}
 RENAMED = "OPENAI_API_KEY"
@@ -78,13 +80,22 @@ class UserActs:
         self._hands.send("DELETE", external_secret_path(SECOND.name))
         return "deleted the second ExternalSecret for good"
 
-    def rename_data_key(self, chance: random.Random) -> str:
+    def rename_data_key(self, chance: random.Random, target: Ref | None = None) -> str:
         """And back, or back at once."""
-        target = chance.choice(SOURCES)
+        target = target or chance.choice(SOURCES)
+        if len(self._stage.texts_wanted(target, "")) > 1:
+            return self._change_template(target)
         renamed = self._stage.data_key(target) != "api_key"
         rewrite = {} if renamed else {"rewrite": [{"regexp": {"source": "api_key", "target": RENAMED}}]}
         self._hands.change_source(target, {"dataFrom": [ITEM | rewrite]})
         return f"the data key of {target} is {self._stage.data_key(target)}"
+
+    def _change_template(self, target: Ref) -> str:
+        """To the other one."""
+        before, after = TEMPLATES if "config.yaml" in self._stage.texts_wanted(target, "") else reversed(TEMPLATES)
+        gone = dict.fromkeys(before["data"])
+        self._hands.change_source(target, {"target": {"template": after | {"data": gone | after["data"]}}})
+        return f"the template of {target} makes {', '.join(self._stage.texts_wanted(target, ''))}"
 
     def recreate_generator(self, chance: random.Random) -> str:
         """With another project, at once or after a while; what it owned is collected."""

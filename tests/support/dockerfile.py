@@ -21,8 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 PROGRAMS = {"python", "/venv/bin/python", "rm"}
-WORD = re.compile(r"/[\w.*/-]+|[\w.:=-]+")
-"""A word of a command: an absolute path, perhaps with a pattern, or one without a slash; no other shell syntax."""
+WORD = re.compile(r"/(?:[\w.*/-]|\[!\w\])+|[\w.:=-]+")
+"""A word of a command: an absolute path, perhaps with a pattern (`*`, `[!x]`), or one without a slash; no other shell
+syntax."""
 
 
 class Unreadable(ValueError):

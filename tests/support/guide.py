@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from tests.support.canary import leaks
+from tests.support.programs import required_program
 from tests.support.scene import ROOT
 
 
@@ -20,9 +21,10 @@ def follow(guide: Path, directory: Path, kubeconfig: Path, openai_url: str) -> N
     blocks = re.findall(r"```sh\n(.*?)```", guide.read_text(), re.DOTALL)
     commands = [line for block in blocks for line in block.splitlines() if line.strip()]
     assert commands
+    bash = required_program("bash")
     for command in commands:
         done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", command],
+            [bash, "-euo", "pipefail", "-c", command],
             cwd=ROOT,
             env=_environment(directory, kubeconfig, openai_url),
             capture_output=True,

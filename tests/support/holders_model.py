@@ -68,6 +68,45 @@ VOLUMES = (Way.VOLUME, Way.PROJECTED)
 MOUNTS = (*VOLUMES, Way.SUB_PATH)
 
 
+UNNOTICED = 60
+"""Seconds for which a node may be cut off without a word in its conditions."""
+BACK = 95
+"""Seconds for which a kubelet gives old values after it can reach the API server again (docs/adr/0009)."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node, and when it could not reach the API server: each cut from its first second to the first after it."""
+
+    name: str = "node"
+    cuts: tuple[tuple[int, int], ...] = ()
+    ttl: int = 0
+    """Seconds for which its kubelet gives a cached Secret to containers that restart in place."""
+    late: int = 0
+    """Seconds after the end of a cut at which its kubelet says that it is Ready."""
+    skew: int = 0
+    """How far its clock is ahead."""
+
+    def knows(self, moment: int) -> int:
+        """As of when its kubelet knows the Secret then, at worst."""
+        return min([moment, *(begun for begun, ended in self.cuts if begun <= moment < ended + BACK)])
+
+    def told(self, now: int) -> int:
+        """As of when the API server shows its pods."""
+        return min([now, *(begun for begun, ended in self.cuts if begun <= now < ended + self.late)])
+
+    def ready_since(self, now: int) -> int | None:
+        """By its own clock; None: the API server shows that it is not Ready."""
+        since = -NEVER
+        for begun, ended in self.cuts:
+            if ended - begun <= UNNOTICED or now < begun + UNNOTICED:
+                continue
+            if now < ended + self.late:
+                return None
+            since = ended + self.late + self.skew
+        return since
+
+
 @dataclass(frozen=True)
 class Life:
     """A container from the kubelet's look at the Secret to its end.
@@ -98,8 +137,7 @@ class Pod:
     way: Way
     lives: tuple[Life, ...]
     ends: int
-    skew: int = 0
-    """How far its node's clock is ahead."""
+    node: Node = Node()
     behind: int = 0
     """By how much its volume follows late; its status, as the API server shows it, does by a quarter of that."""
     loops: bool = False
@@ -126,7 +164,7 @@ class Pod:
             return {str(secret.read(life.sees))}
         if self.way is Way.SUB_PATH:
             return {secret.in_volume(life.sees)}
-        followed = min(moment, life.ends) - self.behind
+        followed = self.node.knows(min(moment, life.ends) - self.behind)
         volume = secret.in_volume(max(life.sees, followed))
         return {volume} if self.way in VOLUMES else {volume, str(secret.read(life.sees))}
 
@@ -145,13 +183,13 @@ class Pod:
 
     def reported(self, life: Life) -> int:
         """The start of a life by its node's clock."""
-        return life.starts + self.skew
+        return life.starts + self.node.skew
 
     def shown(self, secret: Secret, now: int) -> dict[str, Any] | None:
         """The pod as the API server lists it; None: it is gone."""
         if now >= self.ends or now < self.lives[0].reads:
             return None
-        spec: dict[str, Any] = {"nodeName": "node"}
+        spec: dict[str, Any] = {"nodeName": self.node.name}
         container: dict[str, Any] = {"name": "reader", "image": "i"}
         if self.role is Role.SIDECAR:
             container["restartPolicy"] = "Always"
@@ -170,14 +208,19 @@ class Pod:
         state = self.state(secret, now)
         states = {f"{field.removesuffix('s')}Statuses": [{"name": "reader", "state": state}]} if state else {}
         return {
-            "metadata": {"name": self.name, "namespace": "default"},
+            "metadata": {"name": self.name, "namespace": "default", "creationTimestamp": _text(self.created)},
             "spec": spec,
             "status": {"phase": "Running", "startTime": at(self.lives[0].reads).isoformat(), **states},
         }
 
+    @property
+    def created(self) -> int:
+        """By the API server's clock."""
+        return self.lives[0].reads
+
     def told(self, now: int) -> int:
         """As of when its status is."""
-        return now - self.behind // 4
+        return self.node.told(now - self.behind // 4)
 
     def state(self, secret: Secret, now: int) -> dict[str, Any] | None:
         """The container's state, as its kubelet has told it; None: nothing yet."""
@@ -196,7 +239,7 @@ class Pod:
             return {"running": started}
         if self.loops and running[-1] is not self.lives[-1]:
             return {"waiting": {"reason": "CrashLoopBackOff"}}
-        return {"terminated": {**started, "finishedAt": _text(running[-1].ends + self.skew)}}
+        return {"terminated": {**started, "finishedAt": _text(running[-1].ends + self.node.skew)}}
 
 
 def _text(moment: int) -> str:

@@ -18,8 +18,9 @@ from worker.ledger.catch_up import catch_up_with_secret
 from worker.ledger.holds import with_reasons
 from worker.ledger.transitions import CLAIM, intended, presumed, published
 from worker.model.entries import Account, Entry, HoldReason, Publication
-from worker.model.sightings import Consumer, SecretView
+from worker.model.sightings import Consumer, Node, SecretView
 from worker.model.targets import CleanupKind, CleanupPolicy
+from worker.plan.holders import nodes_then
 from worker.plan.retirement import (
     Delete,
     Held,
@@ -84,6 +85,8 @@ class Story:
     pods: list[Pod]
     cleanup: CleanupPolicy = RETAIN
     late: int = 0
+    blind: bool = False
+    """The worker may not read nodes."""
     secret: Secret = field(default_factory=Secret, init=False)
     entry: Entry = field(default_factory=empty_entry, init=False)
     now: int = field(default=0, init=False)
@@ -117,7 +120,8 @@ class Story:
                 self.secret.changes.append((self.now, name))
             if step.do is not Do.ROTATE:
                 return
-            self.entry = published(self.entry, ours(name), requested, at=at(self.now))
+            then = nodes_then(self.consumers())
+            self.entry = published(self.entry, ours(name), requested, at=at(self.now), nodes_then=then)
         self.look()
         yield from self.retire()
 
@@ -146,7 +150,19 @@ class Story:
         self, publication: Publication, consumers: list[Consumer], last_used: int | None
     ) -> Delete | Wait | Held:
         used = at(last_used) if last_used is not None else None
-        return decide_retirement(publication, Usage(used, consumers), RetirePolicy(self.cleanup, DAY), now=at(self.now))
+        usage = Usage(used, consumers, at(self.now), nodes=self.nodes())
+        return decide_retirement(publication, usage, RetirePolicy(self.cleanup, DAY), now=at(self.now))
+
+    def nodes(self) -> dict[str, Node] | None:
+        """The nodes as the API server shows them; None: the worker may not read them."""
+        if self.blind:
+            return None
+        found = {}
+        for pod in self.pods:
+            since = pod.node.ready_since(self.now)
+            ttl = timedelta(seconds=pod.node.ttl)
+            found[pod.node.name] = Node(at(since) if since is not None else None, ttl, kubelet=37)
+        return found
 
     def consumers(self) -> list[Consumer]:
         shown = [pod.shown(self.secret, self.now) for pod in self.pods]

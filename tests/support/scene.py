@@ -19,7 +19,7 @@ import yaml
 
 from sandbox.kubernetes.resources import BUILT_IN
 from sandbox.kubernetes.server import Kubernetes
-from sandbox.kubernetes.setup import create_namespace, install_crds, send
+from sandbox.kubernetes.setup import create_namespace, install_crds, send, set_node
 from sandbox.openai.server import OpenAI
 from sandbox.openai.state import CANARY, KeyStatus
 from sandbox.transport.faults import Fate, Faults, delivered, response_lost
@@ -28,6 +28,8 @@ from sandbox.transport.wire import Request
 from tests.support.virtual_time import run_virtually
 from worker.commands.adopt.command import adopt
 from worker.commands.adopt.judge import Adopted
+from worker.commands.audit.command import audit
+from worker.commands.audit.report import Audit
 from worker.commands.revoke.command import plan, revoke
 from worker.commands.revoke.plan import Plan, Revoked
 from worker.commands.run import run
@@ -38,11 +40,11 @@ from worker.ledger.codec import decode_entry
 from worker.model.entries import Entry
 from worker.model.hosts import named_origin
 from worker.model.names import entry_name
-from worker.model.outcomes import Outcome, Report, RetireOutcome
+from worker.model.outcomes import AdminKeyOutcome, Outcome, Report, RestartOutcome, RetireOutcome
 from worker.model.values import Ref
 from worker.openai.client import OpenAIAdminApi
 from worker.runtime.stop import Stop
-from worker.settings.options import AdoptRequest, Options
+from worker.settings.options import AdoptRequest, AuditRequest, Options
 
 T = TypeVar("T")
 
@@ -61,6 +63,8 @@ class RecordingWatcher:
 
     outcomes: list[Outcome] = field(default_factory=list)
     retirements: list[RetireOutcome] = field(default_factory=list)
+    restarts: list[RestartOutcome] = field(default_factory=list)
+    admin_keys: list[AdminKeyOutcome] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     unused: list[Ref] = field(default_factory=list)
     waits: list[datetime] = field(default_factory=list)
@@ -76,6 +80,12 @@ class RecordingWatcher:
 
     def retired(self, retired: RetireOutcome) -> None:
         self.retirements.append(retired)
+
+    def restarted(self, restarted: RestartOutcome) -> None:
+        self.restarts.append(restarted)
+
+    def admin_key(self, outcome: AdminKeyOutcome) -> None:
+        self.admin_keys.append(outcome)
 
     def not_announced(self, target: Ref, problem: str) -> None:
         self.problems.append(problem)
@@ -157,6 +167,7 @@ class Scene:
         self.openai.add_project("acme", PROJECT)
         install_crds(self.kubernetes)
         create_namespace(self.kubernetes, LEDGER)
+        self.set_node("node-1", since=self.now() - timedelta(days=1))
         self.watcher = RecordingWatcher()
         self.watchers: list[RecordingWatcher] = []
         self.cluster_session: InProcessSession | None = None
@@ -192,6 +203,11 @@ class Scene:
         wanted = AdoptRequest(targets, accounts, yes)
         return self.play(lambda asked, world, stop, _: adopt(asked, wanted, world, stop=stop), **options)
 
+    def audit(self, *, unused: timedelta = timedelta(days=30), since: timedelta | None = None, **options: Any) -> Audit:
+        """`openai-key-rotator audit`; with the same options as a run."""
+        wanted = AuditRequest(unused, since)
+        return self.play(lambda asked, world, stop, _: audit(asked, wanted, world, stop=stop), **options)
+
     def plan(self, target: Ref = TARGET, *, without_successor: bool = False, **options: Any) -> Plan:
         """What `openai-key-rotator revoke` shows before it asks."""
 
@@ -206,9 +222,19 @@ class Scene:
 
     def revoke_killed(self, killer: Killer) -> bool:
         """The same, killed at one of its requests; False: it has made fewer, and was not."""
+        return self._killed(killer, lambda: self._revocation(cluster_faults=killer, openai_faults=killer))
 
+    def run_killed(self, killer: Killer) -> bool:
+        """A run, killed at one of its requests to OpenAI."""
+        return self._killed(killer, lambda: self.whole(run_command, openai_faults=killer))
+
+    def killed(self, killer: Killer, command: Command[Any], **options: Any) -> bool:
+        """Any command, killed at one of all its requests; False: it has made fewer, and was not."""
+        return self._killed(killer, lambda: self.whole(command, cluster_faults=killer, openai_faults=killer, **options))
+
+    def _killed(self, killer: Killer, command: Callable[[], Coroutine[Any, Any, Any]]) -> bool:
         async def until_killed() -> bool:
-            killer.work = asyncio.ensure_future(self._revocation(cluster_faults=killer, openai_faults=killer))
+            killer.work = asyncio.ensure_future(command())
             await asyncio.wait({killer.work})
             await asyncio.sleep(1)
             return killer.work.cancelled()
@@ -309,6 +335,10 @@ class Scene:
 
     def delete(self, path: str) -> None:
         send(self.kubernetes, "DELETE", path)
+
+    def set_node(self, name: str, *, ready: bool = True, since: datetime | None = None) -> None:
+        """The node is as told since then, or since now."""
+        set_node(self.kubernetes, name, ready=ready, since=since or self.now())
 
     def namespace(self, name: str) -> None:
         create_namespace(self.kubernetes, name)

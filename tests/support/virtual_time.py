@@ -1,7 +1,7 @@
 """An event loop whose time passes at once: where it would wait, it moves its clock instead.
 
 Guarantees: `asyncio.sleep` and `asyncio.timeout` follow it; a loop in which everything waits for nothing raises instead
-of hanging.
+of hanging; the death of a process that a test plays (`KeyboardInterrupt` in a task) is told once, by the run's end.
 """
 
 from __future__ import annotations
@@ -28,6 +28,12 @@ class _Selector(selectors.DefaultSelector):
         return super().select(0)
 
 
+def _told(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What nobody retrieved. Of a death nobody is left to retrieve it, and it would be logged into a later test."""
+    if not isinstance(context.get("exception"), KeyboardInterrupt):
+        loop.default_exception_handler(context)
+
+
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """`moment`: the loop's time in seconds."""
 
@@ -36,6 +42,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         selector = _Selector()
         selector.loop = self
         super().__init__(selector)
+        self.set_exception_handler(_told)
         self._clock_resolution = 1e-6  # after years a float is no finer: time would stand still right before a timer
 
     def time(self) -> float:

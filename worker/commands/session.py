@@ -15,16 +15,24 @@ from datetime import timedelta
 from worker.context import RunContext
 from worker.errors import OutOfReach
 from worker.kubernetes.listening import ListeningCluster
+from worker.ledger.admin_store import AdminLedger
 from worker.ledger.store import Ledger, ledger_uid
 from worker.model.entries import Entry, Unreadable
 from worker.model.outcomes import RunInfo
 from worker.model.values import Ref
+from worker.observe.admin_keys import AdminKeyObserver
+from worker.observe.consumers import FreshPods
 from worker.observe.observer import Observer
+from worker.openai.admin_keys import AdminKeysAtOpenAI
 from worker.openai.limiter import Limiter
 from worker.openai.projects import Projects
 from worker.ports import Clock, Cluster, OpenAIAdmin, Randomness, Watcher
 from worker.report.announce import Announcer
+from worker.restart.restarts import Restarts
+from worker.retire.admin_retirement import AdminRetirement
 from worker.retire.sweep import Sweep
+from worker.rotate.admin_keys import AdminKeys
+from worker.rotate.admin_rotation import AdminRotation
 from worker.rotate.reconcile import Reconciler
 from worker.rotate.rotation import Rotation
 from worker.runtime.clocks import TOLERATED, RunClock, corrected
@@ -107,11 +115,15 @@ async def open_ledger(options: Options, world: World) -> tuple[Ledger, RunWorld]
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """The two stages that act, with the context that they share."""
+    """The stages that act, what is told of the admin keys they used, and the context that all share."""
 
     context: RunContext
     reconciler: Reconciler
+    restarts: Restarts
     sweep: Sweep
+    admin_keys: AdminKeys
+    admin_rotation: AdminRotation
+    admin_retirement: AdminRetirement
 
 
 def wire_stages(
@@ -154,7 +166,9 @@ def wire_stages(
         slots=slots,
         stop=stop,
     )
-    reconciler = Reconciler(context, entries, Rotation(context, openai, world.random))
+    admin_keys = AdminKeys(context)
+    rotation = Rotation(context, openai, world.random, FreshPods(cluster, clock))
+    reconciler = Reconciler(context, entries, rotation, admin_keys)
     sweep = Sweep(
         context,
         known=frozenset(entries),
@@ -164,4 +178,15 @@ def wire_stages(
         unseen_hold=options.unseen_hold,
         max_hold=options.max_hold,
     )
-    return Stages(context, reconciler, sweep)
+    admin_ledger = AdminLedger(cluster, clock, ledger.namespace, ledger.uid)
+    admin_observer = AdminKeyObserver(cluster, admin_ledger)
+    at_openai = AdminKeysAtOpenAI(openai, limiter, options.allowed_hosts)
+    return Stages(
+        context,
+        reconciler,
+        Restarts(context, options.max_hold),
+        sweep,
+        admin_keys,
+        AdminRotation(context, admin_ledger, admin_observer, at_openai, world.random),
+        AdminRetirement(context, admin_ledger, admin_observer, at_openai),
+    )

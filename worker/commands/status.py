@@ -11,12 +11,15 @@ from contextlib import suppress
 from datetime import datetime
 
 from worker.commands.session import Session
-from worker.errors import OutOfReach
+from worker.commands.status_admin_keys import AdminEntries, admin_keys_as_json, admin_keys_as_text
+from worker.errors import OutOfReach, RotatorError
+from worker.ledger.admin_store import AdminLedger
 from worker.ledger.codec import entry_object
 from worker.ledger.store import Ledger, ledger_uid
-from worker.model.entries import Entry, Publication, Unreadable
+from worker.model.entries import Entry, Publication, Restart, RestartState, Unreadable, current
 from worker.model.times import format_time
 from worker.model.values import JSON, Ref
+from worker.plan.admin_keys import ENDS_SOON
 from worker.plan.retirement import ripe_at
 from worker.report.table import age, table
 
@@ -29,11 +32,22 @@ async def execute(session: Session) -> int:
     uid = None
     with suppress(OutOfReach):  # Entries are enough; the namespace only tells which ledger is this one.
         uid = (await ledger_uid(session.cluster, ledger.namespace))[0]
-    entries = await ledger.read_all()
-    if session.settings.as_table:
+    namespaces = session.settings.options.namespaces
+    found = await ledger.read_all()
+    entries = {ref: entry for ref, entry in found.items() if not namespaces or ref.namespace in namespaces}
+    admin_keys: AdminEntries = {}
+    # A look at some tenants' namespaces leaves out what is the operator's own.
+    if not namespaces:
+        with suppress(RotatorError):  # the kind came with a later version, and few installations have such objects
+            admin_keys = await AdminLedger(session.cluster, session.clock, ledger.namespace, uid or "").read_all()
+    if session.settings.as_table and found and not entries:
+        print(f"no targets in {', '.join(namespaces)}")
+    elif session.settings.as_table:
         print(as_text(entries, session.clock.now(), uid))
+        if admin_keys:
+            print("\n" + admin_keys_as_text(admin_keys, session.clock.now()))
     else:
-        print(json.dumps(as_json(entries, uid), indent=2))
+        print(json.dumps(as_json(entries, uid) + admin_keys_as_json(admin_keys, ledger.namespace), indent=2))
     return 0
 
 
@@ -97,10 +111,15 @@ def _notes(ref: Ref, entry: Entry | Unreadable, now: datetime, *, ledger: str | 
         yield f"{ref}: written by another ledger ({entry.ledger[:40]}): see `openai-key-rotator adopt {ref}`"
     if entry.condition is not None and not entry.condition.ready:
         yield f"{ref}: {entry.condition.message}"
+    if entry.admin_key_ends_at is not None and entry.admin_key_ends_at - now < ENDS_SOON:
+        yield f"{ref}: its admin key ends at {format_time(entry.admin_key_ends_at)}"
     if entry.failures.count:
         later = entry.failures.next_attempt_at
         when = f"not before {format_time(later)}" if later is not None and later > now else "with the next run"
         yield f"{ref}: {entry.failures.count} failed attempts, next one {when}"
+    publication = current(entry)
+    if publication is not None and publication.restart is not None:
+        yield f"{ref}: restart for account {publication.account.name}: {_restart(publication.restart)}"
     for name, state in _accounts(entry):
         if state != "current":
             yield f"{ref}: account {name} {state}"
@@ -121,6 +140,13 @@ def _accounts(entry: Entry) -> Iterable[tuple[str, str]]:
             yield publication.account.name, f"superseded, stays until {format_time(ripe)} at least"
     for intent in entry.unpublished:
         yield intent.account.name, f"unpublished, claimed until {format_time(intent.claimed_until)}"
+
+
+def _restart(restart: Restart) -> str:
+    parts = [f"{', '.join(restart.done)} done"] if restart.done else []
+    if restart.state is not RestartState.DONE:
+        parts.append("due with the next run" if restart.state is RestartState.DUE else restart.state.value.lower())
+    return ", ".join(parts) + (f": {restart.why}" if restart.why and parts else restart.why)
 
 
 def _end(publication: Publication) -> str:

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
+from worker.errors import RotatorError
 from worker.kubernetes.external_secret import from_external_secret
 from worker.kubernetes.fields import Mistake, RawObject, reject
 from worker.kubernetes.generator import admin_secrets, from_generator, generator_source, try_generator
+from worker.model.entries import Entry, Unreadable
 from worker.model.hosts import Origin
+from worker.model.scopes import ANY_SCOPES, ScopePolicy
 from worker.model.shard import WHOLE, Shard
 from worker.model.targets import Generator, Rejected, Source, Target
 from worker.model.values import PREFIX, Ref, Resource
 from worker.settings.central_keys import CentralKeys
+
+NOT_SERVED = "ExternalSecretsNotServed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +33,36 @@ class Discovered:
     idle: tuple[Source, ...]
     """Well-formed generators that feed nothing."""
     malformed: tuple[Rejected, ...] = ()
-    """Generators of whose mistakes the ExternalSecrets that use them are told."""
+    """Generators of whose mistakes the ExternalSecrets that use them are told, and ExternalSecrets that name none."""
 
+    in_use: tuple[Source, ...] = ()
+    """Well-formed generators that ExternalSecrets name."""
+    generators: tuple[Generator, ...] = ()
+    """Every well-formed generator, whether it feeds something or not."""
     unserved: bool = False
     """The cluster does not know ExternalSecrets: what they asked for is not known either."""
+    unlisted: RotatorError | None = None
+    """Why ExternalSecrets could not be listed, although the cluster knows them."""
 
     @property
     def unused(self) -> tuple[Ref, ...]:
         return tuple(source.ref for source in self.idle)
+
+
+def without_asked_elsewhere(discovered: Discovered, entries: Mapping[Ref, Entry | Unreadable]) -> Discovered:
+    """While ExternalSecrets cannot be listed: without the targets that one of them asked for, as far as is known."""
+    if discovered.unlisted is None:
+        return discovered
+    message = "an ExternalSecret asked for this Secret, and ExternalSecrets cannot be listed"
+    served: list[Target] = []
+    refused: list[Rejected] = []
+    for target in discovered.targets:
+        entry = entries.get(target.ref)
+        if isinstance(entry, Entry) and entry.generator.source != "OpenAI":
+            refused.append(Rejected(target.ref, target.source, NOT_SERVED, message, target.suspended))
+        else:
+            served.append(target)
+    return replace(discovered, targets=tuple(served), rejected=(*discovered.rejected, *refused))
 
 
 def resolve_targets(
@@ -47,6 +74,7 @@ def resolve_targets(
     central: CentralKeys,
     selected: Collection[Ref] | None = None,
     protected: Collection[Ref] = (),
+    scopes: ScopePolicy = ANY_SCOPES,
     shard: Shard = WHOLE,
     used: Collection[Ref] = (),
 ) -> Discovered:
@@ -55,6 +83,7 @@ def resolve_targets(
 
     `selected`: the generators that this run is about (None: all). The others still count against double use of a
     Secret and protect their admin keys. `protected`: Secrets that are never written besides those and the central ones.
+    `scopes`: the operator's word on what keys may do.
     `shard`: whose targets are wanted; of the others' sources none need be given, but for the generators that they use
     (`used`).
     """
@@ -68,11 +97,11 @@ def resolve_targets(
     if resource is not None:
         for raw in external_secrets:
             generator = Ref(raw.ref.namespace, raw.generator)
-            found.append(
-                (from_external_secret(raw, resource, known.get(generator), generator=checked.get(generator)), generator)
-            )
+            feeder, checked_one = known.get(generator), checked.get(generator)
+            wanted = from_external_secret(raw, resource, feeder, generator=checked_one, scopes=scopes)
+            found.append((wanted, generator))
     alone = [raw for raw in known.values() if _stands_alone(raw)]
-    found += [(from_generator(raw, checked[raw.ref]), raw.ref) for raw in alone]
+    found += [(from_generator(raw, checked[raw.ref], scopes), raw.ref) for raw in alone]
     feeding = {generator for _, generator in found} | set(used)
     found = [(item, generator) for item, generator in found if shard.owns(_subject(item))]
 
@@ -96,6 +125,8 @@ def resolve_targets(
         (*rejected, *remarks.unfed),
         remarks.idle,
         remarks.malformed,
+        in_use=remarks.in_use,
+        generators=tuple(found for found in checked.values() if isinstance(found, Generator)),
         unserved=resource is None,
     )
 
@@ -109,12 +140,13 @@ class _Remarks:
     """What the worker says of generators themselves.
 
     `unfed`: malformed, and they feed nothing. `malformed`: their ExternalSecrets are told of it as well. `idle`:
-    well-formed, and they feed nothing.
+    well-formed, and they feed nothing. `in_use`: well-formed, and ExternalSecrets name them.
     """
 
     unfed: tuple[Rejected, ...]
     malformed: tuple[Rejected, ...]
     idle: tuple[Source, ...]
+    in_use: tuple[Source, ...]
 
 
 def _remarks(
@@ -123,6 +155,7 @@ def _remarks(
     unfed: list[Rejected] = []
     malformed: list[Rejected] = []
     idle: list[Source] = []
+    in_use: list[Source] = []
     for raw in generators:
         source, mistake = generator_source(raw), checked[raw.ref]
         if isinstance(mistake, Mistake):
@@ -132,7 +165,9 @@ def _remarks(
             (malformed if raw.ref in feeding else unfed).append(reject(None, source, mistake))
         elif raw.ref not in feeding:
             idle.append(source)
-    return _Remarks(tuple(unfed), tuple(malformed), tuple(idle))
+        elif not _stands_alone(raw):
+            in_use.append(source)
+    return _Remarks(tuple(unfed), tuple(malformed), tuple(idle), tuple(in_use))
 
 
 def _subject(item: Target | Rejected) -> Ref:

@@ -1,4 +1,4 @@
-"""Adapter: a Kubernetes API server. The only module that imports kubernetes.
+"""Adapter: a Kubernetes API server. Its library comes from `worker.kubernetes.library`.
 
 The client's low level (`param_serialize`, `call_api`) is used and not its typed classes: those cost over a second of
 CPU at import, and a merge PATCH of theirs silently becomes a strategic one. Authentication, TLS and kubeconfig stay the
@@ -21,7 +21,6 @@ from email.utils import parsedate_to_datetime
 from typing import Any, NoReturn, TypeVar
 
 import aiohttp
-from kubernetes.aio.client import ApiClient
 
 from worker.errors import (
     EXISTS,
@@ -36,11 +35,13 @@ from worker.errors import (
     Unintelligible,
 )
 from worker.kubernetes.denials import OWNERS, OWNERS_FORBIDDEN, denial
-from worker.kubernetes.reading import mapping_or_empty, mappings
+from worker.kubernetes.library import ApiClient
+from worker.kubernetes.reading import USER_AGENT, mapping_or_empty, mappings
 from worker.model.values import JSON, Answer, Ref, Resource, Version
 from worker.ports import Randomness
-from worker.runtime.certificates import certificate_problem
+from worker.runtime.certificates import certificate_problem, connection_problem
 from worker.runtime.retrying import retry_after, retrying
+from worker.settings.proxies import is_proxy
 
 T = TypeVar("T")
 
@@ -117,7 +118,7 @@ class KubernetesApi:
         self._client = client
         self._random = random
         self._pages = asyncio.Semaphore(_PAGES_AT_ONCE)
-        client.user_agent = "openai-key-rotator"
+        client.user_agent = USER_AGENT
 
     async def list_all(
         self,
@@ -134,7 +135,7 @@ class KubernetesApi:
             except _Expired:
                 continue
             except _NoResource as error:
-                if await self._serves(resource):
+                if await self.serves(resource):
                     raise Unanswered("ClusterUnanswered", f"{error.message}, although the API server has it") from None
                 raise NotFound("NotFound", error.message, status=404) from None
         raise Unanswered("ListExpired", f"the list of {resource} expired {_RESTARTS} times while it was read")
@@ -157,8 +158,8 @@ class KubernetesApi:
         body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions}
         await self._call(_Request("DELETE", "delete", resource, ref, body))
 
-    async def _serves(self, resource: Resource) -> bool:
-        """Does the API server say itself that it has such objects? A 404 of a list has no form that would tell."""
+    async def serves(self, resource: Resource, subresource: str = "") -> bool:
+        # A 404 has no form that would tell; the API server's own documents do.
         served = await self._call(_Request("GET", "get", resource, Ref("", ""), document="/apis"))
         groups = {
             str(group.get("name")): {str(version.get("version")) for version in mappings(group.get("versions"))}
@@ -170,7 +171,8 @@ class KubernetesApi:
             return False
         document = f"/apis/{resource.group}/{resource.version}"
         known = await self._call(_Request("GET", "get", resource, Ref("", ""), document=document))
-        return resource.plural in {str(item.get("name")) for item in mappings(known.body.get("resources"))}
+        name = f"{resource.plural}/{subresource}" if subresource else resource.plural
+        return name in {str(item.get("name")) for item in mappings(known.body.get("resources"))}
 
     # --- one request
 
@@ -232,7 +234,7 @@ class KubernetesApi:
         return await retrying(lambda: self._once(request), repeatable=request.method == "GET", random=self._random)
 
     async def _once(self, request: _Request) -> Answer:
-        subject = request.subject
+        subject, proxy = request.subject, self._client.configuration.proxy
         try:
             call = await self._client.param_serialize(
                 request.method,
@@ -245,15 +247,17 @@ class KubernetesApi:
             response = await self._client.call_api(*call, _request_timeout=aiohttp.ClientTimeout(total=request.seconds))
             content = await _read(response.response, request.longest, subject)
         except aiohttp.ClientConnectorCertificateError as error:
-            message = f"the API server's certificate is not accepted ({certificate_problem(error)}): {subject}"
+            whose = "the proxy" if is_proxy(error.host, proxy) else "the API server"
+            message = f"{whose}'s certificate is not accepted ({certificate_problem(error)}): {subject}"
             raise NotSent("ClusterCertificate", message) from None
         except aiohttp.ClientHttpProxyError as error:
             message = f"the proxy refused the way to the API server (status {error.status}): {subject}"
             raise NotSent("ProxyRefused", message) from None
         except aiohttp.ClientConnectorError as error:
-            number = getattr(error.os_error, "errno", None)
-            kind = type(error).__name__ + (f", errno {number}" if number else "")
-            raise NotSent("ClusterUnreachable", f"no connection to the cluster to {subject} ({kind})") from None
+            where = "the proxy that leads to the cluster" if is_proxy(error.host, proxy) else "the cluster"
+            raise NotSent(
+                "ClusterUnreachable", f"no connection to {where} to {subject} ({connection_problem(error)})"
+            ) from None
         except TimeoutError:
             raise Unanswered(
                 "ClusterUnanswered", f"the API server did not answer within {request.seconds:.0f} s: {subject}"
@@ -303,6 +307,10 @@ def _raise(status: int, headers: Mapping[str, str], content: bytearray, *, reque
         answer = {}
     answer = answer if isinstance(answer, dict) else {}
     details, own = _details(status, answer), answer.get("kind") == "Status"
+    denied = denial(answer.get("message")) if own else None
+    if denied is not None and 400 <= status < 500 and status != 403:
+        # A webhook chooses its status (400 where it names none), a policy too (422): neither is what it says elsewhere.
+        raise Refused("ClusterRefused", f"not allowed to {subject}: {denied} ({details})", status=status, own=own)
     if status == 401:
         raise Refused(
             "ClusterUnauthorized", f"the cluster does not accept the credentials: {subject}", status=status, own=own
@@ -310,7 +318,7 @@ def _raise(status: int, headers: Mapping[str, str], content: bytearray, *, reque
     if status == 403:
         reading = request.verb in ("list", "get")
         usual = "RBAC forbids it" if reading else "RBAC, a quota or a webhook forbids it"
-        advice = denial(answer.get("message")) or usual
+        advice = denied or usual
         reason = OWNERS_FORBIDDEN if advice == OWNERS else "Forbidden"
         raise Forbidden(reason, f"not allowed to {subject}: {advice} ({details})", status=status, own=own)
     if status == 404:
@@ -332,7 +340,8 @@ def _raise(status: int, headers: Mapping[str, str], content: bytearray, *, reque
         message = f"the API server asks to slow down: {subject}"
         raise Throttled("ClusterThrottled", message, retry_after=retry_after(headers))
     if status >= 500 or status < 200:
-        raise Unanswered("ClusterUnanswered", f"the API server failed: {subject} ({details})")
+        cause = f": {denied}" if denied is not None else ""
+        raise Unanswered("ClusterUnanswered", f"the API server failed: {subject}{cause} ({details})")
     raise Refused("ClusterRefused", f"the API server refused to {subject} ({details})", status=status, own=own)
 
 

@@ -1,7 +1,7 @@
 """Adapter: the way to the API server, as kubectl would take it: kubeconfig or service account, TLS, proxy.
 
 Guarantees:
-- A credential plugin that fails ends the command: nothing is sent in its place.
+- A credential plugin that fails ends the command, or later the request: nothing is sent in its place.
 - The cluster's own authority is verified as kubectl and client-go do: chain, name and dates.
 - No redirect is followed.
 - Errors quote neither the kubeconfig nor a plugin's output: both hold credentials.
@@ -9,9 +9,11 @@ Guarantees:
 
 from __future__ import annotations
 
-import base64
+import json
 import logging
 import os
+import ssl
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,22 +22,21 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import yaml
-from kubernetes.aio import config
-from kubernetes.aio.client import ApiClient, Configuration
-from kubernetes.aio.config.exec_provider import ExecProvider
-from kubernetes.aio.config.kube_config import ConfigNode
 
-from worker.errors import OutOfReach
+from worker.errors import NotSent, OutOfReach
+from worker.kubernetes.credential_plugin import CredentialPlugin, Credentials
 from worker.kubernetes.kubeconfig import Chosen, Document, Unusable, choose
-from worker.kubernetes.reading import time_or_none
+from worker.kubernetes.library import ApiClient, Configuration, config
 from worker.model.hidden import Hidden
 from worker.model.hosts import is_loopback
 from worker.model.values import JSON
 from worker.runtime.clocks import SystemClock
 from worker.settings.proxies import DIRECT, Proxies
 
-_MARGIN = timedelta(seconds=30)
-"""A plugin's token is renewed so long before it ends."""
+_LIBRARYS = (config.ConfigException, OSError, ValueError, KeyError, TypeError, AttributeError)
+"""What the library raises for a kubeconfig that it cannot read."""
+_NO_FILE, _WAYS = "no such file", "set KUBECONFIG, --kubeconfig or --context"
+_FILE_FRESH_FOR = timedelta(minutes=1)
 # The library logs a plugin's output, which may hold a credential.
 logging.getLogger("kubernetes.aio.config.kube_config").disabled = True
 
@@ -59,15 +60,15 @@ async def connect(
     `kubeconfig`: a path, or several as in KUBECONFIG. `say` hears which context and server a kubeconfig chose.
     Raises OutOfReach where none is usable.
     """
-    configuration, headers = Configuration(), {}
+    configuration, headers, plugin = Configuration(), {}, None
     try:
         if in_cluster and kubeconfig is None and context is None:
-            config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]
+            _load_in_cluster(configuration)
         else:
             chosen = choose(_read(kubeconfig), context)
             headers = dict(chosen.headers)
-            await _load(chosen, configuration, now or SystemClock().now)
-            say(f"context {chosen.context}, server {chosen.server}")
+            plugin = await _load(chosen, configuration, now or SystemClock().now)
+            say(chosen.described())
         configuration.connection_pool_maxsize = connections
         configuration.client_session_kwargs = {"middlewares": (_refuse_redirects,), "trust_env": False}
         configuration.proxy = configuration.proxy or _proxy(configuration.host, proxies)
@@ -76,12 +77,28 @@ async def connect(
         client = ApiClient(configuration)
     except Unusable as error:
         raise _unusable(kubeconfig, context, str(error)) from None
-    except (config.ConfigException, yaml.YAMLError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except ssl.SSLError:
+        raise _unusable(kubeconfig, context, "the authority, or a certificate with its key, cannot be read") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark is not None else ""
+        raise _unusable(kubeconfig, context, f"a file is not YAML{line}") from None
+    except _LIBRARYS as error:
         # The library's text may quote the file, which holds credentials: the kind of error has to do.
         raise _unusable(kubeconfig, context, type(error).__name__) from None
     for name, value in headers.items():
         client.set_default_header(name, value)  # type: ignore[no-untyped-call]
+    if plugin is not None:
+        _renew_with(plugin, client)
     return client
+
+
+def _load_in_cluster(configuration: Configuration) -> None:
+    try:
+        config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]
+    except _LIBRARYS:
+        message = "the pod's service account has no token, or no ca.crt (is automountServiceAccountToken false?)"
+        raise OutOfReach("NoKubeconfig", f"no usable cluster configuration: {message}; {_WAYS}") from None
 
 
 def _proxy(server: str, proxies: Proxies) -> str | None:
@@ -92,11 +109,9 @@ def _proxy(server: str, proxies: Proxies) -> str | None:
 def _unusable(kubeconfig: str | None, context: str | None, problem: str) -> OutOfReach:
     where = f"kubeconfig {kubeconfig!r}" if kubeconfig is not None else "kubeconfig"
     where += f", context {context!r}" if context is not None else ""
-    return OutOfReach(
-        "NoKubeconfig",
-        f"no usable cluster configuration ({where}: {problem}): set KUBECONFIG, --kubeconfig or "
-        "--context, or run in a pod with a service account",
-    )
+    if problem == _NO_FILE:
+        problem += f"; {_WAYS}, or run in a pod with a service account"
+    return OutOfReach("NoKubeconfig", f"no usable cluster configuration ({where}): {problem}")
 
 
 def _read(kubeconfig: str | None) -> list[Document]:
@@ -105,59 +120,113 @@ def _read(kubeconfig: str | None) -> list[Document]:
     paths = [Path(name).expanduser().absolute() for name in names if name]
     documents: list[Document] = []
     for path in (path for path in paths if path.exists()):
-        document = yaml.safe_load(path.read_text())
+        document = _parsed(path.read_text())
         if document is not None and not isinstance(document, dict):
             raise Unusable("a file is not a mapping")
         documents.append((path, document or {}))
     if not documents:
-        raise Unusable("no such file")
+        raise Unusable(_NO_FILE)
     return documents
 
 
-async def _load(chosen: Chosen, configuration: Configuration, now: Callable[[], datetime]) -> None:
-    plugin = _Plugin(chosen, now) if chosen.plugin is not None else None
-    user = chosen.user | (await plugin.credentials() if plugin is not None else {})
+def _parsed(text: str) -> object:
+    try:
+        # JSON may be indented with tabs, which YAML does not know.
+        return json.loads(text)
+    except ValueError:
+        # Of several documents in a file kubectl reads the first.
+        return next(yaml.safe_load_all(text), None)
+
+
+async def _load(chosen: Chosen, configuration: Configuration, now: Callable[[], datetime]) -> CredentialPlugin | None:
+    """Fill the configuration. The plugin whose credentials end, None without one."""
+    plugin = CredentialPlugin(chosen, now) if chosen.plugin is not None else None
+    given = await plugin.credentials() if plugin is not None else None
+    user = chosen.user | (given.as_user() if given is not None else {})
+    path = user.pop("tokenFile", None)
+    file = _TokenFile(Path(str(path)), now) if path else None
+    if file is not None and (written := file.token()) is not None:
+        user["token"] = written.reveal()
+    elif file is not None and not user.get("token"):
+        raise Unusable("tokenFile cannot be read, or is empty")
+    _check_files(chosen.cluster | user)
     document = Chosen(chosen.context, chosen.server, chosen.cluster, user).as_document()
-    await config.load_kube_config_from_dict(document, "chosen", configuration)  # type: ignore[no-untyped-call]
-    if plugin is not None and plugin.ends_at is not None:
-        configuration.refresh_api_key_hook = plugin.refresh  # type: ignore[assignment]
+    try:
+        await config.load_kube_config_from_dict(document, "chosen", configuration)  # type: ignore[no-untyped-call]
+    except _LIBRARYS as error:
+        if not user.get("auth-provider"):
+            raise
+        raise Unusable(f"auth-provider: oidc gave no token ({type(error).__name__})") from None
+    if file is not None:
+        configuration.refresh_api_key_hook = file.refresh  # type: ignore[assignment]
+    return plugin if given is not None and given.ends_at is not None else None
+
+
+def _check_files(fields: JSON) -> None:
+    for name in ("certificate-authority", "client-certificate", "client-key"):
+        if fields.get(name) and not Path(str(fields[name])).is_file():
+            raise Unusable(f"{name} names a file that does not exist")
+
+
+def _renew_with(plugin: CredentialPlugin, client: ApiClient) -> None:
+    """Renew the plugin's credentials before they end: `revoke` waits for a human, and a run may take long."""
+    if plugin.given is not None and plugin.given.certificate is not None:
+        # A connection keeps the certificate that it began with.
+        client.set_default_header("Connection", "close")  # type: ignore[no-untyped-call]
+
+    async def renew(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        try:
+            given = await plugin.renewed()
+        except Unusable as error:
+            raise NotSent("NoKubeconfig", str(error)) from None
+        if given is not None:
+            _use(given, client)
+        if plugin.given is not None and plugin.given.token is not None:
+            request.headers["Authorization"] = f"Bearer {plugin.given.token.reveal()}"
+        return await handler(request)
+
+    session_options = client.configuration.client_session_kwargs
+    session_options["middlewares"] = (renew, *session_options["middlewares"])
+
+
+def _use(given: Credentials, client: ApiClient) -> None:
+    """New connections present the new certificate."""
+    if given.certificate is None or given.key is None:
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        certificate, key = Path(directory, "certificate"), Path(directory, "key")
+        for path, text in ((certificate, given.certificate), (key, given.key.reveal())):
+            path.touch(mode=0o600)
+            path.write_text(text)
+        try:
+            client.rest_client.ssl_context.load_cert_chain(certificate, key)
+        except ssl.SSLError:
+            raise NotSent("NoKubeconfig", "the credential plugin gave a certificate that cannot be read") from None
 
 
 @dataclass(slots=True)
-class _Plugin:
-    """A credential plugin of a kubeconfig (`exec`). `ends_at`: when its token ends, None: it does not say."""
+class _TokenFile:
+    """A `tokenFile`, which somebody renews: it is read again once a minute, as client-go does."""
 
-    chosen: Chosen
+    path: Path
     now: Callable[[], datetime]
-    ends_at: datetime | None = None
+    read_at: datetime | None = None
 
-    async def credentials(self) -> JSON:
-        """Run it; its credentials as fields of a kubeconfig's user. Raises Unusable."""
-        section = self.chosen.plugin or {}
-        name = Path(str(section.get("command"))).name
+    def token(self) -> Hidden | None:
+        """None where it cannot be read, or is empty."""
+        self.read_at = self.now()
         try:
-            status = await ExecProvider(ConfigNode("exec", section)).run()  # type: ignore[no-untyped-call]
-        except (config.ConfigException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise Unusable(f"the credential plugin {name[:80]!r} failed ({type(error).__name__})") from None
-        token, certificate, key = (status.get(field) for field in ("token", "clientCertificateData", "clientKeyData"))
-        self.ends_at = time_or_none(status.get("expirationTimestamp"))
-        if isinstance(certificate, str) and isinstance(key, str):
-            data = {"client-certificate-data": _encoded(certificate), "client-key-data": _encoded(key)}
-            return data | ({"token": token} if token else {})
-        if isinstance(token, str) and token:
-            return {"token": token}
-        raise Unusable(f"the credential plugin {name[:80]!r} gave neither a token nor a certificate with its key")
+            text = self.path.read_text().strip()
+        except (OSError, ValueError):
+            return None
+        return Hidden(text) if text else None
 
     async def refresh(self, configuration: Configuration) -> None:
-        """Renew the token before it ends: `revoke` waits for a human, and a run may take long."""
-        if self.ends_at is None or self.now() < self.ends_at - _MARGIN:
+        if self.read_at is not None and self.now() < self.read_at + _FILE_FRESH_FOR:
             return
-        token = Hidden(str((await self.credentials()).get("token", "")))
-        configuration.api_key["BearerToken"] = f"Bearer {token.reveal()}"
-
-
-def _encoded(text: str) -> str:
-    return base64.b64encode(text.encode()).decode()
+        token = self.token()
+        if token is not None:
+            configuration.api_key["BearerToken"] = f"Bearer {token.reveal()}"
 
 
 async def _refuse_redirects(

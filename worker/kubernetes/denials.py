@@ -1,4 +1,4 @@
-"""Who denied a write: RBAC, a webhook, a policy, a quota, or the guard of owner references. Pure.
+"""Who denied a request, or broke it: RBAC, a webhook, a policy, a quota, a namespace's end, the guard of owners. Pure.
 
 Guarantees: of the API server's text only names are passed on, and only where they look like names.
 Source: the forms of Kubernetes 1.31 to 1.37 (`apiserver/pkg/admission`, `plugin/pkg/admission`, `authorization`).
@@ -21,6 +21,19 @@ _FORMS: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(rf"ValidatingAdmissionPolicy '{_NAME}' (with binding '[^']{{1,253}}' )?denied request"),
         "the ValidatingAdmissionPolicy {name} denies it",
+    ),
+    (
+        re.compile(rf"\bpolicy '{_NAME}' (with binding '[^']{{1,253}}' )?denied request"),
+        "the admission policy {name} denies it",
+    ),
+    (re.compile(rf'failed calling webhook "{_NAME}"'), "the webhook {name} does not answer"),
+    (
+        re.compile(r"conversion webhook for [a-z0-9./-]{1,253}, Kind=(?P<name>[A-Za-z]{1,63}) failed"),
+        "the webhook that converts {name} objects does not answer",
+    ),
+    (
+        re.compile(rf"unable to create new content in namespace {_NAME} because it is being terminated"),
+        "the namespace {name} is being deleted",
     ),
     (re.compile(rf"exceeded quota: {_NAME}(,|$)"), "the ResourceQuota {name} is exhausted"),
     (re.compile(rf"failed quota: {_NAME}(:|,|$)"), "the ResourceQuota {name} asks for something that is missing"),

@@ -5,8 +5,8 @@ Guarantee: a field outside the list of honoured fields raises a `Mistake` with i
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from worker.kubernetes.fields import (
@@ -19,25 +19,37 @@ from worker.kubernetes.fields import (
     at_least,
     choice,
     duration,
+    key_scopes,
     lifetime,
     only,
     plain_map,
     raw_object,
     reject,
     requests_of,
+    restart_wish,
+    status_of_interest,
     suspended,
     text,
 )
 from worker.kubernetes.generator import GENERATOR_GROUP, GENERATORS
 from worker.kubernetes.reading import mapping_or_empty
+from worker.kubernetes.template import LARGEST_TEMPLATE, template_of
 from worker.model.names import DATA_KEY, is_name
+from worker.model.scopes import ScopePolicy
 from worker.model.targets import CreationPolicy, Generator, RefreshPolicy, Rejected, Source, Target
 from worker.model.values import JSON, PREFIX, Ref, Resource
 
 EXTERNAL_SECRETS = tuple(Resource("external-secrets.io", version, "externalsecrets") for version in ("v1", "v1beta1"))
 
-_LONGEST_CONDITIONS = 8192
-"""Characters of all conditions in a status; those of External Secrets Operator have some hundred."""
+
+def _template_data(value: object) -> object:
+    """A template's texts, whole because they are written; True if they are too large for that."""
+    if not isinstance(value, Mapping):
+        return text(value)
+    if sum(sys.getsizeof(name) + sys.getsizeof(part) for name, part in value.items()) > LARGEST_TEMPLATE:
+        return True
+    return {name: part if isinstance(part, str) else True for name, part in value.items()}
+
 
 # The honoured fields. `text` also stands for a field without checked content: we ignore the field, or refuse any value.
 _REFERENCE: Shape = {"apiVersion": text, "kind": text, "name": text}
@@ -51,7 +63,7 @@ _TEMPLATE: Mapping[str, Shape] = {
     "type": text,
     "engineVersion": text,
     "mergePolicy": text,
-    "data": text,
+    "data": _template_data,
 }
 _TARGET: Mapping[str, Shape] = {
     "name": text,
@@ -76,19 +88,47 @@ def raw_external_secret(obj: JSON) -> RawObject | None:
     generator = _generator_name(spec)
     if generator is None or "deletionTimestamp" in obj["metadata"]:
         return None
-    status = _status_of_interest(mapping_or_empty(obj.get("status")))
-    return raw_object(obj, _SPEC, status=status, generator=generator)
+    return raw_object(obj, _SPEC, status=status_of_interest(obj), generator=generator)
 
 
 def _generator_name(spec: Mapping[str, Any]) -> str | None:
     """The OpenAI generator that an ExternalSecret names anywhere."""
+    for reference in _references(spec):
+        if reference.get("kind") == "OpenAI" and _group(reference) == GENERATOR_GROUP:
+            return str(text(str(reference.get("name", ""))))
+    return None
+
+
+def _references(spec: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     for field in ("dataFrom", "data"):
         items = spec.get(field)
         for item in items if isinstance(items, list) else []:
-            reference = mapping_or_empty(mapping_or_empty(mapping_or_empty(item).get("sourceRef")).get("generatorRef"))
-            group = str(reference.get("apiVersion", GENERATOR_GROUP)).partition("/")[0]
-            if reference.get("kind") == "OpenAI" and group == GENERATOR_GROUP:
-                return str(text(str(reference.get("name", ""))))
+            yield mapping_or_empty(mapping_or_empty(mapping_or_empty(item).get("sourceRef")).get("generatorRef"))
+
+
+def _group(reference: Mapping[str, Any]) -> str:
+    return str(reference.get("apiVersion", GENERATOR_GROUP)).partition("/")[0]
+
+
+def near_miss(obj: JSON, resource: Resource) -> Rejected | None:
+    """An ExternalSecret that means an OpenAI generator, it seems, and names none: wrong case, or another API group.
+
+    It makes no target, not even a rejected one: the kind may be another controller's.
+    """
+    spec, metadata = mapping_or_empty(obj.get("spec")), obj["metadata"]
+    if "deletionTimestamp" in metadata or _generator_name(spec) is not None:
+        return None
+    for reference in _references(spec):
+        if str(reference.get("kind", "")).casefold() != "openai":
+            continue
+        ref = Ref(metadata["namespace"], metadata["name"])
+        source = Source(resource, "ExternalSecret", ref, metadata["uid"], metadata.get("generation", 0))
+        found = f"{_group(reference)[:80]!r}, kind {str(reference['kind'])[:20]!r}"
+        message = (
+            f"sourceRef.generatorRef names API group {found}: this rotator serves {GENERATORS.api_version}, kind "
+            "'OpenAI', alone; nothing is made for it"
+        )
+        return Rejected(None, source, "NoGenerator", message)
     return None
 
 
@@ -99,7 +139,12 @@ def wanted_secret(raw: RawObject) -> Ref | None:
 
 
 def from_external_secret(
-    raw: RawObject, resource: Resource, feeding: RawObject | None, *, generator: Generator | Mistake | None
+    raw: RawObject,
+    resource: Resource,
+    feeding: RawObject | None,
+    *,
+    generator: Generator | Mistake | None,
+    scopes: ScopePolicy,
 ) -> Target | Rejected:
     source = Source(
         resource,
@@ -109,6 +154,7 @@ def from_external_secret(
         raw.generation,
         raw.metadata_hash,
         raw.status,
+        on_change=raw.spec.get("refreshPolicy") == RefreshPolicy.ON_CHANGE,
     )
     wanted, secret = mapping_or_empty(raw.spec.get("target")), wanted_secret(raw)
     try:
@@ -116,6 +162,7 @@ def from_external_secret(
             raise Mistake("spec.target.name", "must be the name of a Secret")
         data_key = _data_key(raw.spec)
         labels, annotations = _template_metadata(wanted)
+        template = template_of(mapping_or_empty(wanted.get("template")), data_key)
         creation = _creation_policy(wanted)
         refresh = choice(
             RefreshPolicy, "spec.refreshPolicy", raw.spec.get("refreshPolicy"), default=RefreshPolicy.PERIODIC
@@ -145,6 +192,9 @@ def from_external_secret(
             suspended=suspended(raw, feeding),
             requests=requests,
             key_lifetime=lifetime(raw, feeding),
+            key_scopes=key_scopes(scopes, raw, feeding),
+            restart=restart_wish(raw, feeding),
+            template=template,
         )
     except Mistake as mistake:
         return reject(secret, source, mistake, raw, feeding)
@@ -198,8 +248,6 @@ def _creation_policy(wanted: Mapping[str, Any]) -> CreationPolicy:
 def _template_metadata(wanted: Mapping[str, Any]) -> tuple[Mapping[str, str], Mapping[str, str]]:
     template = mapping_or_empty(wanted.get("template"))
     only(template, "spec.target.template", _TEMPLATE)
-    if template.get("data"):
-        raise Mistake("spec.target.template.data", "is not honoured: the key is written as it is, under its data key")
     if template.get("type") not in (None, "", "Opaque"):
         raise Mistake("spec.target.template.type", "must be Opaque: Secrets of other types are never written")
     metadata = mapping_or_empty(template.get("metadata"))
@@ -218,11 +266,3 @@ def _plain_map(metadata: Mapping[str, Any], field: str) -> Mapping[str, str]:
         if not isinstance(value, str) or "{{" in value:
             raise Mistake(where, "must be plain text: Go templates are not honoured")
     return dict(values)
-
-
-def _status_of_interest(status: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The status that announcing compares with, and the conditions of other controllers, which it preserves."""
-    conditions = status.get("conditions")
-    # No controller writes that many conditions: such a heap counts as none.
-    usual = isinstance(conditions, list) and len(json.dumps(conditions)) <= _LONGEST_CONDITIONS
-    return {"conditions": conditions if usual else [], "refreshTime": text(status.get("refreshTime"))}

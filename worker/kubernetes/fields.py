@@ -19,9 +19,12 @@ from enum import StrEnum
 from typing import Any, TypeAlias, TypeVar
 
 from worker.kubernetes.reading import mapping_or_empty
+from worker.model.names import is_name
+from worker.model.scopes import ScopePolicy, Scopes, parse_scopes
 from worker.model.targets import Rejected, Source
 from worker.model.times import parse_duration
 from worker.model.values import JSON, PREFIX, Ref
+from worker.model.workloads import RestartWish, Workload, WorkloadKind
 
 DEFAULT_INTERVAL = timedelta(hours=1)
 DEFAULT_DATA_KEY = "api_key"
@@ -34,12 +37,15 @@ LONGEST_TEXT = 512
 """Characters. No sensible value is longer (a host may have 500). We cut a longer one, and the cut text is invalid."""
 LARGEST_METADATA = 8192
 """Bytes of memory for the labels that a template may give the Secret, and as many for the annotations: some 50."""
+_LONGEST_CONDITIONS = 8192
+"""Characters of all conditions in a status; those of External Secrets Operator have some hundred."""
 _NOTHING: tuple[object, ...] = (None, "", [], {})
 _CUT = "…"
 """The end of a cut text. No valid name, id, host, key, duration or choice has it."""
 _REQUESTS = frozenset({PREFIX + "rotate", "force-sync"})
 _ANNOTATIONS = _REQUESTS | {
-    PREFIX + name for name in ("suspend", "key-lifetime", "secret", "secret-key", "refresh-interval")
+    PREFIX + name
+    for name in ("suspend", "key-lifetime", "key-scopes", "restart", "secret", "secret-key", "refresh-interval")
 }
 E = TypeVar("E", bound=StrEnum)
 
@@ -95,6 +101,16 @@ def raw_object(
         status=status or {},
         generator=generator,
     )
+
+
+def status_of_interest(obj: JSON) -> Mapping[str, Any]:
+    """The status that announcing compares with, and the conditions of other controllers, which it preserves."""
+    status = mapping_or_empty(obj.get("status"))
+    conditions = status.get("conditions")
+    # No controller writes that many conditions: such a heap counts as none.
+    usual = isinstance(conditions, list) and len(json.dumps(conditions)) <= _LONGEST_CONDITIONS
+    times = {name: text(status[name]) for name in ("refreshTime", "observedGeneration") if name in status}
+    return {"conditions": conditions if usual else [], **times}
 
 
 def _metadata_hash(labels: Mapping[str, Any], annotations: Mapping[str, Any]) -> str:
@@ -167,6 +183,9 @@ def duration(field: str, value: object, default: timedelta, *, zero: bool = Fals
     return duration
 
 
+AUTO = "auto"
+"""In place of a workload's name: those that read the Secret by their environment."""
+MOST_WORKLOADS = 20
 SHORTEST_INTERVAL = timedelta(minutes=1)
 """A key takes its time to be made, to spread and to go: smaller intervals count as this."""
 
@@ -203,6 +222,49 @@ def lifetime(*objects: RawObject) -> timedelta | None:
                 raise Mistake(f"annotation {field}", "must be from 1h to 8760h (a year)")
             return lifetime
     return None
+
+
+def key_scopes(policy: ScopePolicy, *objects: RawObject) -> Scopes:
+    """The scopes that the first of the objects asks for, else the operator's default."""
+    field = PREFIX + "key-scopes"
+    for raw in objects:
+        if field in raw.annotations:
+            try:
+                return parse_scopes(raw.annotations[field])
+            except ValueError as error:
+                raise Mistake(f"annotation {field}", error) from None
+    if policy.required and not policy.default:
+        problem = "is missing, and whoever installed the worker demands it (--require-key-scopes)"
+        raise Mistake(f"annotation {field}", problem, "KeyScopesRequired")
+    return policy.default
+
+
+def restart_wish(*objects: RawObject) -> RestartWish | None:
+    """The workloads to restart that the first of the objects names. A mistake is part of the wish: it stops no key."""
+    field = PREFIX + "restart"
+    for raw in objects:
+        if field in raw.annotations:
+            try:
+                return _restart_wish(raw.ref.namespace, raw.annotations[field])
+            except Mistake as mistake:
+                return RestartWish(mistake=f"annotation {mistake}")
+    return None
+
+
+def _restart_wish(namespace: str, value: str) -> RestartWish:
+    field, forms = PREFIX + "restart", f"{', '.join(f'{kind}/NAME' for kind in WorkloadKind)} or {AUTO}"
+    items = [item.strip() for item in value.split(",")]
+    if len(items) > MOST_WORKLOADS:
+        raise Mistake(field, f"names more than {MOST_WORKLOADS} workloads")
+    named = set()
+    for item in items:
+        kind, _, name = item.partition("/")
+        if item != AUTO and (kind not in set(WorkloadKind) or not is_name(name)):
+            raise Mistake(field, f"must be a list of {forms}, not {item[:80]!r}")
+        if item != AUTO:
+            # A name alone, and the namespace of the object that names it: there is no way to another one.
+            named.add(Workload(WorkloadKind(kind), Ref(namespace, name)))
+    return RestartWish(tuple(sorted(named)), auto=AUTO in items)
 
 
 def reject(secret: Ref | None, source: Source, mistake: Mistake, *objects: RawObject | None) -> Rejected:

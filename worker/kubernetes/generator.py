@@ -13,16 +13,20 @@ from worker.kubernetes.fields import (
     Shape,
     at_least,
     duration,
+    key_scopes,
     lifetime,
     raw_object,
     reject,
     requests_of,
+    restart_wish,
+    status_of_interest,
     suspended,
     text,
 )
 from worker.kubernetes.reading import mapping_or_empty
 from worker.model.hosts import DEFAULT_HOST, Origin, allowed, normalise
 from worker.model.names import DATA_KEY, ID, is_name
+from worker.model.scopes import ScopePolicy
 from worker.model.targets import (
     AdminKeyRef,
     CleanupKind,
@@ -56,7 +60,7 @@ _SPEC: Mapping[str, Shape] = {
 
 def raw_generator(obj: JSON) -> RawObject:
     """The kept part of a listed generator."""
-    return raw_object(obj, _SPEC)
+    return raw_object(obj, _SPEC, status=status_of_interest(obj))
 
 
 def try_generator(raw: RawObject, allowed_hosts: Collection[Origin], central: CentralKeys) -> Generator | Mistake:
@@ -152,7 +156,7 @@ def own_secret(raw: RawObject) -> Ref | None:
     return Ref(raw.ref.namespace, name) if name is not None and is_name(name) else None
 
 
-def from_generator(raw: RawObject, generator: Generator | Mistake) -> Target | Rejected:
+def from_generator(raw: RawObject, generator: Generator | Mistake, scopes: ScopePolicy) -> Target | Rejected:
     """A standalone target: the generator's own annotations name its Secret."""
     source, annotations = generator_source(raw), raw.annotations
     secret = own_secret(raw)
@@ -181,10 +185,12 @@ def from_generator(raw: RawObject, generator: Generator | Mistake) -> Target | R
             suspended=suspended(raw),
             requests=requests_of(raw),
             key_lifetime=lifetime(raw),
+            key_scopes=key_scopes(scopes, raw),
+            restart=restart_wish(raw),
         )
     except Mistake as mistake:
         return reject(secret, source, mistake, raw)
 
 
 def generator_source(raw: RawObject) -> Source:
-    return Source(GENERATORS, "OpenAI", raw.ref, raw.uid, raw.generation)
+    return Source(GENERATORS, "OpenAI", raw.ref, raw.uid, raw.generation, status=raw.status)

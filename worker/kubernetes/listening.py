@@ -56,6 +56,9 @@ class ListeningCluster:
         answer = await self.cluster.patch(resource, ref, patch, subresource=subresource, dry_run=dry_run)
         return self._heard(begun, answer)
 
+    async def serves(self, resource: Resource, subresource: str = "") -> bool:
+        return await self.cluster.serves(resource, subresource)
+
     async def delete(self, resource: Resource, ref: Ref, version: Version) -> None:
         await self.cluster.delete(resource, ref, version)
 

@@ -44,6 +44,27 @@ def _consumers(
     metadata, begun = mapping_or_empty(pod.get("metadata")), time_or_none(status.get("startTime"))
     pod_name, leaving = str(metadata.get("name", "?")), time_or_none(metadata.get("deletionTimestamp"))
     volumes = _volumes(spec)
+    node, created = str(spec.get("nodeName")), time_or_none(metadata.get("creationTimestamp"))
+
+    def consumer(
+        secret: str,
+        started: datetime | None,
+        *,
+        follows: bool = False,
+        mounted: bool = False,
+        read_until: datetime | None = None,
+    ) -> Consumer:
+        return Consumer(
+            secret,
+            name,
+            started,
+            follows=follows,
+            mounted=mounted,
+            read_until=read_until,
+            node=node,
+            created_at=created,
+        )
+
     for field, states in zip(_CONTAINERS, _STATUSES, strict=True):
         known = {str(item.get("name")): item for item in mappings(status.get(states))}
         for container in mappings(spec.get(field)):
@@ -53,14 +74,14 @@ def _consumers(
             alive, started, until = _inherited(own, begun) if passes_on else _life(own)
             name = f"{pod_name}/{container.get('name', '?')}"
             for secret in sorted(fixed | by_path) if alive else ():
-                yield Consumer(secret, name, started, follows=False, mounted=secret in by_path, read_until=until)
+                yield consumer(secret, started, mounted=secret in by_path, read_until=until)
             for secret in sorted(follows):
                 if passes_on:
-                    yield Consumer(secret, name, started, follows=False, mounted=True, read_until=_ended(own))
+                    yield consumer(secret, started, mounted=True, read_until=_ended(own))
                 elif leaving is None:
-                    yield Consumer(secret, name, begun, follows=True)
+                    yield consumer(secret, begun, follows=True)
                 elif alive:  # a kubelet does not update the volumes of a pod that is being deleted
-                    yield Consumer(secret, name, begun, follows=False, mounted=True, read_until=leaving)
+                    yield consumer(secret, begun, mounted=True, read_until=leaving)
 
 
 _Life = tuple[bool, datetime | None, datetime | None]
@@ -125,3 +146,14 @@ def _volumes(spec: Mapping[str, Any]) -> dict[str, frozenset[str]]:
         names = [plain, *(mapping_or_empty(source.get("secret")).get("name") for source in sources)]
         found[str(volume.get("name"))] = frozenset(str(name) for name in names if name)
     return found
+
+
+def secrets_kept(spec: Mapping[str, Any]) -> frozenset[str]:
+    """The Secrets of which some container of such a pod keeps a value from its start: by environment or `subPath`."""
+    volumes = _volumes(spec)
+    found: set[str] = set()
+    for field in _CONTAINERS:
+        for container in mappings(spec.get(field)):
+            fixed, by_path, _ = _names(container, volumes)
+            found |= fixed | by_path
+    return frozenset(found - {"None"})

@@ -14,6 +14,8 @@ from typing import Any
 from worker.model.times import format_time, parse_time
 from worker.model.values import JSON, Version
 
+USER_AGENT = "openai-key-rotator"
+"""How the worker calls itself: the API server notes it as the manager of the fields that the worker writes."""
 _EARLIEST, _LATEST = datetime(1900, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 """Between these every duration that an option or a policy may have can be added and taken away."""
 

@@ -5,13 +5,15 @@ Guarantees: a key that somebody made later for our account never passes for ours
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import timedelta
 
 from worker.ledger.transitions import CLAIM, CLOCKS_APART
-from worker.model.entries import Entry, Publication
+from worker.model.entries import Account, Entry, Publication
+from worker.model.scopes import is_wider
 from worker.model.sightings import AccountKey
+from worker.model.targets import Project
 
 MADE_TOGETHER = timedelta(seconds=10)
 """One request makes an account and its key."""
@@ -35,6 +37,20 @@ def with_keys(entry: Entry, account_id: str, keys: Collection[AccountKey]) -> En
             _with_key(publication, keys) if publication.account.id == account_id else publication
             for publication in entry.history
         ),
+    )
+
+
+def widened(entry: Entry, project: Project, keys: Mapping[str, Collection[AccountKey]]) -> tuple[Account, ...]:
+    """The accounts whose key OpenAI shows with more scopes than we narrowed it to, superseded ones too.
+
+    `keys`: the project's, by account id. Only a key whose id the ledger has counts: another is somebody else's.
+    """
+    return tuple(
+        account
+        for account in (publication.account for publication in entry.history)
+        if account.access.project == project
+        for key in keys.get(account.id or "", ())
+        if key.id == account.key_id and key.scopes is not None and is_wider(key.scopes, account.scopes)
     )
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 from worker.ledger.transitions import VOLUMES_FOLLOW, published, secret_back, superseded
-from worker.model.entries import Entry, Intent, Publication, current
+from worker.model.entries import Account, Entry, Intent, Publication, accounts_of, current
 from worker.model.sightings import NamedAccount, SecretView
+from worker.model.templates import Rendered
 
 
 def catch_up_with_secret(
@@ -25,6 +27,23 @@ def catch_up_with_secret(
     """
     if secret is None:
         return _secret_gone(entry, now)
+    caught_up = _with_secret(entry, secret, named_at_openai, now=now)
+    return _frozen(caught_up, secret) if secret.immutable else caught_up
+
+
+def _frozen(entry: Entry, secret: SecretView) -> Entry:
+    """The Secret is immutable: kubelets keep the key that it has, whatever comes after it."""
+    publication = current(entry)
+    if publication is None or publication.immutable:
+        return entry
+    named = secret.named is not None and secret.named.name == publication.account.name
+    if not secret.carries(publication.account) and (publication.account.key_digest is not None or not named):
+        return entry
+    frozen = replace(publication, immutable=True)
+    return replace(entry, history=tuple(frozen if other is publication else other for other in entry.history))
+
+
+def _with_secret(entry: Entry, secret: SecretView, named_at_openai: str | None, *, now: datetime) -> Entry:
     entry = secret_back(entry, now)
     # While a claim runs, the run of the intent itself notes the outcome.
     ended = [intent for intent in entry.unpublished if intent.claimed_until <= now]
@@ -83,10 +102,26 @@ def _by_name(
             id=named.id,
             key_id=intent.account.key_id or named.key_id,
             expires_at=intent.account.expires_at or named.expires_at,
-            key_digest=secret.digests.get(named.data_key or ""),
+            **_values_as_named(intent.account, named, secret),
         )
         return published(entry, account, intent.requested_at, at=now)
     return entry
+
+
+def _values_as_named(account: Account, named: NamedAccount, secret: SecretView) -> dict[str, Any]:
+    """The key's digest and what is kept of its data values, for an account that the annotation alone names.
+
+    Where a template made the values, the annotation has the digests. The ledger says which values those are.
+    """
+    if account.rendered is None:
+        return {"key_digest": secret.digests.get(named.data_key or "")}
+    if named.rendered is None or _outline(named.rendered) != _outline(account.rendered):
+        return {}
+    return {"key_digest": named.key_digest, "rendered": named.rendered}
+
+
+def _outline(rendered: Rendered) -> tuple[str, dict[str, int | None]]:
+    return rendered.template, {data_key: placed.at for data_key, placed in rendered.values.items()}
 
 
 def taken_over(entry: Entry, secret: SecretView | None, now: datetime) -> Entry:
@@ -103,15 +138,13 @@ def taken_over(entry: Entry, secret: SecretView | None, now: datetime) -> Entry:
 def unaccounted(entry: Entry, item: Publication | Intent, secret: SecretView | None) -> bool:
     """May the Secret carry the key of this intent, or publication without a known key, whatever its annotation says?
 
-    It may where the item's data key holds a key that belongs to no account in the ledger.
+    It may where a data key of the item holds a key that belongs to no account in the ledger.
     """
-    if isinstance(item, Publication) and item.account.key_digest is not None:
+    if secret is None or (isinstance(item, Publication) and item.account.key_digest is not None):
         return False
-    place = item.account.data_key
-    digest = secret.digests.get(place) if secret is not None and place is not None else None
-    known = {publication.account.key_digest for publication in entry.history}
-    known |= {other.account.key_digest for other in entry.unpublished}
-    return digest is not None and digest not in known
+    places = {data_key for data_key, placed in item.account.values().items() if placed.at is not None}
+    there = {digest for data_key, digest in secret.digests.items() if data_key in places}
+    return bool(there - {digest for account in accounts_of(entry) for digest in account.places_of_key()})
 
 
 def _secret_gone(entry: Entry, now: datetime) -> Entry:
@@ -135,7 +168,7 @@ def _promoted(entry: Entry, chosen: Publication, now: datetime) -> Entry:
     return replace(
         entry,
         history=tuple(
-            replace(publication, superseded_at=None, secret_gone=False, secret_back_at=None)
+            replace(publication, superseded_at=None, secret_gone=False, secret_back_at=None, nodes_then=None)
             if publication is chosen
             else superseded(publication, now)
             for publication in entry.history

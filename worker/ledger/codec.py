@@ -14,20 +14,27 @@ from datetime import datetime
 from typing import Any
 
 from worker.kubernetes.reading import Malformed, mapping, present, text, time, version_of
+from worker.kubernetes.rendered import read_rendered, rendered_object
+from worker.ledger.conditions import condition_objects, read_condition
 from worker.ledger.holds import hold_reason
 from worker.model.entries import (
     Account,
-    Condition,
     Entry,
     Failures,
     GeneratorNote,
     Healings,
     Hold,
     Intent,
+    NodeThen,
     Publication,
+    RefusedScopes,
+    Restart,
+    RestartState,
     Throttle,
+    current,
 )
 from worker.model.names import ID
+from worker.model.scopes import Scopes, canonical, is_scope
 from worker.model.targets import AdminKeyRef, CleanupKind, CleanupPolicy, Project, ProjectAccess
 from worker.model.times import format_duration, format_time, parse_duration
 from worker.model.values import JSON, Ref, Resource
@@ -46,6 +53,9 @@ def entry_object(entry: Entry) -> JSON:
             secretGone=publication.secret_gone or None,
             secretBackAt=publication.secret_back_at,
             missedAt=publication.missed_at,
+            nodesThen=_nodes_object(publication.nodes_then),
+            immutable=publication.immutable or None,
+            restart=_restart_object(publication.restart),
             **_hold_object(publication.held),
         )
     for intent in entry.unpublished:
@@ -55,12 +65,15 @@ def entry_object(entry: Entry) -> JSON:
             missedAt=intent.missed_at,
             refused=intent.refused or None,
             absentAt=intent.absent_at,
+            restart=_restart_object(Restart() if intent.restart else None),
         )
     condition = entry.condition
     oldest = min((publication.at for publication in entry.history), default=None)
     held = min((publication.held.since for publication in entry.history if publication.held is not None), default=None)
     ends = [publication.account.expires_at for publication in entry.history]
     cleanup = entry.generator.cleanup
+    now_current = current(entry)
+    restart = now_current.restart if now_current is not None else None
     return {
         "spec": {
             "target": {"namespace": entry.target.namespace, "secret": entry.target.name},
@@ -83,6 +96,9 @@ def entry_object(entry: Entry) -> JSON:
             nextExpiryAt=min((at for at in ends if at is not None), default=None),
             lastRotatedAt=entry.last_rotated_at,
             nextRotationAt=entry.next_rotation_at,
+            adminKeyExpiresAt=entry.admin_key_ends_at,
+            restart=restart.state.value if restart is not None else None,
+            restartedAt=restart.at if restart is not None else None,
         )
         | ({"accounts": accounts} if accounts else {})
         | ({"honoured": dict(entry.honoured)} if entry.honoured else {})
@@ -93,21 +109,9 @@ def entry_object(entry: Entry) -> JSON:
         )
         | ({"healings": present(count=entry.healings.count, at=entry.healings.at)} if entry.healings.count else {})
         | ({"throttle": _throttle_object(entry.throttle)} if entry.throttle is not None else {})
-        | (
-            {
-                "conditions": [
-                    {
-                        "type": "Ready",
-                        "status": "True" if condition.ready else "False",
-                        "reason": condition.reason,
-                        "message": condition.message,
-                        "lastTransitionTime": format_time(condition.since),
-                    }
-                ]
-            }
-            if condition is not None
-            else {}
-        ),
+        | ({"forgotten": list(entry.forgotten)} if entry.forgotten else {})
+        | ({"refusedScopes": _refused_object(entry.refused_scopes)} if entry.refused_scopes is not None else {})
+        | ({"conditions": condition_objects(condition)} if condition is not None else {}),
     }
 
 
@@ -126,8 +130,11 @@ def decode_entry(obj: Mapping[str, Any]) -> Entry:
             superseded = time(stored, "supersededAt")
             held = _hold(stored, since=superseded or published)
             gone, back = stored.get("secretGone") is True, time(stored, "secretBackAt")
-            missed = time(stored, "missedAt")
-            history.append(Publication(account, published, superseded, requested, held, gone, back, missed))
+            missed, nodes = time(stored, "missedAt"), _nodes(stored)
+            frozen, restart = stored.get("immutable") is True, _restart(stored)
+            history.append(
+                Publication(account, published, superseded, requested, held, gone, back, missed, nodes, frozen, restart)
+            )
         else:
             claimed = time(stored, "claimedUntil")
             if requested is None or claimed is None:
@@ -140,6 +147,7 @@ def decode_entry(obj: Mapping[str, Any]) -> Entry:
                     time(stored, "missedAt"),
                     stored.get("refused") is True,
                     time(stored, "absentAt"),
+                    _restart(stored) is not None,
                 )
             )
     failures = mapping(status, "failures")
@@ -164,10 +172,27 @@ def decode_entry(obj: Mapping[str, Any]) -> Entry:
         failures=Failures(count, time(failures, "nextAttemptAt")),
         healings=_healings(mapping(status, "healings")),
         throttle=_throttle(mapping(status, "throttle")),
-        condition=_condition(status.get("conditions")),
+        admin_key_ends_at=time(status, "adminKeyExpiresAt"),
+        refused_scopes=_refused(mapping(status, "refusedScopes")),
+        condition=read_condition(status.get("conditions")),
+        forgotten=_forgotten(status.get("forgotten")),
         version=version_of(obj),
         stored=json.dumps({"spec": spec, "status": status}).encode(),
     )
+
+
+def _nodes_object(nodes: tuple[NodeThen, ...] | None) -> dict[str, str] | None:
+    """By node; empty where a volume had the Secret, or a container was about to start."""
+    if nodes is None:
+        return None
+    return {node.name: format_time(node.read_at) if node.read_at is not None else "" for node in nodes}
+
+
+def _nodes(stored: Mapping[str, Any]) -> tuple[NodeThen, ...] | None:
+    if "nodesThen" not in stored:
+        return None
+    nodes = mapping(stored, "nodesThen")
+    return tuple(NodeThen(name, time(nodes, name) if nodes[name] != "" else None) for name in sorted(nodes))
 
 
 def _hold_object(hold: Hold | None) -> JSON:
@@ -181,11 +206,42 @@ def _hold(stored: Mapping[str, Any], *, since: datetime) -> Hold | None:
     return Hold(hold_reason(text(stored, "held")), begun, told) if stored.get("held") is not None else None
 
 
+def _restart_object(restart: Restart | None) -> JSON | None:
+    if restart is None:
+        return None
+    done = {"done": list(restart.done)} if restart.done else {}
+    facts = present(at=restart.at, why=restart.why or None, urgent=restart.urgent or None)
+    return {"state": restart.state.value, **done, **facts}
+
+
+def _restart(stored: Mapping[str, Any]) -> Restart | None:
+    if "restart" not in stored:
+        return None
+    restart = mapping(stored, "restart")
+    done = restart.get("done", [])
+    try:
+        state = RestartState(text(restart, "state"))
+    except ValueError:
+        raise Malformed("status.accounts: restart.state is not as written by the rotator") from None
+    if not isinstance(done, list) or not all(isinstance(item, str) for item in done):
+        raise Malformed("status.accounts: restart.done is not as written by the rotator")
+    why = text(restart, "why") if "why" in restart else ""
+    return Restart(state, tuple(done), time(restart, "at"), why, restart.get("urgent") is True)
+
+
 def _healings(stored: Mapping[str, Any]) -> Healings:
     count = stored.get("count", 0)
     if not isinstance(count, int):
         raise Malformed("status.healings.count is not as written by the rotator")
     return Healings(count, time(stored, "at"))
+
+
+def _forgotten(stored: object) -> tuple[str, ...]:
+    if stored is None:
+        return ()
+    if not isinstance(stored, list) or not all(isinstance(line, str) for line in stored):
+        raise Malformed("status.forgotten is not as written by the rotator")
+    return tuple(stored)
 
 
 def _throttle_object(throttle: Throttle) -> JSON:
@@ -216,11 +272,9 @@ def merge_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> JSON:
     patch: JSON = {key: None for key in before if key not in after}
     for key, value in after.items():
         old = before.get(key)
-        if isinstance(value, Mapping) and isinstance(old, Mapping):
-            if inner := merge_patch(old, value):
-                patch[key] = inner
-        elif key not in before or old != value:
-            patch[key] = value
+        if key in before and old == value:
+            continue  # nearly always: one comparison is faster than a walk through both
+        patch[key] = merge_patch(old, value) if isinstance(value, Mapping) and isinstance(old, Mapping) else value
     return patch
 
 
@@ -236,6 +290,8 @@ def _account_object(account: Account, target: Ref) -> JSON:
         expiresAt=account.expires_at,
         keyDigest=account.key_digest,
         dataKey=account.data_key,
+        rendered=rendered_object(account.rendered),
+        scopes=list(account.scopes) or None,
         # By a tenant's word alone: the fallback admin key does not serve it.
         adopted=None if access.fallback else True,
     )
@@ -267,7 +323,38 @@ def _account(name: str, stored: Mapping[str, Any], namespace: str, *, ledger_nam
         expires_at=time(stored, "expiresAt"),
         key_digest=stored.get("keyDigest"),
         data_key=text(stored, "dataKey") if "dataKey" in stored else None,
+        scopes=_scopes(stored, "status.accounts: scopes") if "scopes" in stored else (),
+        rendered=read_rendered(stored),
     )
+
+
+def _scopes(stored: Mapping[str, Any], field: str) -> Scopes:
+    found = stored.get("scopes")
+    # An empty list would be taken for a key without restriction.
+    if not isinstance(found, list) or not found or not all(is_scope(scope) for scope in found):
+        raise Malformed(f"{field} is not a list of scopes")
+    return canonical(found)
+
+
+def _refused_object(refused: RefusedScopes) -> JSON:
+    return {
+        "scopes": list(refused.scopes),
+        "host": refused.project.host,
+        "projectId": refused.project.id,
+        "at": format_time(refused.at),
+        "reason": refused.reason,
+        "message": refused.message,
+    }
+
+
+def _refused(stored: Mapping[str, Any]) -> RefusedScopes | None:
+    if not stored:
+        return None
+    project = Project(text(stored, "host"), text(stored, "projectId"))
+    scopes, at = _scopes(stored, "status.refusedScopes.scopes"), time(stored, "at")
+    if at is None:
+        raise Malformed("status.refusedScopes has no time")
+    return RefusedScopes(scopes, project, at, text(stored, "reason"), text(stored, "message"))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -286,15 +373,3 @@ def _cleanup(stored: Mapping[str, Any]) -> CleanupPolicy:
         )
     except ValueError as error:
         raise Malformed(f"spec.generator.cleanupPolicy: {error}") from None
-
-
-def _condition(stored: object) -> Condition | None:
-    if not isinstance(stored, list):
-        return None
-    for item in stored:
-        if isinstance(item, Mapping) and item.get("type") == "Ready":
-            since = time(item, "lastTransitionTime")
-            if since is not None:
-                reason, message = str(item.get("reason", "")), str(item.get("message", ""))
-                return Condition(item.get("status") == "True", reason, message, since)
-    return None

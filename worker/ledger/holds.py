@@ -92,4 +92,9 @@ def _event_message(publication: Publication, hold: Hold) -> str:
         return f"{message}; have whoever uses it read the Secret anew"
     if hold.kind in (HoldKind.STUCK, HoldKind.PASSING):
         return message
+    if hold.kind is HoldKind.FROZEN:
+        return (
+            f"{message}; a restart does not help: give the target another name and move them to it, or scale all of "
+            "them to 0 at once"
+        )
     return f"{message}; restart what uses it (kubectl rollout restart): it goes with the run after that"

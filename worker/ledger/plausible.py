@@ -29,7 +29,7 @@ def plausible(entry: Entry, now: datetime) -> Entry:
     later = entry.failures.next_attempt_at
     if later is not None and later > now + _longest_pause(entry):
         later = now
-    last = entry.last_rotated_at
+    last, refused = entry.last_rotated_at, entry.refused_scopes
     return replace(
         entry,
         history=tuple(_publication(publication, horizon, now) for publication in entry.history),
@@ -38,6 +38,7 @@ def plausible(entry: Entry, now: datetime) -> Entry:
         failures=replace(entry.failures, next_attempt_at=later),
         healings=replace(entry.healings, at=_not_ahead(entry.healings.at, horizon, now)),
         throttle=throttle,
+        refused_scopes=refused and replace(refused, at=min(refused.at, now)),
     )
 
 
@@ -45,9 +46,11 @@ def _any_ahead(entry: Entry, horizon: datetime) -> bool:
     """Does any time lie ahead at all? Few entries have one, and thousands are read."""
     times = [entry.last_rotated_at, entry.failures.next_attempt_at, entry.healings.at]
     times.append(entry.throttle.until if entry.throttle is not None else None)
+    times.append(entry.refused_scopes.at if entry.refused_scopes is not None else None)
     for publication in entry.history:
         times += [publication.at, publication.requested_at, publication.superseded_at, publication.secret_back_at]
         times += [publication.missed_at, publication.held.since if publication.held is not None else None]
+        times.append(publication.restart.at if publication.restart is not None else None)
     for intent in entry.unpublished:
         times += [intent.requested_at, intent.claimed_until, intent.missed_at]
     return any(time is not None and time > horizon for time in times)
@@ -59,11 +62,12 @@ def _longest_pause(entry: Entry) -> timedelta:
 
 
 def _publication(publication: Publication, horizon: datetime, now: datetime) -> Publication:
-    asked, held = publication.requested_at, publication.held
+    asked, held, restart = publication.requested_at, publication.held, publication.restart
     publication = replace(
         publication,
         missed_at=_not_ahead(publication.missed_at, horizon, now),
         held=held and replace(held, since=min(held.since, now)),
+        restart=restart and replace(restart, at=_not_ahead(restart.at, horizon, now)),
     )
     if publication.at <= horizon and (asked is None or asked <= horizon):
         return replace(

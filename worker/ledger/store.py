@@ -15,6 +15,7 @@ from datetime import datetime
 from worker.errors import ConfigurationError, Conflict, NotFound, OutOfReach, RotatorError
 from worker.kubernetes.reading import Malformed, mapping_or_empty, version_of
 from worker.ledger.codec import KEY_ROTATIONS, decode_entry, entry_object, entry_patch
+from worker.ledger.conditional import conditional
 from worker.ledger.plausible import plausible
 from worker.model.entries import Entry, Unreadable
 from worker.model.names import entry_name
@@ -94,6 +95,10 @@ class Ledger:
                 if len(known) < _ENOUGH:
                     known.add(str(name))
 
+    def unchanged(self, target: Ref) -> Entry | None:
+        """An entry as it was last listed; None where there was none, or this run has written it since."""
+        return self._latest.get(entry_name(target))
+
     async def read(self, target: Ref) -> Entry | None:
         """One entry as it is now; None where there is none. Raises ConfigurationError where it is unreadable."""
         try:
@@ -116,8 +121,8 @@ class Ledger:
         patch = entry_patch(entry)
         if not patch:
             return entry
-        patch["metadata"] = {"resourceVersion": entry.version.resource_version}
-        return self._stored(await self._cluster.patch(KEY_ROTATIONS, Ref(self.namespace, name), patch))
+        ref = Ref(self.namespace, name)
+        return self._stored(await self._cluster.patch(KEY_ROTATIONS, ref, conditional(patch, entry.version)))
 
     def _stored(self, answer: Answer) -> Entry:
         entry = _decoded(answer.body, self._clock.now())

@@ -1,6 +1,7 @@
 """How a target's entry changes: each step of a rotation as a pure function from one entry to the next.
 
 Guarantees: an account leaves an entry only by `released` and `missed` (invariant I4).
+On a human's word it leaves by `forgotten`.
 At most one publication is not superseded.
 """
 
@@ -12,7 +13,20 @@ from datetime import UTC, datetime, timedelta
 
 from worker.errors import Deferred, RotatorError
 from worker.ledger import holds
-from worker.model.entries import Account, Entry, Failures, GeneratorNote, Healings, Intent, Publication, current
+from worker.model.entries import (
+    Account,
+    Entry,
+    Failures,
+    GeneratorNote,
+    Healings,
+    Intent,
+    NodeThen,
+    Publication,
+    RefusedScopes,
+    Restart,
+    RestartState,
+    current,
+)
 from worker.model.outcomes import RunInfo
 from worker.model.targets import RefreshPolicy, Target
 from worker.model.times import format_time, pause_after
@@ -27,19 +41,23 @@ CLOCKS_APART = timedelta(minutes=1)
 UNKNOWN_FATE_PAUSE = timedelta(seconds=45)
 """The minimum pause of a target after a request with an unknown outcome. A claim is longer, but it may have ended
 before a stopped run sent the request."""
-VOLUMES_FOLLOW = timedelta(minutes=2)
-"""How long a kubelet takes to bring a mounted volume up to date."""
+VOLUMES_FOLLOW = timedelta(minutes=4)
+"""How long a kubelet takes to bring a mounted volume up to date: 79 s were measured, and a cut of a minute that no
+condition of its node tells of may come before."""
 LISTS_APART = timedelta(minutes=1)
 """How far apart the two lists must begin that release an intent without an account."""
 
 HEALINGS_FORGOTTEN_AFTER = timedelta(hours=3)
 """A Secret that was healed and stayed well for so long is healed at once the next time."""
 EMPTY_BELIEVED_AFTER = timedelta(days=1)
+FORGOTTEN_NOTED = 20
+"""So many accounts that a human had it forget an entry keeps in mind."""
 SOURCE = "source"
 """Under which name the ledger notes the uid of the ExternalSecret that OnChange has seen."""
 FORCED = "force"
 """Under which name the ledger notes the last `--force`: its Job, or outside one its time."""
 _LARGEST_EXPIRY_MARGIN = timedelta(days=1)
+_SHOWN = 5
 
 
 def intended(
@@ -48,13 +66,15 @@ def intended(
     """The entry that names an account before its request, claims the target, and honours the target's requests."""
     if entry.condition is None:
         entry = entry.with_condition(False, "InProgress", "its first key is being made", now=requested_at)
+    # The first key replaces none of ours: whoever waits for the Secret starts by itself.
+    restart = target.restart is not None and entry.since is not None
     return replace(
         entry,
         ledger=run.ledger,
         generator=generator_note(target),
         unpublished=(
             *(intent for intent in entry.unpublished if intent.account.name != account.name),
-            Intent(account, requested_at, claimed_until),
+            Intent(account, requested_at, claimed_until, restart=restart),
         ),
         honoured={**entry.honoured, **target.requests, **_source_noted(target), **_forced(run)},
     )
@@ -68,25 +88,35 @@ def holds_intent(entry: Entry, name: str) -> bool:
     return any(intent.account.name == name for intent in entry.unpublished)
 
 
-def published(entry: Entry, account: Account, rotated_at: datetime, *, at: datetime) -> Entry:
+def published(
+    entry: Entry,
+    account: Account,
+    rotated_at: datetime,
+    *,
+    at: datetime,
+    nodes_then: tuple[NodeThen, ...] | None = None,
+) -> Entry:
     """The intent's account is in the Secret since `at`, and supersedes the earlier accounts from then on.
 
     `rotated_at`: the start of the run, from which the interval is measured.
+    `nodes_then`: the nodes whose pods referred to the Secret then; None: unknown.
     """
     # The history has it already where another run noted it first, from the Secret.
     if any(publication.account.name == account.name for publication in entry.history):
         # Noted already, from the Secret: what came after it stands.
         return replace(entry, unpublished=_without(entry.unpublished, account.name))
-    requested = next((item.requested_at for item in entry.unpublished if item.account.name == account.name), None)
+    intent = next((item for item in entry.unpublished if item.account.name == account.name), None)
+    requested = intent.requested_at if intent is not None else None
     later = min((publication.at for publication in entry.history if publication.at > at), default=None)
     if later is not None:
         # This note comes late: another account was published since, and took its place then.
         late = Publication(account, at, later, requested)
         history = tuple(sorted((*entry.history, late), key=lambda publication: publication.at))
         return replace(entry, history=history, unpublished=_without(entry.unpublished, account.name))
-    new = Publication(account, at, None, requested)
+    restart = Restart() if intent is not None and intent.restart else None
+    new = Publication(account, at, None, requested, restart=restart)
     others = tuple(
-        superseded(publication, at)
+        superseded(publication, at, nodes_then)
         for publication in secret_back(entry, at).history
         if publication.account.name != account.name
     )
@@ -98,6 +128,7 @@ def published(entry: Entry, account: Account, rotated_at: datetime, *, at: datet
         last_rotated_at=max(rotated_at, entry.last_rotated_at or rotated_at),
         failures=Failures(),
         throttle=None,
+        refused_scopes=None,
     )
 
 
@@ -108,6 +139,8 @@ def _without(intents: Collection[Intent], name: str) -> tuple[Intent, ...]:
 def healed(entry: Entry, at: datetime) -> Entry:
     """Count a rotation that put a broken Secret right; after a while without one the count begins anew."""
     last = entry.healings
+    if last.at == at:
+        return entry  # counted, by a write that was sent twice
     recent = last.at is not None and at - last.at < HEALINGS_FORGOTTEN_AFTER
     return replace(entry, healings=Healings(last.count + 1 if recent else 1, at))
 
@@ -181,8 +214,38 @@ def healthy(entry: Entry, now: datetime) -> Entry:
     if publication is None:
         return entry
     message = f"account {publication.account.name} is current since {format_time(publication.at)}"
-    message += holds.in_words(entry)
+    message += restart_in_words(publication.restart) + holds.in_words(entry)
     return entry.with_condition(True, READY, message, now=now)
+
+
+def restart_in_words(restart: Restart | None) -> str:
+    """For the condition: which workloads have been restarted, and why others have not."""
+    if restart is None or restart.state is RestartState.DUE:
+        return ""
+    done = f"; restarted: {', '.join(restart.done[:_SHOWN])}" if restart.done else ""
+    more = f" and {len(restart.done) - _SHOWN} more" if len(restart.done) > _SHOWN else ""
+    return done + more + (f"; not restarted: {restart.why}" if restart.why else "")
+
+
+def restart_urgently(entry: Entry) -> Entry:
+    """The keys before the current one are dead: a restart that is asked for waits for no rollout."""
+    return replace(
+        entry,
+        history=tuple(
+            replace(p, restart=replace(p.restart, urgent=True)) if p.restart is not None else p for p in entry.history
+        ),
+    )
+
+
+def restarted(entry: Entry, account: str, restart: Restart, now: datetime) -> Entry:
+    """Note how far the restart for an account's publication is; no note where another has taken its place."""
+    publication = current(entry)
+    if publication is None or publication.account.name != account or publication.restart is None:
+        return entry
+    noted = replace(publication, restart=restart)
+    entry = replace(entry, history=tuple(noted if p is publication else p for p in entry.history))
+    ready = entry.condition is not None and entry.condition.reason == READY
+    return healthy(entry, now) if ready else entry
 
 
 def failed(
@@ -201,6 +264,21 @@ def failed(
     if last is not None and last.at > intent.requested_at:
         return entry
     return postponed(entry, reason, message, now=now)
+
+
+def scopes_refused(
+    entry: Entry, intent: Intent, account: Account, *, reason: str, message: str, now: datetime
+) -> Entry:
+    """Note that OpenAI did not narrow the account's key. Its claim ends, and nobody asks for these scopes again.
+
+    No pause: what a human changes then is tried at once.
+    """
+    entry = given_up(entry, intent, account, now=now)
+    last = current(entry)
+    if last is not None and last.at > intent.requested_at:
+        return entry  # another run has published since
+    refused = RefusedScopes(account.scopes, account.access.project, now, reason, message)
+    return replace(entry, refused_scopes=refused).with_condition(False, reason, message, now=now)
 
 
 def given_up(entry: Entry, intent: Intent, account: Account | None, *, now: datetime, definite: bool = True) -> Entry:
@@ -260,6 +338,20 @@ def released(entry: Entry, names: Collection[str]) -> Entry:
     )
 
 
+def forgotten(entry: Entry, accounts: Collection[Account], at: datetime) -> Entry:
+    """The entry without accounts that a human has it forget, and with a note of each (invariant I4's one exception)."""
+    notes = [
+        f"{format_time(at)} {account.name} ({account.id or 'id unknown'}) of {account.access.project}"
+        for account in accounts
+    ]
+    entry = released(entry, {account.name for account in accounts})
+    entry = replace(entry, forgotten=(*entry.forgotten, *notes)[-FORGOTTEN_NOTED:])
+    if current(entry) is not None or not accounts:
+        return entry
+    names = ", ".join(account.name for account in accounts)
+    return entry.with_condition(False, "Forgotten", f"forgotten by hand, their project is gone: {names}", now=at)
+
+
 def missed(entry: Entry, name: str, list_begun_at: datetime) -> Entry:
     """Note a complete list, begun after the claim, without the intent's account. The second one releases the intent."""
     intent = next(intent for intent in entry.unpublished if intent.account.name == name)
@@ -297,13 +389,16 @@ def adopted(
     if current_one is not None:
         kept = tuple(superseded(publication, now) for publication in kept)
     first = min((p.requested_at or p.at for p in new), default=now)
+    # Somebody may have put an earlier account back: the last rotation stays the last.
+    rotations = (entry.last_rotated_at, current_one.at if current_one is not None else None)
+    last = [at for at in rotations if at is not None]
     entry = replace(
         entry,
         ledger=ledger,
         history=tuple(sorted((*kept, *new), key=lambda p: (p.at, p.account.name))),
         unpublished=tuple(intent for intent in entry.unpublished if intent.account.name not in names),
         since=min(entry.since or first, first),
-        last_rotated_at=current_one.at if current_one is not None else entry.last_rotated_at,
+        last_rotated_at=max(last) if last else None,
         failures=Failures() if current_one is not None else entry.failures,
     )
     if target is not None:
@@ -315,8 +410,10 @@ def adopted(
     return healthy(entry, now)
 
 
-def superseded(publication: Publication, at: datetime) -> Publication:
-    return publication if publication.superseded_at is not None else replace(publication, superseded_at=at)
+def superseded(publication: Publication, at: datetime, nodes_then: tuple[NodeThen, ...] | None = None) -> Publication:
+    if publication.superseded_at is not None:
+        return publication
+    return replace(publication, superseded_at=at, nodes_then=nodes_then, restart=None)
 
 
 def secret_back(entry: Entry, at: datetime) -> Entry:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from enum import Enum
+from enum import Enum, StrEnum
 
-from worker.model.targets import CleanupPolicy, ProjectAccess
+from worker.model.faults import needs_a_human
+from worker.model.scopes import Scopes
+from worker.model.targets import CleanupPolicy, Project, ProjectAccess
+from worker.model.templates import Placed, Rendered
 from worker.model.values import Ref, Version
 
 
@@ -47,7 +50,25 @@ class Account:
     key_digest: str | None = None
     """Tells whether a Secret carries this account's key, whatever the Secret's annotation says."""
     data_key: str | None = None
-    """The Secret's data key that holds the account's key."""
+    """The Secret's data key that holds the account's key alone; None: unknown, or a template has made the values."""
+    scopes: Scopes = ()
+    """What its key was asked to be narrowed to; a published key has been. Empty: not narrowed, or adopted."""
+    rendered: Rendered | None = None
+    """The data values that a template makes of its key; None: the key stands alone, under `data_key`."""
+
+    def values(self) -> Mapping[str, Placed]:
+        """What its publication puts into the Secret, by data key, as far as that is known."""
+        if self.rendered is not None:
+            return self.rendered.values
+        return {self.data_key: Placed(0, self.key_digest)} if self.data_key is not None else {}
+
+    def places_of_key(self) -> Mapping[str, int]:
+        """By the digest of each value with its key in it: the characters before the key."""
+        found = {} if self.key_digest is None else {self.key_digest: 0}
+        for placed in self.rendered.values.values() if self.rendered is not None else ():
+            if placed.at is not None and placed.digest is not None:
+                found[placed.digest] = placed.at
+        return found
 
 
 class HoldKind(Enum):
@@ -55,6 +76,8 @@ class HoldKind(Enum):
 
     CONTAINERS = ""
     """Containers carry the key for certain, or did at the last look."""
+    FROZEN = "by pods of a Secret that was immutable: "
+    """Kubelets give the key to new pods too, as long as an earlier pod is on the node: a restart does not help."""
     POSSIBLE = "possibly "
     """Containers may carry it."""
     UNSEEN = "by somebody unseen: "
@@ -99,6 +122,45 @@ class Hold:
         return str(self.reason)
 
 
+class RestartState(StrEnum):
+    """How far the restart of a publication's workloads is. `kubectl get keyrotations -o wide` shows it."""
+
+    DUE = "Due"
+    WAITING = "Waiting"
+    """It goes on by itself with a later run."""
+    BLOCKED = "Blocked"
+    """A human has to act first."""
+    DONE = "Done"
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """The restart of workloads that an annotation asked for before the account was requested.
+
+    `done`: the workloads that need no restart any more. `at`: when none was left; None: some may be. `why`: what it
+    waits for.
+    """
+
+    state: RestartState = RestartState.DUE
+    done: tuple[str, ...] = ()
+    at: datetime | None = None
+    why: str = ""
+    urgent: bool = False
+    """The keys that containers may have are dead already."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeThen:
+    """A node on which pods referred to a Secret when it changed.
+
+    `read_at`: when the newest container started that had it in its environment; None: a volume has it, or a container
+    was about to start.
+    """
+
+    name: str
+    read_at: datetime | None
+
+
 @dataclass(frozen=True, slots=True)
 class Publication:
     """An account whose key is or was in the target Secret; superseded when another took its place.
@@ -117,6 +179,12 @@ class Publication:
     """The time when a run saw the Secret again, and volumes began to follow it. None: it is still gone."""
     missed_at: datetime | None = None
     """Since then its project shows no account at all, so not this one either."""
+    nodes_then: tuple[NodeThen, ...] | None = None
+    """The nodes whose pods referred to the Secret when another account took this one's place; None: unknown."""
+    immutable: bool = False
+    """The Secret was immutable while it had this key: kubelets that saw it give the key to new pods as well."""
+    restart: Restart | None = None
+    """None: nobody asked for a restart of workloads, or a later account took its place."""
 
     @property
     def followed_from(self) -> datetime | None:
@@ -144,6 +212,8 @@ class Intent:
     refused: bool = False
     absent_at: datetime | None = None
     """Since then its project shows no account at all."""
+    restart: bool = False
+    """Once its key is published, workloads are to be restarted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +233,17 @@ class Healings:
 
 
 @dataclass(frozen=True, slots=True)
+class RefusedScopes:
+    """Scopes that OpenAI did not give to a key of this project; when, and with which reason and message."""
+
+    scopes: Scopes
+    project: Project
+    at: datetime
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Throttle:
     """OpenAI wants no request with an admin key until then. `key`: the key's digest, the same in every Secret.
 
@@ -177,12 +258,14 @@ class Throttle:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """The `Ready` condition."""
+    """The `Ready` condition, and `Stalled` beside it."""
 
     ready: bool
     reason: str
     message: str
     since: datetime
+    stalled_since: datetime | None = None
+    """Since when it stays as it is until somebody acts; None: it does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +295,13 @@ class Entry:
     healings: Healings = Healings()
     throttle: Throttle | None = None
     """OpenAI's last answer for this target, if it asked to slow down."""
+    admin_key_ends_at: datetime | None = None
+    """When the admin key that serves it ends by itself; None: never, or OpenAI does not tell."""
+    refused_scopes: RefusedScopes | None = None
+    """Asking for them again would cost another account."""
     condition: Condition | None = None
+    forgotten: tuple[str, ...] = ()
+    """Accounts that a human had it forget, each as a line of text."""
     version: Version | None = None
     stored: bytes = field(default=b"{}", compare=False, repr=False)
     """`spec` and `status` as read: the base of a PATCH. JSON takes a third of the memory of objects."""
@@ -223,7 +312,9 @@ class Entry:
         return max(running, default=None)
 
     def with_condition(self, ready: bool, reason: str, message: str, *, now: datetime) -> Entry:
-        """The same entry with this condition; its time moves only when its status does, as Kubernetes has it."""
+        """The same entry with this condition; its times move only when their status does, as Kubernetes has it."""
         old = self.condition
         since = old.since if old is not None and old.ready == ready else now
-        return replace(self, condition=Condition(ready, reason, message, since))
+        stalled = (old.stalled_since if old is not None else None) or now
+        human = not ready and needs_a_human(reason)
+        return replace(self, condition=Condition(ready, reason, message, since, stalled if human else None))

@@ -48,6 +48,18 @@ class Outcome:
     next_at: datetime | None = None
     account: str | None = None
     source: Source | None = None
+    key_id: str | None = None
+    project_id: str | None = None
+    """The published key as OpenAI's costs name it. Neither is a secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class BilledKey:
+    """A key as OpenAI's costs name it, and its account."""
+
+    account: str
+    key_id: str
+    project_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +88,41 @@ class RetireOutcome:
     held: tuple[str, ...] = ()
     """As text: the accounts that stay although their grace has passed, and the reasons."""
     notices: tuple[Notice, ...] = ()
+    deleted_keys: tuple[BilledKey, ...] = ()
+    """The keys of the deleted accounts, as far as the ledger knew them."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestartOutcome:
+    """What became of the workloads that are to be restarted for a target's publication.
+
+    `restarted`: those that this run has stamped, or, in a dry run, would stamp. KEPT if nothing stood in the way, but
+    perhaps a rollout that is under way.
+    """
+
+    target: Ref
+    result: Result
+    reason: str
+    message: str
+    restarted: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AdminKeyOutcome:
+    """What became of an admin key beside the ledger, and of the keys that it has replaced. `key`: the new one's name.
+
+    `waiting`: former keys that stay for now. `held`: as text, those of them whose grace has passed, and the reasons.
+    """
+
+    secret: Ref
+    result: Result
+    reason: str
+    message: str
+    next_at: datetime | None = None
+    key: str | None = None
+    deleted: tuple[str, ...] = ()
+    waiting: int = 0
+    held: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +135,19 @@ class Report:
     stopped: str | None = None
     """The reason for an early end; None without one."""
     shard: Shard = field(default_factory=Shard)
+    restarts: tuple[RestartOutcome, ...] = ()
+    """Of the targets for which there was something to restart."""
+    central: frozenset[Ref] = frozenset()
+    """Targets that an admin key of the platform serves."""
+    admin_keys: tuple[AdminKeyOutcome, ...] = ()
+    """Of the Secrets beside the ledger whose admin key is to rotate, or has."""
 
 
 WOULD_ROTATE = "WouldRotate"
 """The reason of an outcome that a dry run has only planned."""
+
+WOULD_RESTART = "WouldRestart"
+"""The same of workloads."""
 
 
 UNUSED = (

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Literal
 
+from worker.model.scopes import Scopes
+from worker.model.templates import KEY_ALONE, Pieces, Template
 from worker.model.values import Ref, Resource
+from worker.model.workloads import RestartWish
 
 # --- users' requests ---------------------------------------------------------------------------------------------
 
@@ -76,6 +80,11 @@ class Generator:
     name_size: int
     cleanup: CleanupPolicy
 
+    def gives(self, name: str) -> bool:
+        """Has the name the form that this generator gives its accounts: its prefix, and a random part of its length?"""
+        prefix = f"{self.name_prefix}_" if self.name_prefix else ""
+        return re.fullmatch(re.escape(prefix) + f"[A-Za-z0-9_-]{{{self.name_size}}}", name) is not None
+
 
 class CreationPolicy(StrEnum):
     """The maker of the target Secret, and whether it goes with its source (ExternalSecret `target.creationPolicy`)."""
@@ -84,6 +93,13 @@ class CreationPolicy(StrEnum):
     ORPHAN = "Orphan"
     MERGE = "Merge"
     CREATE_OR_MERGE = "CreateOrMerge"
+
+
+class MergePolicy(StrEnum):
+    """Whether a template's data takes the generated data's place (ExternalSecret `target.template.mergePolicy`)."""
+
+    REPLACE = "Replace"
+    MERGE = "Merge"
 
 
 class RefreshPolicy(StrEnum):
@@ -106,6 +122,8 @@ class Source:
     generation: int = 0
     metadata_hash: str = ""
     status: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    on_change: bool = False
+    """An ExternalSecret that is refreshed when it changes (`refreshPolicy: OnChange`)."""
 
     def __str__(self) -> str:
         return f"{self.kind} {self.ref}"
@@ -129,6 +147,16 @@ class Target:
     requests: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Values of the annotations that force one rotation each, by their carrier."""
     key_lifetime: timedelta | None = None
+    key_scopes: Scopes = ()
+    """What its key may do; empty: everything."""
+    restart: RestartWish | None = None
+    template: Template | None = None
+    """None: the Secret gets the key alone, under `data_key`. A template names the key by that name."""
+
+    @property
+    def values(self) -> Mapping[str, Pieces]:
+        """The data values that the Secret gets, by data key."""
+        return self.template.values if self.template is not None else {self.data_key: KEY_ALONE}
 
     @property
     def central(self) -> bool:

@@ -8,12 +8,12 @@ Of a pod with thousands of containers it keeps one consumer of each kind, so mem
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 
-from worker.errors import ConsumersUnseen, Forbidden
+from worker.errors import ConsumersUnseen, Forbidden, RotatorError
 from worker.kubernetes.pod import consumers_of
 from worker.model.sightings import Consumer
 from worker.model.values import JSON, Ref, Resource
@@ -65,6 +65,43 @@ class Pods:
             for consumer in kept:
                 found[consumer.secret].append(consumer)
         return found
+
+
+class FreshPods:
+    """Consumers by lists that begin after each call, so that none misses a pod that was there at the call.
+
+    Calls that wait for one list share the next. Guarantee: what cannot be listed is unknown, and no error.
+    """
+
+    def __init__(self, cluster: Cluster, clock: Clock) -> None:
+        self._cluster = cluster
+        self._clock = clock
+        self._wanted: defaultdict[str, set[str]] = defaultdict(set)
+        self._begun: Counter[str] = Counter()
+        self._last: dict[str, Pods] = {}
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._unseen: set[str] = set()
+
+    async def consumers(self, target: Ref) -> tuple[Consumer, ...] | None:
+        """The consumers of this Secret; None where the worker may not list pods, or could not now."""
+        namespace = target.namespace
+        self._wanted[namespace].add(target.name)
+        begun = self._begun[namespace]
+        async with self._locks[namespace]:
+            if namespace in self._unseen:
+                return None
+            if self._begun[namespace] == begun:
+                self._begun[namespace] += 1
+                wanted = {namespace: frozenset(self._wanted[namespace])}
+                self._last[namespace] = Pods(self._cluster, self._clock, wanted)
+            try:
+                return await self._last[namespace].consumers(target)
+            except ConsumersUnseen:
+                self._unseen.add(namespace)
+            except RotatorError:
+                # The next change asks again; of this one nobody knows, which holds the old account for longer.
+                return None
+        return None
 
 
 def _distinct(consumers: tuple[Consumer, ...]) -> tuple[Consumer, ...]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from worker.errors import RotatorError
-from worker.model.entries import Entry
+from worker.model.entries import Account, Entry
 from worker.model.sightings import SecretView
 
 
@@ -26,5 +26,7 @@ class Observation:
     """Why the current account's key cannot be used, in words; None: it can, or nobody knows."""
     blind: RotatorError | None = None
     """Why OpenAI could not be asked about its key."""
+    widened: tuple[Account, ...] = ()
+    """Accounts of the entry whose key may do more at OpenAI than it was narrowed to."""
     at: datetime | None = None
     """When the entry was reconciled with the Secret; None: just now."""

@@ -27,7 +27,7 @@ from worker.errors import (
     Unintelligible,
 )
 from worker.kubernetes.secret import SECRETS, placeholder, secret_value, secret_view
-from worker.ledger.account_keys import is_own, with_keys
+from worker.ledger.account_keys import is_own, widened, with_keys
 from worker.ledger.catch_up import catch_up_with_secret
 from worker.model.entries import Account, Entry, Publication, current
 from worker.model.hidden import Hidden
@@ -186,10 +186,33 @@ class Observer:
             return found.name
         keys = (await self.projects.account_keys(access)).get(named.id, ())
         key = next((key for key in keys if key.id == named.key_id and key.tail), None)
-        value = await self._value(secret, intent.account.data_key or named.data_key or "")
+        value = await self._key_of_intent(secret, intent.account)
         if key is None or value is None or not value.ends_with(key.tail):
             return found.name
         return named.name if await self.projects.key_accepted(access.project, value) else found.name
+
+    async def _key_of_intent(self, secret: SecretView, account: Account) -> Hidden | None:
+        """The key where the account's run has put it, by the annotation that named the account."""
+        named = secret.named
+        if account.rendered is None:
+            return await self._value(secret, account.data_key or (named.data_key if named is not None else "") or "")
+        if named is None or named.key_digest is None:
+            return None
+        for data_key, at in account.rendered.key_places().items():
+            text = await self._value(secret, data_key)
+            key = text.part(at, named.key_digest) if text is not None else None
+            if key is not None:
+                return key
+        return None
+
+    async def has_within(self, secret: SecretView, account: Account) -> bool:
+        """Is the account's key in one of the Secret's texts still, whatever somebody has made of the rest?"""
+        digest = account.key_digest
+        if account.rendered is None or digest is None:
+            return False
+        body = (await self.cluster.read(SECRETS, secret.ref)).body
+        texts = [secret_value(body, data_key) for data_key in secret.filled]
+        return any(text is not None and text.contains(digest) for text in texts)
 
     async def _value(self, secret: SecretView, data_key: str) -> Hidden | None:
         return secret_value((await self.cluster.read(SECRETS, secret.ref)).body, data_key)
@@ -210,7 +233,8 @@ class Observer:
             # Lists may not show so young a key yet, and OpenAI accepted it right before it was published.
             return seen
         try:
-            keys = (await self.projects.account_keys(access)).get(publication.account.id, ())
+            listed = await self.projects.account_keys(access)
+            keys = listed.get(publication.account.id, ())
             entry = with_keys(seen.entry, publication.account.id, keys)
             known = current(entry) or publication
             problem = await self._key_problem(known, keys, seen, access)
@@ -221,7 +245,7 @@ class Observer:
             return replace(seen, blind=error)
         if problem is not None and age < SHOWN_WITHIN and not await self._key_refused(seen.entry, seen.secret):
             problem = None
-        return replace(seen, entry=entry, key_problem=problem)
+        return replace(seen, entry=entry, key_problem=problem, widened=widened(entry, access.project, listed))
 
     async def _with_one_key(
         self, seen: Observation, account: Account, access: ProjectAccess, error: RotatorError
@@ -231,6 +255,9 @@ class Observer:
             if account.key_id is None or await self.projects.key_exists(access, account.key_id):
                 return seen
         except RotatorError:
+            return replace(seen, blind=error)
+        if not await self._key_refused(seen.entry, seen.secret):
+            # One answer alone, and the key works, or nobody knows: a replica that is behind may have given it.
             return replace(seen, blind=error)
         return replace(seen, key_problem="does not exist at OpenAI any more")
 
@@ -248,15 +275,20 @@ class Observer:
             return None if key.active else "is disabled at OpenAI"
         return None if await self.projects.key_exists(access, account.key_id) else gone
 
+    async def _current_key(self, secret: SecretView, account: Account) -> Hidden | None:
+        """The account's key, from wherever the Secret has it; None: it has changed since, or nobody knows the key."""
+        place, digest = secret.place_of_key(account), account.key_digest
+        text = await self._value(secret, place[0]) if place is not None else None
+        return text.part(place[1], digest) if text is not None and place is not None and digest is not None else None
+
     async def _key_refused(self, entry: Entry, secret: SecretView | None) -> bool:
         """Does OpenAI refuse the key that is in the Secret, and that the ledger knows as the current account's?"""
         publication = current(entry)
         if publication is None or secret is None or not secret.carries(publication.account):
             return False
-        place = next(key for key, digest in secret.digests.items() if digest == publication.account.key_digest)
         try:
-            value = await self._value(secret, place)
-            if value is None or value.digest() != publication.account.key_digest:
+            value = await self._current_key(secret, publication.account)
+            if value is None:
                 return False
             return not await self.projects.key_accepted(publication.account.access.project, value)
         except (Unanswered, Refused):

@@ -15,10 +15,11 @@ from __future__ import annotations
 import json
 import re
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import NoReturn
+from urllib.parse import urlencode
 
 import aiohttp
 
@@ -33,17 +34,20 @@ from worker.errors import (
     Unanswered,
     Unintelligible,
 )
+from worker.model.audited import AdminKeyFacts, AuditEvent, ProjectKey
 from worker.model.hidden import Hidden
 from worker.model.hosts import is_allowed
 from worker.model.names import ID
-from worker.model.sightings import AccountKey, ListedAccount, NewAccount
+from worker.model.scopes import Scopes, canonical
+from worker.model.sightings import AccountKey, ListedAccount, NewAccount, NewAdminKey
 from worker.model.targets import Project
 from worker.model.times import format_duration
 from worker.model.values import JSON, PREFIX
+from worker.openai.audited import EVENTS, admin_key_facts, audit_event, project_key
 from worker.ports import Randomness
-from worker.runtime.certificates import certificate_problem
+from worker.runtime.certificates import certificate_problem, connection_problem
 from worker.runtime.retrying import retry_after, retrying
-from worker.settings.proxies import DIRECT, Proxies
+from worker.settings.proxies import DIRECT, Proxies, is_proxy
 
 TIMEOUT = 30.0
 """Seconds for one request."""
@@ -64,13 +68,23 @@ _CODES = {
     "incorrect_hostname": (WRONG_HOST, "the project lives in another region: set `host` to that region's"),
     "ip_not_authorized": _NO_ADDRESS,
     "ip_address_not_allowed": _NO_ADDRESS,
+    "unsupported_country_region_territory": (
+        ADDRESS,
+        "OpenAI does not serve the country or region that the cluster's requests come from",
+    ),
 }
 """What waiting does not mend. Source: the official SDKs' tests and public reports (docs/openai.md)."""
 _LIFETIME = (
     "its organisation or project limits how long a key may live: set the annotation "
     f"{PREFIX}key-lifetime of the ExternalSecret or the generator to a time within the limit"
 )
-_CREATE, _VERIFY = "create account", "verify key"
+_CREATE, _VERIFY, _NARROW = "create account", "verify key", "narrow key"
+_CREATE_ADMIN, _DELETE_ADMIN = "create admin key", "delete admin key"
+_NO_PROJECT = {
+    404: ("OpenAINotFound", "there is no such admin key, or the host does not serve admin keys"),
+    400: ("OpenAIRefused", "the request was refused"),
+}
+"""`_ADVICE` where a request is about no project."""
 _TAIL = 4
 """Characters that a redacted value shows at its end, as the console does."""
 _NEVER = datetime(2200, 1, 1, tzinfo=UTC)
@@ -133,8 +147,43 @@ class OpenAIAdminApi:
             expires = expires if expires is not None and expires > created else None
             active = item.get("owner_project_access") != "inactive"
             tail = str(item.get("redacted_value", ""))[-_TAIL:]
-            keys.append(AccountKey(_field(item, "id", "list keys"), account_id, created, expires, active, tail))
+            scopes = _scopes_if_any(item)
+            keys.append(AccountKey(_field(item, "id", "list keys"), account_id, created, expires, active, tail, scopes))
         return keys
+
+    async def list_project_keys(self, project: Project, admin_key: Hidden) -> list[ProjectKey]:
+        pages = self._pages(f"{_project(project)}/api_keys", admin_key, "list keys", "&owner_project_access=any")
+        return [project_key(item) for item in await pages]
+
+    async def list_admin_keys(self, host: str, admin_key: Hidden) -> list[AdminKeyFacts]:
+        pages = self._pages(_admin_keys(host), admin_key, "list admin keys")
+        return [admin_key_facts(item) for item in await pages]
+
+    async def create_admin_key(
+        self, host: str, admin_key: Hidden, name: str, *, lifetime: timedelta | None
+    ) -> NewAdminKey:
+        body: JSON = {"name": name}
+        if lifetime is not None:
+            body["expires_in_seconds"] = int(lifetime.total_seconds())
+        made = await self._json("POST", _admin_keys(host), admin_key, what=_CREATE_ADMIN, body=body)
+        value = _usable(made.get("value"), _CREATE_ADMIN)
+        return NewAdminKey(_field(made, "id", _CREATE_ADMIN), value, _time_if_any(made.get("expires_at")))
+
+    async def delete_admin_key(self, host: str, admin_key: Hidden, key_id: str) -> None:
+        path = f"{_admin_keys(host)}/{_id(key_id)}"
+        answer = await self._json("DELETE", path, admin_key, what=_DELETE_ADMIN, repeatable=True)
+        if answer.get("deleted") is not True:
+            raise _unintelligible(_DELETE_ADMIN, "does not say that it is deleted")
+
+    async def list_audit_events(
+        self, project: Project, admin_key: Hidden, resources: Collection[str], *, since: datetime
+    ) -> list[AuditEvent]:
+        wanted = [("project_ids[]", _id(project.id)), ("effective_at[gte]", str(int(since.timestamp())))]
+        wanted += [("event_types[]", event) for event in EVENTS]
+        wanted += [("resource_ids[]", _id(resource)) for resource in sorted(resources)]
+        query, path = "&" + urlencode(wanted), f"{project.host}/organization/audit_logs"
+        found = [audit_event(item) for item in await self._pages(path, admin_key, "read audit log", query)]
+        return [event for event in found if event is not None]
 
     async def create_account(
         self, project: Project, admin_key: Hidden, name: str, *, lifetime: timedelta | None
@@ -146,11 +195,9 @@ class OpenAIAdminApi:
         key = made.get("api_key")
         if not isinstance(key, Mapping):
             raise _unintelligible(_CREATE, "holds no key")
-        value = key.get("value")
-        if not isinstance(value, str) or not value or not value.isascii() or not value.isprintable():
-            raise _unintelligible(_CREATE, "holds no usable key")
+        value = _usable(key.get("value"), _CREATE)
         account_id, key_id = _field(made, "id", _CREATE), _field(key, "id", _CREATE)
-        return NewAccount(account_id, key_id, Hidden(value), _time_if_any(key.get("expires_at")))
+        return NewAccount(account_id, key_id, value, _time_if_any(key.get("expires_at")))
 
     async def read_account(self, project: Project, admin_key: Hidden, account_id: str) -> ListedAccount:
         path = f"{_path(project)}/{_id(account_id)}"
@@ -159,6 +206,24 @@ class OpenAIAdminApi:
             raise _unintelligible("read account", "is about another account")
         name = account.get("name")
         return ListedAccount(name if isinstance(name, str) else "", _time_if_any(account.get("created_at")))
+
+    async def narrow_key(self, project: Project, admin_key: Hidden, key_id: str, scopes: Scopes) -> None:
+        if not scopes:
+            # OpenAI would lift every restriction.
+            raise ConfigurationError("InvalidRequest", "a key is never narrowed to no scopes")
+        path = f"{_project(project)}/api_keys/{_id(key_id)}"
+        # Without `expires_in_seconds`: OpenAI would start the key's lifetime anew with each repetition.
+        body: JSON = {"scopes": list(scopes)}
+        key = await self._json("POST", path, admin_key, what=_NARROW, body=body, repeatable=True)
+        if key.get("id") != key_id:
+            raise _unintelligible(_NARROW, "is about another key")
+
+    async def key_scopes(self, project: Project, admin_key: Hidden, key_id: str) -> Scopes | None:
+        path = f"{_project(project)}/api_keys/{_id(key_id)}"
+        key = await self._json("GET", path, admin_key, what="read key", repeatable=True)
+        if key.get("id") != key_id:
+            raise _unintelligible("read key", "is about another key")
+        return _scopes_if_any(key)
 
     async def key_last_used(self, project: Project, admin_key: Hidden, key_id: str) -> datetime | None:
         path = f"{_project(project)}/api_keys/{_id(key_id)}"
@@ -241,14 +306,15 @@ class OpenAIAdminApi:
 
     async def _retry(self, call: Callable[[], Awaitable[bytes]], *, repeatable: bool, method: str = "") -> bytes:
         """Send a request, and repeat it if `retrying` allows that; never a create, and nothing after a 429."""
-        # I1: no second create under the same name, not even a harmless one.
-        if method == "POST":
+        # I1: no second create under the same name, not even a harmless one. Narrowing twice is narrowing once.
+        if method == "POST" and not repeatable:
             return await call()
         # A 429 concerns all users of the same admin key: `worker.openai.limiter` handles it.
         return await retrying(call, repeatable=repeatable, random=self._random, throttled=False)
 
     async def _send(self, method: str, url: str, key: Hidden, *, what: str, body: JSON | None = None) -> bytes:
         """The body of a 2xx answer. Raises one of the errors of `worker.errors` for anything else."""
+        proxy = self._proxies.for_url(url)
         try:
             async with self._session.request(
                 method,
@@ -257,35 +323,44 @@ class OpenAIAdminApi:
                 json=body,
                 timeout=aiohttp.ClientTimeout(total=TIMEOUT),
                 allow_redirects=False,
-                proxy=self._proxies.for_url(url),
+                proxy=proxy,
             ) as response:
                 content = await response.read()
         except aiohttp.ClientConnectorCertificateError as error:
-            message = f"the certificate of OpenAI's host is not accepted ({certificate_problem(error)}): {what}"
+            whose = "the proxy" if is_proxy(error.host, proxy) else "OpenAI's host"
+            message = f"the certificate of {whose} is not accepted ({certificate_problem(error)}): {what}"
             raise NotSent("OpenAICertificate", message) from None
         except aiohttp.ClientHttpProxyError as error:
             raise NotSent(
                 "ProxyRefused", f"the proxy refused the way to OpenAI (status {error.status}): {what}"
             ) from None
         except aiohttp.ClientConnectorError as error:
-            raise NotSent("OpenAIUnreachable", f"no connection to OpenAI to {what}: {_cause(error)}") from None
+            where = "the proxy that leads to OpenAI" if is_proxy(error.host, proxy) else "OpenAI"
+            raise NotSent(
+                "OpenAIUnreachable", f"no connection to {where} to {what}: {connection_problem(error)}"
+            ) from None
         except TimeoutError:
             raise Unanswered("OpenAIUnanswered", f"OpenAI did not answer within {TIMEOUT:.0f} s: {what}") from None
         except (aiohttp.ClientError, OSError) as error:
-            raise Unanswered("OpenAIUnanswered", f"the connection to OpenAI broke: {what} ({_cause(error)})") from None
+            raise Unanswered(
+                "OpenAIUnanswered", f"the connection to OpenAI broke: {what} ({connection_problem(error)})"
+            ) from None
         except ValueError as error:
             raise ConfigurationError("InvalidRequest", f"{what}: {type(error).__name__}") from None
         if not 200 <= response.status < 300:
-            _raise(response.status, response.headers, content, what=what)
+            asked = body.get("scopes", ()) if body is not None else ()
+            _raise(response.status, response.headers, content, what=what, scopes=asked)
         return content
 
 
-def _raise(status: int, headers: Mapping[str, str], content: bytes, *, what: str) -> NoReturn:
+def _raise(
+    status: int, headers: Mapping[str, str], content: bytes, *, what: str, scopes: Collection[str] = ()
+) -> NoReturn:
     details = _details(status, headers, content)
     if status == 429:
         message = f"OpenAI asks to slow down: {what} ({details})"
         raise Throttled("OpenAIThrottled", message, retry_after=retry_after(headers))
-    if what != _CREATE and _is_passing(status, headers):
+    if what not in (_CREATE, _CREATE_ADMIN) and _is_passing(status, headers):
         final = headers.get("x-should-retry") == "false"
         message = f"OpenAI failed: {what} ({details})"
         raise Unanswered("OpenAIUnanswered", message, retry_after=retry_after(headers), final=final)
@@ -300,9 +375,13 @@ def _raise(status: int, headers: Mapping[str, str], content: bytes, *, what: str
         # A proxy, a firewall, a host without /v1 at its end: of a create nobody knows then what became of it.
         advice = "the answer is not OpenAI's: a proxy, a firewall, or a host without /v1 at its end"
         raise Unintelligible("OpenAINotReached", f"OpenAI was not reached to {what}: {advice} ({details})")
-    reason, advice = _by_code(status, answer or {}) or _ADVICE.get(status, ("OpenAIRefused", "the request was refused"))
+    by_code = _by_code(status, answer or {})
+    known = _ADVICE | _NO_PROJECT if what in (_CREATE_ADMIN, _DELETE_ADMIN) else _ADVICE
+    reason, advice = by_code or known.get(status, ("OpenAIRefused", "the request was refused"))
     if what == _CREATE and status in (400, 422) and _is_about_expiry(content):
         reason, advice = "KeyLifetime", _LIFETIME + _limit(content)
+    if what == _NARROW and status in (400, 403, 422) and by_code is None and b"scope" in content.lower():
+        reason, advice = "ScopesRefused", _scopes_advice(content, scopes)
     kind: type[Refused] = {403: Forbidden, 404: NotFound}.get(status, Refused)
     raise kind(reason, f"OpenAI refused to {what}: {advice} ({details})", status=status, own=answer is not None)
 
@@ -316,18 +395,17 @@ def _is_passing(status: int, headers: Mapping[str, str]) -> bool:
 
 
 def _object_of(content: bytes) -> JSON | None:
-    """The answer as a JSON object; None where it is none, so not OpenAI's."""
+    """The answer, where it has OpenAI's error object; None where it has none: a gateway may write JSON, too."""
     try:
         answer = json.loads(content)
     except (ValueError, RecursionError):
         return None
-    return answer if isinstance(answer, dict) else None
+    return answer if isinstance(answer, dict) and isinstance(answer.get("error"), dict) else None
 
 
 def _by_code(status: int, answer: JSON) -> tuple[str, str] | None:
     """Reason and advice of a refusal whose status alone says too little; None where the status says enough."""
-    error = answer.get("error")
-    error = error if isinstance(error, dict) else {}
+    error = answer.get("error", {})
     code, text = str(error.get("code")), str(error.get("message"))
     if code in _CODES:
         return _CODES[code]
@@ -367,6 +445,24 @@ def _limit(content: bytes) -> str:
     return f", which OpenAI says is {format_duration(timedelta(**{unit.decode() + 's': int(number)}))}"
 
 
+def _scopes_advice(content: bytes, scopes: Collection[str]) -> str:
+    """Which of the scopes that were asked for an error names: the user's own words, none of the server's."""
+    text = content.decode(errors="replace")
+    named = [scope for scope in scopes if re.search(rf"(?<![\w.]){re.escape(scope)}(?!\.?\w)", text)]
+    return f"it does not give the scopes {', '.join(named or scopes)}"
+
+
+def _scopes_if_any(key: JSON) -> Scopes | None:
+    """The scopes that an answer about a key tells. OpenAI documents no such field: without it nobody knows."""
+    # Source: `ProjectAPIKey` of the official SDK. Where there is one, null and the empty list mean no restriction.
+    if "scopes" not in key:
+        return None
+    found = key["scopes"] or []
+    if not isinstance(found, list) or not all(isinstance(scope, str) for scope in found):
+        return None
+    return canonical(found)
+
+
 def _time_if_any(value: object) -> datetime | None:
     """A time beside what the answer is about. One that cannot be read counts as not said: the object exists."""
     try:
@@ -374,13 +470,6 @@ def _time_if_any(value: object) -> datetime | None:
     except Unintelligible:
         return None
     return None if found is not None and found >= _NEVER else found
-
-
-def _cause(error: Exception) -> str:
-    """The kind of a connection's failure: class name and errno, without the library's text."""
-    inner = getattr(error, "os_error", None)
-    number = getattr(inner, "errno", None)
-    return type(error).__name__ + (f", errno {number}" if number else "")
 
 
 def _unintelligible(what: str, problem: str) -> RotatorError:
@@ -404,6 +493,17 @@ def _id(value: str) -> str:
     if not ID.match(value):
         raise ConfigurationError("InvalidId", "an id has characters that an OpenAI id does not have")
     return value
+
+
+def _usable(value: object, what: str) -> Hidden:
+    """A new key's value."""
+    if not isinstance(value, str) or not value or not value.isascii() or not value.isprintable():
+        raise _unintelligible(what, "holds no usable key")
+    return Hidden(value)
+
+
+def _admin_keys(host: str) -> str:
+    return f"{host}/organization/admin_api_keys"
 
 
 def _project(project: Project) -> str:

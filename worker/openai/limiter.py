@@ -31,7 +31,7 @@ from worker.runtime.slots import Slots, Turns
 from worker.runtime.stop import Stop
 
 Value = TypeVar("Value")
-Kind = Literal["read", "create", "delete"]
+Kind = Literal["read", "create", "narrow", "delete"]
 
 IN_A_ROW = 3
 """So many bad answers in a row are no accident."""

@@ -14,7 +14,7 @@ import base64
 import binascii
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 from worker.errors import (
@@ -27,12 +27,16 @@ from worker.errors import (
     RotatorError,
     Unintelligible,
 )
+from worker.kubernetes.reading import version_of
 from worker.kubernetes.secret import SECRETS
+from worker.model.audited import AdminKeyFacts, AuditEvent, ProjectKey
+from worker.model.entries import Account
 from worker.model.hidden import Hidden
 from worker.model.hosts import Origin, has_origin, is_allowed
 from worker.model.sightings import AccountKey, ListedAccount, Listing
 from worker.model.targets import AdminKeyRef, Project, ProjectAccess
-from worker.openai.limiter import Limiter
+from worker.model.values import Ref
+from worker.openai.limiter import Kind, Limiter
 from worker.ports import Clock, Cluster, OpenAIAdmin
 from worker.runtime.slots import Slots, Turns
 
@@ -68,10 +72,13 @@ class Projects:
         self._allowed_hosts = allowed_hosts
         self._fallback = fallback
         self._fallback_host = fallback_host
-        self._recorded = recorded or {}
+        self._recorded = recorded if recorded is not None else {}  # the ledger fills it while it is read
+        self._secret_uids: dict[Ref, str] = {}
         self._keys: dict[AdminKeyRef, Hidden | RotatorError] = {}
         self._listings: dict[ProjectAccess, Listing | RotatorError] = {}
         self._account_keys: dict[ProjectAccess, Mapping[str, tuple[AccountKey, ...]] | RotatorError] = {}
+        self._admin_key_facts: dict[tuple[str, str], AdminKeyFacts | RotatorError | None] = {}
+        self._listing_keys: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
         self._reading: defaultdict[AdminKeyRef, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._turns: defaultdict[ProjectAccess, Turns] = defaultdict(Turns)
 
@@ -79,6 +86,14 @@ class Projects:
         """The admin key as its Secret has it. Raises AdminKeyUnusable, or the error of reading the Secret."""
         async with self._reading[ref]:
             return await _cached(ref, self._keys, lambda: self._read_key(ref))
+
+    def secrets_with(self, digest: str) -> set[Ref]:
+        """The Secrets from which this run has read an admin key of this digest."""
+        return {ref.secret for ref, key in self._keys.items() if isinstance(key, Hidden) and key.digest() == digest}
+
+    def secret_uid(self, ref: AdminKeyRef) -> str:
+        """The uid of the Secret that the admin key was read from; empty if it was not read."""
+        return self._secret_uids.get(ref.secret, "")
 
     async def listing(self, access: ProjectAccess, *, not_before: datetime | None = None) -> Listing:
         """The project's accounts, by a list that began at `not_before` or later."""
@@ -118,14 +133,18 @@ class Projects:
         async with self._slots.in_turn(self._turns[access]):
             return await _cached(access, self._account_keys, lambda: self._list_keys(access))
 
-    async def retiring_key(self, access: ProjectAccess) -> Hidden:
-        """The admin key of the project's accounts, or the fallback if its Secret does not exist any more."""
+    async def own_key(self, access: ProjectAccess) -> Hidden:
+        """The admin key of the project's accounts. Raises ConfigurationError if its host may not receive it."""
         # The ledger's host may have lost its permission, or somebody may have edited it.
         if not is_allowed(access.project.host, self._allowed_hosts):
             message = f"{access.project.host[:80]!r} may not receive the admin key (any more): see --allow-host"
             raise ConfigurationError("HostNotAllowed", message)
+        return await self.admin_key(access.admin_key)
+
+    async def retiring_key(self, access: ProjectAccess) -> Hidden:
+        """The admin key of the project's accounts, or the fallback if its Secret does not exist any more."""
         try:
-            return await self.admin_key(access.admin_key)
+            return await self.own_key(access)
         except AdminKeyUnusable as error:
             usable = access.fallback and self._is_fallbacks(access.project.host)
             if not error.absent or self._fallback is None or not usable:
@@ -136,6 +155,34 @@ class Projects:
         """May the fallback key go there? A tenant's gateway may be an allowed host, and must not get it."""
         return is_allowed(host, ()) if self._fallback_host is None else has_origin(host, self._fallback_host)
 
+    async def project_keys(self, access: ProjectAccess) -> list[ProjectKey]:
+        """Every key of the project, whoever owns it."""
+        return await self._ask(access, lambda key: self._openai.list_project_keys(access.project, key))
+
+    async def audit_events(
+        self, access: ProjectAccess, resources: Collection[str], *, since: datetime
+    ) -> list[AuditEvent]:
+        """What the organisation's audit log says of these accounts and keys of the project."""
+        return await self._ask(
+            access, lambda key: self._openai.list_audit_events(access.project, key, resources, since=since)
+        )
+
+    async def admin_key_facts(self, access: ProjectAccess) -> AdminKeyFacts | None:
+        """What OpenAI says of the admin key itself, asked once for all Secrets that hold it.
+
+        None: the list shows no key with both ends of its value, or several. Refused: it may not list the admin keys.
+        """
+        key, host = await self.own_key(access), access.project.host
+        place = (host, key.digest())
+
+        async def find() -> AdminKeyFacts | None:
+            listed = await self._limiter.ask(access, key, lambda: self._openai.list_admin_keys(host, key), kind="read")
+            found = [facts for facts in listed if key.fits(facts.redacted)]
+            return found[0] if len(found) == 1 else None
+
+        async with self._listing_keys[place]:
+            return await _cached(place, self._admin_key_facts, find)
+
     async def key_exists(self, access: ProjectAccess, key_id: str) -> bool:
         """Does the key exist? A list without it proves nothing."""
         try:
@@ -143,6 +190,18 @@ class Projects:
         except NotFound:
             return False
         return True
+
+    async def narrow_key(self, account: Account) -> bool:
+        """Restrict the account's key to the scopes that the ledger names for it, and read it back.
+
+        False: OpenAI tells other scopes than were asked for. A repetition changes nothing, so an unknown fate is no
+        matter. Raises Refused (ScopesRefused) where OpenAI refuses a scope.
+        """
+        access, key_id, scopes = account.access, account.key_id or "", account.scopes
+        await self._ask(access, lambda key: self._openai.narrow_key(access.project, key, key_id, scopes), kind="narrow")
+        shown = await self._ask(access, lambda key: self._openai.key_scopes(access.project, key, key_id), kind="narrow")
+        # OpenAI documents no scopes in its answers. Where it tells none, its 2xx for the change has to do.
+        return shown is None or shown == scopes
 
     async def key_accepted(self, project: Project, value: Hidden) -> bool:
         """Does OpenAI accept this key, which was made there?"""
@@ -160,14 +219,24 @@ class Projects:
             used = await self._ask(access, lambda key: self._openai.key_last_used(access.project, key, key_id))
             return used and min(used, self._clock.now())
         except NotFound:
-            listed = self._account_keys.get(access)
-            keys = listed.values() if listed is not None and not isinstance(listed, RotatorError) else ()
-            owner = next((key.account_id for found in keys for key in found if key.id == key_id), None)
+            owner = await self._owner(access, key_id)
             if owner is not None and await self._exists(access, owner):
                 # "Never used" would let an account go that somebody uses.
                 problem = "OpenAI lists a key of the account and denies that it exists"
                 raise Unintelligible("OpenAIUnintelligible", problem) from None
             return None
+
+    async def _owner(self, access: ProjectAccess, key_id: str) -> str | None:
+        """The account that has this key by a list: by this run's, or by a new one, for the key may be younger."""
+        known = self._account_keys.get(access)
+        lists = [known] if known is not None and not isinstance(known, RotatorError) else []
+        owner = _owner_in(lists, key_id)
+        if owner is not None:
+            return owner
+        newer = await self._list_keys(access)
+        # It may show a key that somebody has made meanwhile: whoever decides later in this run goes by it too.
+        self._account_keys[access] = newer
+        return _owner_in([newer], key_id)
 
     async def _exists(self, access: ProjectAccess, account_id: str) -> bool:
         """Is the account there now, whatever a list of this run says? Another run may have deleted it since."""
@@ -204,8 +273,11 @@ class Projects:
                 return False
             if account_id not in (await self.listing(access, not_before=shown_from)).accounts:
                 return True
-            # A list of this run has it: somebody else may have deleted it since.
-            return account_id not in (await self.listing(access, not_before=self._clock.now())).accounts
+            # A list of this run has it: somebody else may have deleted it since, or this very request, sent twice.
+            # The client repeats a DELETE whose connection ended without an answer.
+            # Later than now: a list of this very moment may have begun before the delete.
+            after = self._clock.now() + timedelta.resolution
+            return account_id not in (await self.listing(access, not_before=after)).accounts
         return True
 
     async def archived(self, access: ProjectAccess, error: RotatorError) -> bool:
@@ -215,6 +287,26 @@ class Projects:
         if not isinstance(error, Refused) or error.status != 400:
             return False
         return await self._ask(access, lambda key: self._openai.project_archived(access.project, key))
+
+    async def missing(self, access: ProjectAccess) -> bool:
+        """Does OpenAI say, asked for its accounts and asked for itself, that there is no such project?"""
+        try:
+            await self.listing(access)
+        except NotFound:
+            pass
+        except NotShown:
+            return False  # it has answered
+        except Refused as error:
+            if await self.archived(access, error):
+                return False
+            raise
+        else:
+            return False
+        try:
+            await self._ask(access, lambda key: self._openai.project_archived(access.project, key))
+        except NotFound:
+            return True
+        return False
 
     async def _list(self, access: ProjectAccess) -> Listing:
         async def begin(key: Hidden) -> Listing:
@@ -232,10 +324,12 @@ class Projects:
 
         return await self._ask(access, begin)
 
-    async def _ask(self, access: ProjectAccess, call: Callable[[Hidden], Awaitable[Value]]) -> Value:
-        """Make a read, if the limiter allows it."""
+    async def _ask(
+        self, access: ProjectAccess, call: Callable[[Hidden], Awaitable[Value]], *, kind: Kind = "read"
+    ) -> Value:
+        """Make a request of this kind, if the limiter allows it."""
         key = await self.retiring_key(access)
-        return await self._limiter.ask(access, key, lambda: call(key), kind="read")
+        return await self._limiter.ask(access, key, lambda: call(key), kind=kind)
 
     async def _list_keys(self, access: ProjectAccess) -> Mapping[str, tuple[AccountKey, ...]]:
         found: dict[str, tuple[AccountKey, ...]] = {}
@@ -248,6 +342,7 @@ class Projects:
             answer = await self._cluster.read(SECRETS, ref.secret)
         except NotFound:
             raise AdminKeyUnusable(f"Secret {ref.secret} with the admin key does not exist", absent=True) from None
+        self._secret_uids[ref.secret] = version_of(answer.body).uid
         stored = (answer.body.get("data") or {}).get(ref.key)
         if stored is None:
             raise AdminKeyUnusable(f"Secret {ref.secret} has no key {ref.key!r} (openAiAdminKey.key)")
@@ -258,6 +353,12 @@ class Projects:
         if not value or not value.isprintable() or " " in value:
             raise AdminKeyUnusable(f"{ref} is empty, or has blanks or line breaks inside: it is not an admin key")
         return Hidden(value)
+
+
+def _owner_in(lists: list[Mapping[str, tuple[AccountKey, ...]]], key_id: str) -> str | None:
+    return next(
+        (key.account_id for keys in lists for found in keys.values() for key in found if key.id == key_id), None
+    )
 
 
 async def _cached(key: Key, cache: dict[Key, Value | RotatorError], fetch: Callable[[], Awaitable[Value]]) -> Value:

@@ -8,10 +8,11 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True)
 class Rotate:
-    """The target gets a new key now."""
+    """The target gets a new key now. `put_back`: it has had one, and somebody has put an earlier one back."""
 
     reason: str
     message: str
+    put_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,4 +41,13 @@ class Unable:
     until: datetime | None = None
 
 
-Decision = Rotate | Keep | Blocked | Unable
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """The key stays; the Secret's label and annotation are written again. `next_at`: as for Keep."""
+
+    reason: str
+    message: str
+    next_at: datetime | None = None
+
+
+Decision = Rotate | Keep | Blocked | Unable | Restore

@@ -6,7 +6,7 @@ A target is due once per interval, measured from run start to run start (I5).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -19,6 +19,7 @@ from worker.model.targets import RefreshPolicy, Target
 from worker.model.times import format_duration, format_time
 from worker.observe.observation import Observation
 from worker.plan.decisions import Rotate
+from worker.plan.marks import changed_values, expected_values, key_in_place, made_otherwise, names
 
 LARGEST_SLACK = timedelta(minutes=5)
 """A run may start this much early against the one that rotated: schedules jitter."""
@@ -28,8 +29,12 @@ FORCED_ONCE_WITHIN = timedelta(minutes=15)
 HEALING = frozenset({"First", "SecretMissing", "KeyMissing", "AccountGone", "KeyGone", "Expiring"})
 """Reasons for which a target gets a key whatever else is the matter: without it an application breaks."""
 REPEATED = HEALING - {"First", "Expiring"}
-"""Those of them that somebody else may cause again and again."""
+"""Those of them that somebody else may cause again and again; so may any reason that comes of a key put back."""
+DEAD = frozenset({"AccountGone", "KeyGone"})
+"""Reasons that say: whoever has the key of the account before has a dead one."""
 
+_SHOWN = 5
+"""So many data keys are named in a message."""
 _ANNOTATIONS = {"forceSync": "force-sync", "generatorRotate": "rotate on the generator", "source": "the object's uid"}
 """The ledger's names of requests, as users write them."""
 
@@ -41,6 +46,11 @@ def reason_to_rotate(target: Target, seen: Observation, run: RunInfo) -> Rotate 
         return _without_key(seen.entry, seen.secret)
     keyed = _Keyed(target, seen, run, seen.secret, publication)
     return next((found for reason in REASONS if (found := reason(keyed)) is not None), None)
+
+
+def is_repeated(rotate: Rotate) -> bool:
+    """Can somebody else be the cause, again and again?"""
+    return rotate.reason in REPEATED or rotate.put_back
 
 
 def open_requests(target: Target, entry: Entry, run: RunInfo) -> list[str]:
@@ -96,15 +106,51 @@ class _Keyed:
     def named(self) -> NamedAccount | None:
         return self.secret.named
 
+    @property
+    def put_back(self) -> bool:
+        """Has the target been rotated since the key was published that it carries now?"""
+        last = self.seen.entry.last_rotated_at
+        return last is not None and last > self.publication.at
+
+    @property
+    def placed_by_later_run(self) -> bool:
+        """Has a run that began later put the key elsewhere?
+
+        It has seen a newer data key or template: this run does not undo it.
+        """
+        account = self.publication.account
+        moved = self.made_otherwise or account.values().keys() != self.target.values.keys()
+        there = bool(account.values()) and all(self.secret.has(*value) for value in account.values().items())
+        return moved and there and _overtaken(self.seen.entry, self.run)
+
+    @property
+    def made_otherwise(self) -> bool:
+        """Does the template make other data values now than it did for this publication?"""
+        return made_otherwise(self.target, self.publication.account)
+
+    @property
+    def in_place(self) -> bool:
+        """Is the key in place? Then an annotation that says otherwise is what is wrong (`plan.marks`)."""
+        return key_in_place(self.target, self.seen) is not None
+
 
 # --- the key in the Secret is not as it should be ----------------------------------------------------------------
 
 
 def _key_missing(keyed: _Keyed) -> Rotate | None:
-    data_key = keyed.target.data_key
-    if keyed.named is not None and data_key in keyed.secret.filled:
+    expected, secret = expected_values(keyed.target, keyed.publication.account), keyed.secret
+    lost = [key for key, placed in expected.items() if key not in secret.filled and not secret.has(key, placed)]
+    named = keyed.named is not None or keyed.in_place
+    if (named and not lost) or keyed.placed_by_later_run:
         return None
-    return Rotate("KeyMissing", f"the Secret has lost its {data_key!r} or the annotation that names its account")
+    what = _quoted(lost or expected)
+    return Rotate("KeyMissing", f"the Secret has lost its {what} or the annotation that names its account")
+
+
+def _quoted(data_keys: Iterable[str]) -> str:
+    quoted = [repr(data_key) for data_key in sorted(data_keys)]
+    more = f" and {len(quoted) - _SHOWN} more" if len(quoted) > _SHOWN else ""
+    return ", ".join(quoted[:_SHOWN]) + more
 
 
 def _project_changed(keyed: _Keyed) -> Rotate | None:
@@ -114,12 +160,32 @@ def _project_changed(keyed: _Keyed) -> Rotate | None:
     if _overtaken(keyed.seen.entry, keyed.run):
         # The later run has seen a newer generator: this run does not put its project back.
         return None
-    return Rotate("ProjectChanged", f"the generator's project is {project} now")
+    return Rotate("ProjectChanged", f"the generator's project is {project} now", put_back=keyed.put_back)
+
+
+def _scopes_changed(keyed: _Keyed) -> Rotate | None:
+    asked, account = keyed.target.key_scopes, keyed.publication.account
+    if account.scopes == asked or _overtaken(keyed.seen.entry, keyed.run):
+        # As with the project: a later run has seen a newer annotation.
+        return None
+    now, before = ", ".join(asked) or "all", ", ".join(account.scopes) or "all"
+    return Rotate("ScopesChanged", f"the key's scopes shall be {now}; they are {before}", put_back=keyed.put_back)
+
+
+def _template_changed(keyed: _Keyed) -> Rotate | None:
+    if not keyed.made_otherwise or _overtaken(keyed.seen.entry, keyed.run):
+        # As with the project: a later run has seen a newer template.
+        return None
+    name = keyed.publication.account.name
+    message = f"spec.target.template makes other data of the key than when account {name} was published"
+    return Rotate("TemplateChanged", message, put_back=keyed.put_back)
 
 
 def _account_gone(keyed: _Keyed) -> Rotate | None:
     seen, named = keyed.seen, keyed.named
     if named is None or seen.trouble is not None or not seen.asked or seen.named_at_openai is not None:
+        return None
+    if keyed.in_place and not names(named, keyed.publication):
         return None
     return Rotate("AccountGone", f"account {named.name[:64]!r} does not exist at OpenAI any more")
 
@@ -132,15 +198,19 @@ def _key_gone(keyed: _Keyed) -> Rotate | None:
 
 
 def _key_replaced(keyed: _Keyed) -> Rotate | None:
-    account, data_key = keyed.publication.account, keyed.target.data_key
-    if account.key_digest is None or keyed.secret.digests.get(data_key) == account.key_digest:
+    account = keyed.publication.account
+    changed = changed_values(keyed.target, account, keyed.secret)
+    if not changed or keyed.placed_by_later_run:
         return None
-    return Rotate("KeyMissing", f"the Secret's {data_key!r} is not the key of account {account.name}")
+    what = "the key" if account.rendered is None else "as it was written with the key"
+    return Rotate("KeyMissing", f"the Secret's {_quoted(changed)} is not {what} of account {account.name}")
 
 
 def _annotation_replaced(keyed: _Keyed) -> Rotate | None:
     account, named = keyed.publication.account, keyed.named
-    if account.key_digest is None or named is None or (named.name, named.id) == (account.name, account.id):
+    if account.key_digest is None or named is None or names(named, keyed.publication):
+        return None
+    if keyed.in_place:
         return None
     return Rotate("KeyMissing", f"the annotation names another account than {account.name}, whose key is there")
 
@@ -166,7 +236,7 @@ def _expiring(keyed: _Keyed) -> Rotate | None:
     expires_at = keyed.publication.account.expires_at
     if expires_at is None or keyed.run.started_at < renew_by(keyed.publication, expires_at):
         return None
-    return Rotate("Expiring", f"the key expires at {format_time(expires_at)}")
+    return Rotate("Expiring", f"the key expires at {format_time(expires_at)}", put_back=keyed.put_back)
 
 
 def _retry(keyed: _Keyed) -> Rotate | None:
@@ -194,6 +264,8 @@ REASONS: tuple[Callable[[_Keyed], Rotate | None], ...] = (
     _key_gone,
     _key_replaced,
     _annotation_replaced,
+    _scopes_changed,
+    _template_changed,
     _forced,
     _requested,
     _expiring,

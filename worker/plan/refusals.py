@@ -10,9 +10,13 @@ from collections.abc import Callable
 from worker.kubernetes.secret import MANAGED, OPERATOR_LABELS
 from worker.model.sightings import NamedAccount, SecretView
 from worker.model.targets import CreationPolicy, Target
+from worker.model.templates import KEY_ROOM, size_of
 from worker.observe.observation import Observation
 from worker.plan.decisions import Blocked
+from worker.plan.marks import key_in_place
 
+LARGEST_SECRET = 1024 * 1024
+"""Bytes of all data values, by the API server (`MaxSecretSize`)."""
 ADOPT = "`openai-key-rotator adopt"
 """How messages name the command; the target and a closing quote follow."""
 
@@ -20,8 +24,8 @@ ADOPT = "`openai-key-rotator adopt"
 def refusal(target: Target, seen: Observation) -> Blocked | None:
     """Why a run may not write the Secret, None where it may."""
     if seen.secret is None:
-        return _nothing_to_merge_into(target)
-    rules = (_type, _immutable, _foreign_owner)
+        return _nothing_to_merge_into(target) or _too_large(target, None)
+    rules = (_type, _immutable, _foreign_owner, _too_large)
     found = next((found for rule in rules if (found := rule(target, seen.secret)) is not None), None)
     if found is not None:
         return found
@@ -46,7 +50,25 @@ def _type(target: Target, secret: SecretView) -> Blocked | None:
 def _immutable(target: Target, secret: SecretView) -> Blocked | None:
     if not secret.immutable:
         return None
-    return Blocked("SecretImmutable", f"Secret {secret.ref} is immutable: delete it, or give the target another name")
+    return Blocked(
+        "SecretImmutable",
+        f"Secret {secret.ref} is immutable: give the target another name. Do not delete it to have it made again: "
+        "kubelets that have seen it give its old value to new pods, as long as an earlier pod is on the node",
+    )
+
+
+def _too_large(target: Target, secret: SecretView | None) -> Blocked | None:
+    """Only a template comes near the limit: a key alone has some hundred bytes."""
+    sizes = secret.sizes if secret is not None else {}
+    others = sum(size for data_key, size in sizes.items() if data_key not in target.values)
+    size = others + sum(size_of(pieces) for pieces in target.values.values())
+    if target.template is None or size <= LARGEST_SECRET:
+        return None
+    return Blocked(
+        "SecretTooLarge",
+        f"Secret {target.ref} would have {size} bytes, {others} of them not from spec.target.template.data: "
+        f"a Secret has {LARGEST_SECRET} at most ({KEY_ROOM} are reckoned for each place of the key)",
+    )
 
 
 def _foreign_owner(target: Target, secret: SecretView) -> Blocked | None:
@@ -74,7 +96,8 @@ def _unmanaged(target: Target, seen: Observation, secret: SecretView) -> Blocked
     merging = target.creation in (CreationPolicy.MERGE, CreationPolicy.CREATE_OR_MERGE)
     ours = secret.labels.get(MANAGED) == "true" and seen.entry.history
     owned = any(owner.get("uid") == target.source.uid for owner in secret.owners)
-    if merging or ours or owned:
+    # Label, annotation and owner may be stripped: the key itself tells whose Secret it is.
+    if merging or ours or owned or key_in_place(target, seen) is not None:
         return None
     return Blocked(
         "ForeignSecret",

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from worker.ledger.transitions import CLAIM, VOLUMES_FOLLOW
 from worker.model.entries import Account, Entry, HoldKind, HoldReason, Intent, Publication, current
-from worker.model.sightings import Consumer
+from worker.model.sightings import Consumer, Node
 from worker.model.targets import CleanupKind, CleanupPolicy
 from worker.model.times import format_duration, format_time
-from worker.plan.holders import holders, secret_back_at
+from worker.plan.holders import Holder, Holders, holders, secret_back_at
 
 PROPAGATION = timedelta(minutes=2)
 """A use of a key this soon after it was superseded says nothing: volumes and caches follow with a delay."""
@@ -23,6 +23,8 @@ class Delete:
 
     why: str
     affected: HoldReason | None = None
+    free: tuple[Holder, ...] = ()
+    """Containers that started after it was superseded, with the facts by which they cannot have its key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,8 @@ class Usage:
     looked_at: datetime | None = None
     another_used: datetime | None = None
     """The last use of another key of the account: somebody made one by hand."""
+    nodes: Mapping[str, Node] | None = None
+    """The consumers' nodes by name; None: the worker may not read nodes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,10 @@ def decide_retirement(
     previous: Publication, usage: Usage, policy: RetirePolicy, *, now: datetime
 ) -> Delete | Wait | Held:
     """May a superseded account be deleted? Raises ValueError for a current one."""
-    verdict = _without_limit(previous, usage, policy, now=now)
+    found = holders(previous, usage.consumers, usage.nodes, looked_at=usage.looked_at or now)
+    verdict = _without_limit(previous, usage, policy, found=found, now=now)
+    if isinstance(verdict, Delete):
+        return replace(verdict, free=found.free)
     if not isinstance(verdict, Held) or policy.max_hold is None or previous.superseded_at is None:
         return verdict
     limit = previous.superseded_at + policy.max_hold
@@ -106,24 +113,26 @@ def decide_retirement(
     return Held(verdict.reason, min(limit, verdict.until or limit))
 
 
-def _without_limit(previous: Publication, usage: Usage, policy: RetirePolicy, *, now: datetime) -> Delete | Wait | Held:
+def _without_limit(
+    previous: Publication, usage: Usage, policy: RetirePolicy, *, found: Holders, now: datetime
+) -> Delete | Wait | Held:
     cleanup = policy.cleanup
     ripe, superseded = ripe_at(previous, cleanup), previous.superseded_at
     if ripe is None or superseded is None:
         raise ValueError("a current account is not retired")
     if ripe > now:
         return Wait(ripe)
-    certain, possible = holders(previous, usage.consumers)
-    if certain:
-        return Held(HoldReason(HoldKind.CONTAINERS, _named(certain)), None)
+    if found.certain:
+        kind = HoldKind.FROZEN if previous.immutable else HoldKind.CONTAINERS
+        return Held(HoldReason(kind, _named(found.certain)), None)
     followed = secret_back_at(previous) + VOLUMES_FOLLOW
     if now < followed and any(consumer.follows for consumer in usage.consumers):
         # Volumes have not followed yet: their containers may still read the old key.
         return Wait(followed)
     used = max(superseded, usage.last_used or superseded, usage.another_used or superseded)
     idle = used + cleanup.idle
-    if possible and idle > now:
-        return Held(HoldReason(HoldKind.POSSIBLE, _named(possible)), idle)
+    if found.possible and idle > now:
+        return Held(HoldReason(HoldKind.POSSIBLE, _named(found.possible)), idle)
     if cleanup.kind is CleanupKind.IDLE:
         return _by_idle_policy(cleanup, used, now)
     return _by_unseen_use(previous, usage, policy, now=now, superseded=superseded)
@@ -149,7 +158,7 @@ def _by_unseen_use(
         )
     used = max(superseded, usage.last_used or superseded)
     looked_at = usage.looked_at or now
-    by_containers = previous.held is not None and previous.held.kind is HoldKind.CONTAINERS
+    by_containers = previous.held is not None and previous.held.kind in (HoldKind.CONTAINERS, HoldKind.FROZEN)
     if used == superseded or (by_containers and used < looked_at):
         # Unused, or used by holders that an earlier run saw and that were gone when this one looked.
         return Delete(f"superseded at {format_time(superseded)}")
@@ -169,10 +178,10 @@ def _unseen(detail: str, limit: datetime, policy: RetirePolicy, *, now: datetime
     return Delete(f"after --unseen-hold {format_duration(policy.unseen_hold)}", HoldReason(HoldKind.UNSEEN, detail))
 
 
-def _named(consumers: Collection[Consumer]) -> str:
-    """How many they are, and the first few by name."""
-    names = sorted({consumer.name for consumer in consumers})
-    return f"{len(names)}: {', '.join(names[:3])}{', …' if len(names) > 3 else ''}"
+def _named(found: Collection[Holder]) -> str:
+    """How many they are, and the first few by name, with the fact that decides."""
+    shown = sorted({holder.name: str(holder) for holder in found}.items())
+    return f"{len(shown)}: {', '.join(text for _, text in shown[:3])}{', …' if len(shown) > 3 else ''}"
 
 
 def ended_claims(entry: Entry, now: datetime) -> tuple[Intent, ...]:

@@ -1,8 +1,8 @@
-"""Tell outcomes to the cluster: an ExternalSecret's status, and Events on the object that asked for the target.
+"""Tell outcomes to the cluster: the status of the object that asked for the target, and Events on it.
 
 Readers of an ExternalSecret find what they expect: condition `Ready` with the reasons SecretSynced and
 SecretSyncedError, `refreshTime`, `syncedResourceVersion`, `binding`; Events Created, Updated, UpdateFailed. A Warning
-with a reason of ours tells everything else that matters to users of a target.
+with a reason of ours tells everything else that matters to users of a target. A generator has `Ready` with our reasons.
 Guarantees: the announcer never writes again what is true already.
 The announcer returns a failure to announce and never raises it, for the rotation itself has happened.
 """
@@ -10,10 +10,10 @@ The announcer returns a failure to announce and never raises it, for the rotatio
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
 from worker.errors import Conflict, NotFound, RotatorError, without_request_id
 from worker.kubernetes.secret import SECRETS
@@ -22,12 +22,15 @@ from worker.model.targets import Source
 from worker.model.times import format_time
 from worker.model.values import JSON, Ref, Resource
 from worker.ports import Clock, Cluster
+from worker.report.health import Health, generator_patch, status_patch, target_health
+from worker.report.statuses import Statuses
 
 EVENTS = Resource("", "v1", "events")
 EventKind = Literal["Normal", "Warning"]
 COMPONENT = "openai-key-rotator"
 FAILED = "UpdateFailed"
 PUT_BACK = "PutBack"
+WIDENED = "KeyWidened"
 _LONGEST_MESSAGE = 1000
 """The API server refuses Events with more than 1024 characters."""
 
@@ -36,22 +39,26 @@ _LONGEST_MESSAGE = 1000
 class Announcer:
     cluster: Cluster
     clock: Clock
+    statuses: Statuses = field(default_factory=Statuses)
 
     async def announce(
         self, source: Source, secret: Ref | None, outcome: Outcome, *, created: bool = False
     ) -> list[str]:
         """Tell the outcome. `created`: the Secret did not exist before. Returns the errors."""
-        problems = []
-        status = status_patch(source, secret, outcome, now=self.clock.now())
-        if status is not None:
-            try:
-                await self.cluster.patch(source.resource, source.ref, status, subresource="status")
-            except NotFound:
-                pass  # deleted meanwhile: there is nobody left to tell
-            except RotatorError as error:
-                problems.append(error.message)
+        if source.kind == "OpenAI":
+            health = target_health(source, outcome)
+            problems = await self.tell_health(source, health) if health is not None else []
+        else:
+            patch = status_patch(source, secret, outcome, now=self.clock.now())
+            write = self.statuses.write_external_secret
+            problems = await write(self.cluster, source, patch) if patch is not None else []
         event = outcome_event(source, outcome, created=created, now=self.clock.now())
         return problems + (await self._tell(source, event) if event is not None else [])
+
+    async def tell_health(self, generator: Source, health: Health) -> list[str]:
+        """Write a generator's status, unless it says so already. Returns the errors."""
+        patch = generator_patch(generator, health, now=self.clock.now())
+        return await self.statuses.write_generator(self.cluster, generator, patch) if patch is not None else []
 
     async def warn(self, source: Source, notices: Collection[Notice], *, kind: EventKind = "Warning") -> list[str]:
         """Send an Event for each notice. Returns the errors."""
@@ -74,39 +81,16 @@ def secret_source(target: Ref) -> Source:
     return Source(SECRETS, "Secret", target, "")
 
 
-def status_patch(source: Source, secret: Ref | None, outcome: Outcome, *, now: datetime) -> JSON | None:
-    """The merge patch of an ExternalSecret's status; None where it says so already, or there is nothing to say."""
-    if source.kind != "ExternalSecret" or outcome.reason in ("InProgress", "Suspended"):
-        return None
-    synced = outcome.result in (Result.ROTATED, Result.KEPT)
-    ready = {
-        "type": "Ready",
-        "status": "True" if synced else "False",
-        "reason": "SecretSynced" if synced else "SecretSyncedError",
-        "message": "secret synced" if synced else without_request_id(outcome.message),
-    }
-    stored = source.status.get("conditions")
-    conditions: list[Any] = stored if isinstance(stored, list) else []
-    old = next((c for c in conditions if isinstance(c, Mapping) and c.get("type") == "Ready"), {})
-    told = all(old.get(key) == value for key, value in ready.items())
-    if told and outcome.result is not Result.ROTATED:
-        return None
-    moved = old.get("status") != ready["status"] or not old.get("lastTransitionTime")
-    ready["lastTransitionTime"] = format_time(now) if moved else str(old["lastTransitionTime"])
-    others = [c for c in conditions if not (isinstance(c, Mapping) and c.get("type") == "Ready")]
-    status: JSON = {"conditions": [*others, ready]}
-    if outcome.result is Result.ROTATED or (synced and not source.status.get("refreshTime")):
-        status["refreshTime"] = format_time(now)
-    if synced and secret is not None:
-        status["syncedResourceVersion"] = f"{source.generation}-{source.metadata_hash}"
-        status["binding"] = {"name": secret.name}
-    return {"status": status}
-
-
 def outcome_event(source: Source, outcome: Outcome, *, created: bool, now: datetime) -> JSON | None:
-    """The Event for an outcome; None where nothing happened."""
+    """The Event for an outcome; None where nothing happened.
+
+    A rotation's has the key's id and project as well: both are in OpenAI's costs.
+    """
     if outcome.result is Result.ROTATED:
-        return _event(source, "Normal", "Created" if created else "Updated", message=outcome.message, now=now)
+        message = outcome.message
+        if outcome.key_id is not None:
+            message += f", keyId {outcome.key_id}, projectId {outcome.project_id}"
+        return _event(source, "Normal", "Created" if created else "Updated", message=message, now=now)
     if outcome.result in (Result.FAILED, Result.BLOCKED):
         reason = PUT_BACK if outcome.reason == PUT_BACK else FAILED
         return _event(source, "Warning", reason, message=outcome.message, now=now)

@@ -15,10 +15,20 @@ from typing import Any, TextIO
 import structlog
 
 from worker.model.hidden import redacted
-from worker.model.outcomes import UNUSED, WOULD_ROTATE, Outcome, Report, Result, RetireOutcome
+from worker.model.outcomes import (
+    UNUSED,
+    WOULD_RESTART,
+    WOULD_ROTATE,
+    AdminKeyOutcome,
+    Outcome,
+    Report,
+    RestartOutcome,
+    Result,
+    RetireOutcome,
+)
 from worker.model.times import format_time
 from worker.model.values import Ref
-from worker.report.summary import is_news, outcome_fields, retired_fields, run_fields
+from worker.report.summary import admin_key_fields, is_news, outcome_fields, restart_fields, retired_fields, run_fields
 
 Log = structlog.typing.FilteringBoundLogger
 
@@ -87,7 +97,8 @@ class LogWatcher:
     """Writes a line for each step as it happens."""
 
     def __init__(self, log: Log) -> None:
-        self._log = log
+        # Bound once: a lazy logger makes itself anew for each line.
+        self._log: Log = log.bind()
 
     def found(self, targets: int, unused: Collection[Ref]) -> None:
         self._log.info("run.discovered", targets=targets)
@@ -108,6 +119,18 @@ class LogWatcher:
                 retired.result, self._log.info
             )
             level("target.retired", **retired_fields(retired))
+
+    def restarted(self, restarted: RestartOutcome) -> None:
+        level = {Result.FAILED: self._log.error, Result.BLOCKED: self._log.warning}.get(
+            restarted.result, self._log.info
+        )
+        done = "would_restart" if restarted.reason == WOULD_RESTART else "restarted"
+        level(f"target.{done}", **restart_fields(restarted))
+
+    def admin_key(self, outcome: AdminKeyOutcome) -> None:
+        level = {Result.FAILED: self._log.error, Result.BLOCKED: self._log.warning}.get(outcome.result, self._log.info)
+        done = "would_rotate" if outcome.reason == WOULD_ROTATE else outcome.result.value
+        level(f"admin_key.{done}", **admin_key_fields(outcome))
 
     def not_announced(self, target: Ref, problem: str) -> None:
         self._log.warning("target.not_announced", namespace=target.namespace, secret=target.name, message=problem)

@@ -7,40 +7,27 @@ from __future__ import annotations
 
 from collections import Counter
 
-from worker.model.outcomes import WOULD_ROTATE, Outcome, Report, Result, RetireOutcome
+from worker.model.faults import is_tenants
+from worker.model.outcomes import WOULD_ROTATE, AdminKeyOutcome, Outcome, Report, RestartOutcome, Result, RetireOutcome
 from worker.model.times import format_time
 from worker.model.values import JSON
 
-_OF_THE_RUN = frozenset(
-    {
-        "ClockJumped",
-        "ClusterCertificate",
-        "ClusterUnanswered",
-        "ClusterUnauthorized",
-        "ClusterUnreachable",
-        "DeadlineExceeded",
-        "ExternalSecretsNotServed",
-        "InternalError",
-        "LedgerNotWritten",
-        "PodsForbidden",
-        "Stopped",
-    }
-)
-"""Reasons of a failure that whoever runs the worker can mend, and no tenant."""
 
-
-def exit_code(report: Report, *, strict: bool, lenient: bool = False) -> int:
+def exit_code(report: Report, *, strict: bool, spare_tenants: bool = False) -> int:
     """0: well, or nothing to do; 1: a target failed, or with `strict` is blocked.
 
-    With `lenient` a target's own failure is left to its condition and its alert; what the run itself failed at is not.
+    `spare_tenants`: a failure that is its tenant's own is left to its condition and its alert.
     """
-    found: list[Outcome | RetireOutcome] = [*report.outcomes, *report.retired]
-    failed = {item.reason for item in found if item.result is Result.FAILED}
-    if lenient:
-        failed &= _OF_THE_RUN
-    if failed:
-        return 1
-    return 1 if strict and any(item.result is Result.BLOCKED for item in found) else 0
+    found: list[Outcome | RetireOutcome | RestartOutcome] = [*report.outcomes, *report.retired, *report.restarts]
+    for item in found:
+        if item.result is Result.FAILED:
+            if not (spare_tenants and is_tenants(item.reason, central=item.target in report.central)):
+                return 1
+        elif strict and item.result is Result.BLOCKED:
+            return 1
+    # These keys are the operator's own.
+    own = {item.result for item in report.admin_keys}
+    return 1 if Result.FAILED in own or (strict and Result.BLOCKED in own) else 0
 
 
 def outcome_fields(outcome: Outcome) -> JSON:
@@ -54,6 +41,11 @@ def outcome_fields(outcome: Outcome) -> JSON:
         fields["source"] = str(outcome.source)
     if outcome.account is not None:
         fields["account"] = outcome.account
+    # As OpenAI's API spells them, for these two are joined with its costs.
+    if outcome.key_id is not None:
+        fields["keyId"] = outcome.key_id
+    if outcome.project_id is not None:
+        fields["projectId"] = outcome.project_id
     if outcome.next_at is not None:
         fields["next"] = format_time(outcome.next_at)
     return fields
@@ -66,12 +58,39 @@ def retired_fields(retired: RetireOutcome) -> JSON:
         "deleted": list(retired.deleted),
         "waiting": retired.waiting,
     }
+    if retired.deleted_keys:
+        fields["deletedKeys"] = [
+            {"account": key.account, "keyId": key.key_id, "projectId": key.project_id} for key in retired.deleted_keys
+        ]
     if retired.reason:
         fields["reason"] = retired.reason
     if retired.message:
         fields["message"] = retired.message
     if retired.next_at is not None:
         fields["next"] = format_time(retired.next_at)
+    return fields
+
+
+def restart_fields(restarted: RestartOutcome) -> JSON:
+    return {
+        "namespace": restarted.target.namespace,
+        "secret": restarted.target.name,
+        "restarted": list(restarted.restarted),
+        "reason": restarted.reason,
+        "message": restarted.message,
+    }
+
+
+def admin_key_fields(outcome: AdminKeyOutcome) -> JSON:
+    fields: JSON = {"secret": str(outcome.secret), "reason": outcome.reason, "message": outcome.message}
+    if outcome.key is not None:
+        fields["key"] = outcome.key
+    if outcome.deleted or outcome.waiting:
+        fields |= {"deleted": list(outcome.deleted), "waiting": outcome.waiting}
+    if outcome.held:
+        fields["held"] = list(outcome.held)
+    if outcome.next_at is not None:
+        fields["next"] = format_time(outcome.next_at)
     return fields
 
 
@@ -94,6 +113,17 @@ def run_fields(report: Report) -> JSON:
         fields["shard"] = str(report.shard)
     if report.run.dry_run:
         fields["would_rotate"] = sum(outcome.reason == WOULD_ROTATE for outcome in report.outcomes)
+    if report.restarts:
+        done = "would_restart" if report.run.dry_run else "restarted"
+        fields[done] = sum(len(item.restarted) for item in report.restarts)
+        fields["restart_blocked"] = sum(item.result is Result.BLOCKED for item in report.restarts)
+        fields["restart_failed"] = sum(item.result is Result.FAILED for item in report.restarts)
+    if report.admin_keys:
+        keys = Counter(item.result for item in report.admin_keys)
+        fields["admin_keys_rotated"] = keys[Result.ROTATED]
+        fields["admin_keys_deleted"] = sum(len(item.deleted) for item in report.admin_keys)
+        fields["admin_keys_blocked"] = keys[Result.BLOCKED]
+        fields["admin_keys_failed"] = keys[Result.FAILED]
     if lost := _not_ours(report):
         fields["to_adopt"] = lost
     if report.stopped is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from worker.model.outcomes import WOULD_ROTATE, Outcome, Report, Result, RetireOutcome
+from worker.model.outcomes import WOULD_ROTATE, AdminKeyOutcome, Outcome, Report, RestartOutcome, Result, RetireOutcome
 from worker.report.summary import is_news
 
 HEADERS = ("NAMESPACE", "SECRET", "DONE", "WHY", "OTHER ACCOUNTS", "NEXT")
@@ -14,13 +14,21 @@ HEADERS = ("NAMESPACE", "SECRET", "DONE", "WHY", "OTHER ACCOUNTS", "NEXT")
 def rows(report: Report, now: datetime) -> list[tuple[str, ...]]:
     """One row per target: the result, its reason, the fate of its other accounts, and the next step."""
     retired = {item.target: item for item in report.retired}
-    shown = [_row(outcome, retired.pop(outcome.target, None), now) for outcome in sorted(report.outcomes, key=_order)]
+    restarts = {item.target: item for item in report.restarts}
+    shown = [
+        _row(outcome, retired.pop(outcome.target, None), now, restart=restarts.get(outcome.target))
+        for outcome in sorted(report.outcomes, key=_order)
+    ]
     shown += [_retired_row(item, now) for item in retired.values() if is_news(item)]
-    return shown
+    return shown + [_admin_key_row(item, now) for item in report.admin_keys]
 
 
-def _row(outcome: Outcome, retired: RetireOutcome | None, now: datetime) -> tuple[str, ...]:
+def _row(
+    outcome: Outcome, retired: RetireOutcome | None, now: datetime, *, restart: RestartOutcome | None
+) -> tuple[str, ...]:
     why = outcome.message
+    if restart is not None:
+        why += f"; {restart.message}"
     if retired is not None and retired.result is not Result.KEPT and retired.message != outcome.message:
         why += f"; deleting older accounts {retired.result.value}: {retired.message}"
     elif retired is not None and retired.held:
@@ -35,6 +43,16 @@ def _retired_row(item: RetireOutcome, now: datetime) -> tuple[str, ...]:
     done = item.result.value if item.result is not Result.KEPT else "retired"
     following = f"in {age(item.next_at - now)}" if item.next_at is not None and item.next_at > now else "-"
     return (item.target.namespace, item.target.name, done, item.message or item.reason, _others(item), following)
+
+
+def _admin_key_row(item: AdminKeyOutcome, now: datetime) -> tuple[str, ...]:
+    """A Secret beside the ledger, whose admin key rotates."""
+    done = "would rotate" if item.reason == WOULD_ROTATE else item.result.value
+    why = "; ".join([f"admin key: {item.message}", *item.held])
+    counts = {"deleted": len(item.deleted), "held": len(item.held), "waiting": item.waiting - len(item.held)}
+    others = ", ".join(f"{count} {word}" for word, count in counts.items() if count > 0) or "-"
+    following = f"in {age(item.next_at - now)}" if item.next_at is not None and item.next_at > now else "next run"
+    return (item.secret.namespace, item.secret.name, done, why, others, following)
 
 
 def _others(retired: RetireOutcome | None) -> str:

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import TextIO
 
 from worker.model.hidden import redacted
-from worker.model.outcomes import UNUSED, Outcome, Report, Result, RetireOutcome
+from worker.model.outcomes import UNUSED, AdminKeyOutcome, Outcome, Report, RestartOutcome, Result, RetireOutcome
 from worker.model.times import format_time
 from worker.model.values import Ref
 from worker.ports import Clock
@@ -66,6 +66,12 @@ class TerminalWatcher:
         self._show(f"waiting until {format_time(until)} for the grace period of {targets} targets' earlier accounts")
 
     def retired(self, retired: RetireOutcome) -> None:
+        pass  # shown in the table
+
+    def restarted(self, restarted: RestartOutcome) -> None:
+        pass  # shown in the table
+
+    def admin_key(self, outcome: AdminKeyOutcome) -> None:
         pass  # shown in the table
 
     def not_announced(self, target: Ref, problem: str) -> None:

@@ -10,7 +10,7 @@ Everything comes from the ledger: this run's rotations hand nothing on.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -33,13 +33,25 @@ from worker.errors import (
 from worker.ledger import catch_up, holds, transitions
 from worker.ledger.account_keys import is_own
 from worker.ledger.store import Ledger
-from worker.model.entries import Account, Entry, HoldKind, HoldReason, Intent, Publication, accounts_of, is_empty
-from worker.model.outcomes import Notice, Result, RetireOutcome
-from worker.model.sightings import Consumer, SecretView
+from worker.model.entries import (
+    Account,
+    Entry,
+    HoldKind,
+    HoldReason,
+    Intent,
+    Publication,
+    accounts_of,
+    current,
+    is_empty,
+)
+from worker.model.outcomes import BilledKey, Notice, Result, RetireOutcome
+from worker.model.sightings import SecretView
 from worker.model.times import next_attempt
+from worker.model.values import Ref
 from worker.observe.consumers import Pods
+from worker.observe.nodes import Nodes
 from worker.openai.projects import Projects
-from worker.plan.holders import holders
+from worker.plan.holders import Holder, holders, nodes_of_interest
 from worker.plan.retirement import (
     Delete,
     Held,
@@ -56,6 +68,8 @@ from worker.plan.retirement import (
 from worker.retire.deletion import AccountDeleter, SecretSnapshot
 from worker.runtime.clocks import RunClock
 
+_SHOWN = 3
+"""Containers that a message names."""
 _CARRIED = HoldReason(HoldKind.PASSING, "the Secret has its key still, perhaps under another data key")
 _UNKNOWN_KEY = HoldReason(HoldKind.STUCK, "the Secret holds a key that the ledger does not know: it may be this one's")
 
@@ -67,6 +81,8 @@ class _LetGo:
     entry: Entry
     held: HoldReason | None = None
     notice: Notice | None = None
+    free: tuple[Holder, ...] = ()
+    """Containers that cannot have the key of the account that went, with the facts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +91,7 @@ class Retirement:
 
     ledger: Ledger
     pods: Pods
+    nodes: Nodes
     projects: Projects
     deletion: AccountDeleter
     clock: RunClock
@@ -105,16 +122,26 @@ class Retirement:
                 await self._note(entry, error, has_source=has_source)
             return _troubled(entry, error)
 
+    async def _taken_over(self, seen: Entry, secret: SecretView | None) -> Entry:
+        """The entry without a current account where somebody else's key has taken its place in the Secret."""
+        after = catch_up.taken_over(seen, secret, self.clock.now())
+        publication = current(seen)
+        if after is seen or secret is None or publication is None:
+            return after
+        # A line that somebody adds to a file leaves the key in it.
+        return seen if await self.deletion.observer.has_within(secret, publication.account) else after
+
     async def _retire(self, entry: Entry, *, has_source: bool) -> RetireOutcome:
         seen, snapshot = await self.deletion.look(entry)
         if not has_source and transitions.was_suspended(seen) and snapshot.secret is not None:
             message = "it was suspended when its source went: delete the Secret to let its accounts go"
             return replace(waiting(seen, self.clock.now()), message=message)
         if not has_source:
-            seen = catch_up.taken_over(seen, snapshot.secret, self.clock.now())
+            seen = await self._taken_over(seen, snapshot.secret)
         trouble: RotatorError | None = None
         held: dict[str, HoldReason | None] = {}
         notices: list[Notice] = []
+        free: dict[str, Holder] = {}
         after = seen
         # With a source the Secret gets another key; until then a run that was only stopped may still write its own.
         claims = ended_claims(seen, self.clock.now())
@@ -125,13 +152,15 @@ class Retirement:
                 let_go = await self._let_go(after, item, snapshot)
                 after, held[item.account.name] = let_go.entry, let_go.held
                 notices += [let_go.notice] if let_go.notice is not None else []
+                free |= {holder.name: holder for holder in let_go.free}
             except RotatorError as error:
                 trouble = error
-                held[item.account.name] = stuck(error, item.account)
+                held[item.account.name] = stuck(error, item.account, entry.target)
                 if isinstance(error, NotShown):
                     after = transitions.absent(after, item.account.name, self.clock.now())
         left = {p.account.name for p in after.history} | {i.account.name for i in after.unpublished}
-        deleted = [item.account.name for item in items if item.account.name not in left]
+        gone = [item.account for item in items if item.account.name not in left]
+        deleted, keys = [account.name for account in gone], _billed(gone)
         try:
             for account, twin in await self._unused_twins(seen):
                 await self.deletion.account(account, twin, snapshot, requested_at=None, by_name=False)
@@ -145,9 +174,10 @@ class Retirement:
             after = transitions.healthy(after, self.clock.now())  # its message names the held accounts
         stored = await self._save(entry, transitions.with_throttle(after, trouble), deleted)
         if trouble is not None:
-            return replace(_troubled(stored, trouble), deleted=tuple(deleted), notices=(*notices, *of_holds))
-        summary = await self._summed_up(stored, deleted, held, has_source=has_source)
-        return replace(summary, notices=(*notices, *of_holds))
+            troubled = replace(_troubled(stored, trouble), deleted=tuple(deleted), deleted_keys=keys)
+            return replace(troubled, notices=(*notices, *of_holds))
+        summary = await self._summed_up(stored, deleted, held, free=list(free.values()), has_source=has_source)
+        return replace(summary, deleted_keys=keys, notices=(*notices, *of_holds))
 
     def _shown_again(self, entry: Entry) -> Entry:
         """A project that this run has listed does not look empty any more."""
@@ -157,12 +187,22 @@ class Retirement:
         return entry
 
     async def _summed_up(
-        self, stored: Entry, deleted: list[str], held: Mapping[str, HoldReason | None], *, has_source: bool
+        self,
+        stored: Entry,
+        deleted: list[str],
+        held: Mapping[str, HoldReason | None],
+        *,
+        free: Sequence[Holder],
+        has_source: bool,
     ) -> RetireOutcome:
         parts = [f"deleted {', '.join(deleted)}"] if deleted else []
+        if free:
+            more = f", and {len(free) - _SHOWN} more" if len(free) > _SHOWN else ""
+            parts.append(f"not held by {', '.join(map(str, free[:_SHOWN]))}{more}")
         staying = tuple(f"{name} stays ({reason})" for name, reason in held.items() if reason is not None)
         if not has_source and is_empty(stored):
-            with suppress(Conflict, NotFound):  # another run works on it
+            # Another run works on it, or something has sent the delete twice: then the second answer is a 404.
+            with suppress(Conflict, NotFound):
                 await self.ledger.delete(stored)
         elif not has_source and stored.condition is not None:
             parts.append(stored.condition.message)
@@ -185,6 +225,8 @@ class Retirement:
                 without = await self._delete_all(entry, item, await self.deletion.ids(item), snapshot=snapshot)
                 if without is not None and verdict.affected is not None:
                     return _LetGo(without, notice=holds.ended(item, verdict.affected, verdict.why))
+                if without is not None:
+                    return _LetGo(without, free=verdict.free)
                 carried = without is None and snapshot.secret is not None and snapshot.secret.carries(account)
                 return _LetGo(without or entry, _CARRIED if carried else None)
             return _LetGo(entry, verdict.reason if isinstance(verdict, Held) else None)
@@ -202,14 +244,16 @@ class Retirement:
         if ripe is None or ripe > self.begun:
             return None
         consumers = await self.pods.consumers(entry.target)
-        certain, possible = holders(previous, consumers)
+        wanted, looked_at = nodes_of_interest(previous, consumers), self.pods.looked_at(entry.target.namespace)
+        nodes = await self.nodes.named(wanted) if wanted else {}
+        found = holders(previous, consumers, nodes, looked_at=looked_at)
         # Certain holders hold it whatever its last use was, so retirement does not ask OpenAI.
-        last_used, another = (None, None) if certain else await self._last_uses(previous, possible)
-        usage = Usage(last_used, consumers, self.pods.looked_at(entry.target.namespace), another)
+        last_used, another = (None, None) if found.certain else await self._last_uses(previous, found.possible)
+        usage = Usage(last_used, consumers, looked_at, another, nodes)
         return decide_retirement(previous, usage, RetirePolicy(cleanup, self.unseen_hold, self.max_hold), now=now)
 
     async def _last_uses(
-        self, previous: Publication, possible: Collection[Consumer]
+        self, previous: Publication, possible: Collection[Holder]
     ) -> tuple[datetime | None, datetime | None]:
         """The last use of its key, and of any other key of the account, as far as OpenAI knows; None: never."""
         account = previous.account
@@ -313,13 +357,25 @@ class Retirement:
             return
 
 
-def stuck(error: RotatorError, account: Account) -> HoldReason:
+def _billed(accounts: Sequence[Account]) -> tuple[BilledKey, ...]:
+    """Their keys' ids, which the ledger is about to forget; a lost create's key was never told to anybody."""
+    return tuple(BilledKey(a.name, a.key_id, a.access.project.id) for a in accounts if a.key_id is not None)
+
+
+def stuck(error: RotatorError, account: Account, target: Ref) -> HoldReason:
     """Why an account stays after an error: the same text in every run, for it goes into the ledger."""
+    if error.reason == "OpenAINotFound":
+        # The list of a whole project answers so: its accounts stay until a human says that it was deleted.
+        message = without_request_id(about(account.access, error)) + _forget_it(error, target)
+        return HoldReason(HoldKind.STUCK, f"{error.reason}: {message}")
     if isinstance(error, ConfigurationError | ConsumersUnseen):
         return HoldReason(HoldKind.STUCK, f"{error.reason}: {error.message}")
     if isinstance(error, Refused) and not isinstance(error, NotFound | Conflict | Throttled) and error.status != 409:
         # The same answer comes until a human changes the admin key's permissions.
         return HoldReason(HoldKind.STUCK, f"{error.reason}: {without_request_id(about(account.access, error))}")
+    if error.reason == "OpenAINotReached":
+        # A firewall that stops deletes, say: it does so until a human acts.
+        return HoldReason(HoldKind.STUCK, f"{error.reason}: {without_request_id(error.message)}")
     # Messages of errors that pass differ from run to run.
     return HoldReason(HoldKind.PASSING, error.reason)
 
@@ -341,17 +397,23 @@ def _troubled(entry: Entry, error: RotatorError) -> RetireOutcome:
             entry.target, Result.BLOCKED, error.reason, _explained(error, entry), waiting=leaving(entry)
         )
     later = error.until if isinstance(error, Deferred) else None
-    message = error.message + next_attempt(later)
+    message = error.message + _forget_it(error, entry.target) + next_attempt(later)
     return RetireOutcome(entry.target, Result.FAILED, error.reason, message, waiting=leaving(entry), next_at=later)
 
 
 def _explained(trouble: RotatorError, entry: Entry) -> str:
     """Why accounts of a target stay that should go, and the remedy."""
     if not isinstance(trouble, ConfigurationError):
-        return trouble.message
+        return trouble.message + _forget_it(trouble, entry.target)
     absent = isinstance(trouble, AdminKeyUnusable) and trouble.absent
     note = " (--fallback-admin-key can serve them)" if absent else ""
     return f"{leaving(entry)} accounts cannot be deleted: {trouble.message}{note}"
+
+
+def _forget_it(error: RotatorError, target: Ref) -> str:
+    if error.reason != "OpenAINotFound":
+        return ""
+    return f"; if the project was deleted, `openai-key-rotator revoke --forget {target}` lets its accounts go"
 
 
 def waiting(entry: Entry, now: datetime) -> RetireOutcome:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from worker.context import RunContext
-from worker.discover.targets import Discovered
+from worker.discover.targets import NOT_SERVED, Discovered
 from worker.errors import OutOfReach
 from worker.ledger import transitions
 from worker.model.entries import Entry
@@ -24,6 +24,7 @@ from worker.model.outcomes import Result, RetireOutcome
 from worker.model.targets import Source
 from worker.model.values import Ref
 from worker.observe.consumers import Pods
+from worker.observe.nodes import Nodes
 from worker.openai.limiter import MAX_PAUSE_RETIRING
 from worker.plan.retirement import ended_claims, next_release, ripe_at
 from worker.report.announce import secret_source
@@ -78,7 +79,7 @@ class Sweep:
                 for item in discovered.rejected
                 if item.secret in stored and transitions.was_suspended(stored[item.secret])
             }
-            lost = self._lost(stored, asked) if discovered.unserved else frozenset()
+            lost = self._lost(stored, asked, discovered) if discovered.unserved else frozenset()
             entries = {
                 ref: entry
                 for ref, entry in stored.items()
@@ -100,7 +101,7 @@ class Sweep:
                     soon |= self._soon({ref: item.next_at for ref, item in first.outcomes.items()})
                     later = {ref for ref in entries if ref.namespace in places} | soon.keys()
                     waited = await self._retire_later(soon, later, asked)
-            done = _joined(first.outcomes, waited) | self._unserved(lost)
+            done = _joined(first.outcomes, waited) | self._unserved(lost, discovered)
         except OutOfReach as error:
             # The rotations are done and told; the next run deletes.
             ledger = Ref(self.context.ledger.namespace, "keyrotations")
@@ -109,10 +110,14 @@ class Sweep:
             self.context.watcher.retired(item)
         return list(done.values())
 
-    async def preview(self) -> list[RetireOutcome]:
+    async def preview(self, discovered: Discovered) -> list[RetireOutcome]:
         """Report the accounts that a run would consider for deletion, and delete none."""
-        now, found = self.context.now(), []
-        for ref, entry in (await self._entries()).items():
+        stored, now = await self._entries(), self.context.now()
+        lost = self._lost(stored, _Asked.of(discovered), discovered) if discovered.unserved else frozenset()
+        found = list(self._unserved(lost, discovered).values())
+        for ref, entry in stored.items():
+            if ref in lost:
+                continue
             ripe = [
                 (publication.account.name, ripe_at(publication, entry.generator.cleanup))
                 for publication in entry.history
@@ -153,28 +158,40 @@ class Sweep:
     async def _entries(self) -> dict[Ref, Entry]:
         return {ref: entry for ref, entry in (await self.context.ledger.read_all()).items() if isinstance(entry, Entry)}
 
-    def _lost(self, entries: Mapping[Ref, Entry], asked: _Asked) -> frozenset[Ref]:
+    def _lost(self, entries: Mapping[Ref, Entry], asked: _Asked, discovered: Discovered) -> frozenset[Ref]:
         """Targets that an ExternalSecret asked for, and may still: the cluster does not serve them now."""
+        if discovered.unlisted is not None:
+            # One may ask by now for what none asked for before.
+            return frozenset(ref for ref in entries if ref not in asked.served and self._in_scope(ref))
         return frozenset(
             ref
             for ref, entry in entries.items()
             if ref not in asked.sources and self._abandoned(ref) and entry.generator.source != "OpenAI"
         )
 
-    def _unserved(self, lost: Collection[Ref]) -> dict[Ref, RetireOutcome]:
+    def _unserved(self, lost: Collection[Ref], discovered: Discovered) -> dict[Ref, RetireOutcome]:
+        ledger = Ref(self.context.ledger.namespace, "keyrotations")
+        if discovered.unlisted is not None:
+            message = (
+                f"ExternalSecrets cannot be listed: {discovered.unlisted.message}; {len(lost)} targets that one may "
+                "ask for are neither rotated nor deleted. See whether the webhook that converts them answers: "
+                "kubectl get externalsecrets -A"
+            )
+            return {ledger: RetireOutcome(ledger, Result.FAILED, NOT_SERVED, message)}
         if not lost:
             return {}
         message = (
             f"the cluster does not serve ExternalSecrets any more, which asked for {len(lost)} targets: these "
             "are neither rotated nor deleted until it does (kubectl apply -k manifests/crds/external-secret)"
         )
-        ledger = Ref(self.context.ledger.namespace, "keyrotations")
-        return {ledger: RetireOutcome(ledger, Result.FAILED, "ExternalSecretsNotServed", message)}
+        return {ledger: RetireOutcome(ledger, Result.FAILED, NOT_SERVED, message)}
 
     def _abandoned(self, ref: Ref) -> bool:
         """Was this target known before discovery, and would discovery have found it if something asked for it?"""
-        in_scope = not self.namespaces or ref.namespace in self.namespaces
-        return ref in self.known and in_scope and not self.narrowed
+        return ref in self.known and self._in_scope(ref) and not self.narrowed
+
+    def _in_scope(self, ref: Ref) -> bool:
+        return not self.namespaces or ref.namespace in self.namespaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +240,7 @@ class _Round:
         return Retirement(
             context.ledger,
             Pods(context.cluster, context.clock, wanted),
+            Nodes(context.cluster),
             context.projects,
             AccountDeleter(context.projects, context.observer, context.clock),
             context.clock,
@@ -244,6 +262,10 @@ def _joined(first: Mapping[Ref, RetireOutcome], second: Mapping[Ref, RetireOutco
     """The later outcome of each target, with the accounts that both rounds deleted."""
     joined = dict(first)
     for ref, outcome in second.items():
-        before = first[ref].deleted if ref in first else ()
-        joined[ref] = replace(outcome, deleted=before + outcome.deleted)
+        before = first.get(ref, RetireOutcome(ref))
+        joined[ref] = replace(
+            outcome,
+            deleted=before.deleted + outcome.deleted,
+            deleted_keys=before.deleted_keys + outcome.deleted_keys,
+        )
     return joined

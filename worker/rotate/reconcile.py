@@ -16,19 +16,24 @@ from datetime import datetime
 from typing import TypeVar
 
 from worker.context import RunContext
+from worker.discover.targets import Discovered
 from worker.errors import Conflict, Deferred, RotatorError, about
 from worker.kubernetes.secret import SECRETS, release_patch
 from worker.ledger import holds, transitions
 from worker.model.entries import Entry, Unreadable, current
-from worker.model.outcomes import UNUSED, WOULD_ROTATE, Notice, Outcome, Result
+from worker.model.outcomes import WOULD_ROTATE, Notice, Outcome, Result
+from worker.model.sightings import SecretView
 from worker.model.targets import ProjectAccess, Rejected, Source, Target
 from worker.model.times import next_attempt
 from worker.model.values import Ref
 from worker.observe.observation import Observation
-from worker.plan.decisions import Blocked, Decision, Keep, Rotate, Unable
+from worker.plan.decisions import Blocked, Decision, Keep, Restore, Rotate, Unable
 from worker.plan.reasons import HEALING
 from worker.plan.rotation import decide
-from worker.report.announce import FAILED, EventKind
+from worker.report.announce import FAILED, WIDENED, EventKind
+from worker.report.health import IDLE, IN_USE, Health, mistaken
+from worker.rotate.admin_keys import AdminKeys
+from worker.rotate.restoration import restore
 from worker.rotate.rotation import Rotation
 from worker.runtime.for_each import Crash, Done, for_each
 
@@ -45,14 +50,27 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
+class _Remark:
+    """What a run says to an object that stands for no target: by its status, and by an Event where it has a reason."""
+
+    source: Source
+    health: Health | None
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Reconciler:
     """`entries`: the ledger as it was before discovery. The reconciler drops each one it begins, to free memory."""
 
     context: RunContext
     entries: dict[Ref, Entry | Unreadable]
     rotation: Rotation
+    admin_keys: AdminKeys
     under_way: set[Ref] = field(default_factory=set)
     """Targets that are being reconciled at the moment."""
+    planned: set[Ref] = field(default_factory=set)
+    """Targets that a dry run would rotate."""
     blind: set[ProjectAccess] = field(default_factory=set)
     """Admin keys and projects of which the run has said that they show no keys."""
 
@@ -73,29 +91,37 @@ class Reconciler:
 
         return await self._for_each(rejected, one, lambda item: item.subject)
 
-    async def remark(self, malformed: Collection[Rejected], idle: Collection[Source]) -> None:
-        """Tell malformed generators their mistake, and idle ones that they feed nothing. Neither is an outcome.
+    async def remark(self, discovered: Discovered) -> None:
+        """Tell generators that stand for no target: malformed ones their mistake, idle ones that they feed nothing.
 
-        Every run does so, for a repeated Event has the same name.
+        None of it is an outcome. Every run does so, for a repeated Event has the same name.
         """
-        remarks: list[tuple[Source, EventKind, Notice]] = [
-            *((item.source, "Warning", Notice(FAILED, item.message)) for item in malformed),
-            *((source, "Normal", Notice("FeedsNothing", UNUSED)) for source in idle),
+        remarks = [
+            *(
+                # Near misses are ExternalSecrets, perhaps another controller's: their status is left alone.
+                _Remark(item.source, mistaken(item) if item.source.kind == "OpenAI" else None, FAILED, item.message)
+                for item in discovered.malformed
+            ),
+            *(_Remark(source, IDLE, IDLE.reason, IDLE.message) for source in discovered.idle),
+            *(_Remark(source, IN_USE) for source in discovered.in_use),
         ]
 
-        async def one(remark: tuple[Source, EventKind, Notice]) -> list[str]:
-            source, kind, notice = remark
-            return await self.context.announcer.warn(source, [notice], kind=kind)
+        async def one(remark: _Remark) -> list[str]:
+            announcer = self.context.announcer
+            problems = await announcer.tell_health(remark.source, remark.health) if remark.health is not None else []
+            kind: EventKind = "Warning" if remark.reason == FAILED else "Normal"
+            notices = [Notice(remark.reason, remark.message)] if remark.reason else []
+            return problems + await announcer.warn(remark.source, notices, kind=kind)
 
         for done in await for_each(
             [] if self.context.run.dry_run else remarks,
             one,
             slots=self.context.slots,
             stop=self.context.stop,
-            tenant=lambda remark: remark[0].ref.namespace,
+            tenant=lambda remark: remark.source.ref.namespace,
         ):
             for problem in [done.value.message] if isinstance(done.value, Crash) else done.value:
-                self.context.watcher.not_announced(done.item[0].ref, problem)
+                self.context.watcher.not_announced(done.item.source.ref, problem)
 
     async def reconcile(self, targets: Collection[Target]) -> list[Outcome]:
         """Observe, plan and rotate each target.
@@ -164,7 +190,9 @@ class Reconciler:
     async def _rotate(self, target: Target, entry: Entry) -> tuple[Outcome, bool]:
         """Rotate a target, or note why not. Returns the outcome, and whether there was no Secret before."""
         entry, seen = await self._observe(target, entry)
+        self.admin_keys.used(target, entry.admin_key_ends_at)
         self._tell_blindness(target, seen)
+        await self._narrow_again(target, seen)
         decision = decide(target, seen, self.context.run, now=self.context.now())
         if isinstance(decision, Rotate) and not self.context.run.dry_run:
             begun = self.context.clock.instant()
@@ -172,10 +200,15 @@ class Reconciler:
             if outcome.result is Result.ROTATED and self.context.clock.elapsed(begun) > LATE:
                 outcome = await self._look_again(target) or outcome
         else:
-            outcome = _outcome(target, decision)
+            if isinstance(decision, Rotate):
+                self.planned.add(target.ref)
+            outcome, secret = _outcome(target, decision), seen.secret
+            if isinstance(decision, Restore) and not self.context.run.dry_run:
+                # The write has changed the resourceVersion: what follows goes by the Secret as it is then.
+                secret = await restore(self.context, target, seen, decision)
             await self._note(entry, _with_decision(target, seen, decision, now=self.context.now()))
             if decision.reason not in _LEFT_ALONE:
-                await self._let_secret_live(target, seen)
+                await self._let_secret_live(target, secret)
         return outcome, seen.secret is None
 
     def _tell_blindness(self, target: Target, seen: Observation) -> None:
@@ -186,6 +219,24 @@ class Reconciler:
         self.blind.add(access)
         problem = f"whether its key still works is not seen: {about(access, seen.blind)}"
         self.context.watcher.not_announced(target.ref, problem)
+
+    async def _narrow_again(self, target: Target, seen: Observation) -> None:
+        """Narrow keys again that somebody widened at OpenAI, and tell it."""
+        if self.context.run.dry_run or target.suspended or seen.entry.ledger != self.context.ledger.uid:
+            return
+        for account in seen.widened:
+            what = f"the key of account {account.name} could do more at OpenAI than {', '.join(account.scopes)}"
+            try:
+                narrowed, why = await self.context.projects.narrow_key(account), "OpenAI tells other scopes still"
+            except RotatorError as error:
+                narrowed, why = False, about(account.access, error)
+            notice = Notice(WIDENED, f"{what}: somebody changed its scopes. It is narrowed to them again")
+            if not narrowed:
+                # It is in the Secret already, so nothing stops here: the next run tries again.
+                notice = Notice(WIDENED, f"{what}, and is not narrowed again: {why}")
+                self.context.watcher.not_announced(target.ref, notice.message)
+            for problem in await self.context.announcer.warn(target.source, [notice]):
+                self.context.watcher.not_announced(target.ref, problem)
 
     async def _look_again(self, target: Target) -> Outcome | None:
         """Heal a Secret that was written late: the machine slept, and others may have deleted the account meanwhile."""
@@ -198,9 +249,9 @@ class Reconciler:
             return None
         return await self.rotation.rotate(target, seen, decision)
 
-    async def _let_secret_live(self, target: Target, seen: Observation) -> None:
+    async def _let_secret_live(self, target: Target, secret: SecretView | None) -> None:
         """Take our owner reference from a Secret that is to outlive its source."""
-        patch = release_patch(target, seen.secret) if seen.secret is not None else None
+        patch = release_patch(target, secret) if secret is not None else None
         if patch is None or self.context.run.dry_run:
             return
         try:
@@ -254,10 +305,18 @@ def _in_turn(targets: Iterable[Target]) -> list[Target]:
 
 def _outcome(target: Target, decision: Decision) -> Outcome:
     """The outcome of a decision that ends a target's part in this run."""
-    results = {Rotate: Result.KEPT, Keep: Result.KEPT, Blocked: Result.BLOCKED, Unable: Result.FAILED}
-    next_at = (
-        decision.next_at if isinstance(decision, Keep) else decision.until if isinstance(decision, Unable) else None
-    )
+    results = {
+        Rotate: Result.KEPT,
+        Restore: Result.KEPT,
+        Keep: Result.KEPT,
+        Blocked: Result.BLOCKED,
+        Unable: Result.FAILED,
+    }
+    next_at = None
+    if isinstance(decision, Keep | Restore):
+        next_at = decision.next_at
+    elif isinstance(decision, Unable):
+        next_at = decision.until
     reason = WOULD_ROTATE if isinstance(decision, Rotate) else decision.reason
     return Outcome(target.ref, results[type(decision)], reason, decision.message, next_at, source=target.source)
 

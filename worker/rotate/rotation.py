@@ -1,9 +1,9 @@
-"""Give one target a new key: intent, mint, verify, publish, record.
+"""Give one target a new key: intent, mint, narrow, verify, publish, record.
 
 Guarantees: I1 a run records an account before it requests it, and requests it within seconds.
 I2 one PATCH writes key and name, under the Secret's resourceVersion and within the claim.
 A run requests a name once.
-A run publishes no key that OpenAI does not accept.
+A run publishes no key that OpenAI does not accept, and none that may do more than its target asks for.
 Rotation undoes nothing: the ledger records unpublished accounts, and retirement retires them.
 """
 
@@ -24,6 +24,7 @@ from worker.errors import (
     NotSent,
     Refused,
     RotatorError,
+    ScopesRefused,
     Throttled,
     Unanswered,
     about,
@@ -31,16 +32,18 @@ from worker.errors import (
 from worker.kubernetes.denials import OWNERS_FORBIDDEN
 from worker.kubernetes.secret import MANAGED, SECRETS, key_patch
 from worker.ledger import transitions
-from worker.model.entries import Account, Entry, Failures, Intent, current
+from worker.model.entries import Account, Entry, Failures, Intent, NodeThen, current
 from worker.model.hidden import Hidden
 from worker.model.outcomes import Outcome, Result
 from worker.model.sightings import MintedKey, SecretView
 from worker.model.targets import Target
 from worker.model.times import next_attempt
 from worker.model.values import JSON, Ref
+from worker.observe.consumers import FreshPods
 from worker.observe.observation import Observation
 from worker.plan.decisions import Rotate
-from worker.plan.reasons import REPEATED
+from worker.plan.holders import nodes_then
+from worker.plan.reasons import DEAD, is_repeated
 from worker.plan.rotation import decide
 from worker.ports import OpenAIAdmin, Randomness
 from worker.runtime.clocks import Instant
@@ -48,14 +51,18 @@ from worker.runtime.clocks import Instant
 INTENT_FRESH_FOR = 5.0
 """Seconds for which a run relies on an intent that it has just written, without asking again."""
 WORK = 135.0
-"""Seconds after the intent within which the key must be on its way into the Secret: create (30), verify (60), and
-conflicts on the way."""
+"""Seconds after the intent within which the key must be on its way into the Secret: create (30), narrow (30 where
+scopes are asked for), verify (60), and conflicts on the way."""
 WRITING = 30.0
 """Seconds for one write of the Secret with its retries. Work and writing end well within `transitions.CLAIM`."""
 VERIFYING = 60.0
 """Seconds until a run gives up a key that OpenAI does not accept."""
+NARROWING = 30.0
+"""Seconds until a run gives up a key whose scopes OpenAI does not confirm."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 5.0
+LOOKING_AT_PODS = 10.0
+"""Seconds for the list of pods right after a change: without it the old account is held for longer."""
 _ATTEMPTS = 3
 _REFUSALS = 9
 """How often a target that OpenAI asks to slow down tries again, while others are served: else the key is left alone."""
@@ -83,11 +90,12 @@ class Rotation:
     context: RunContext
     openai: OpenAIAdmin
     random: Randomness
+    pods: FreshPods
 
     async def rotate(self, target: Target, seen: Observation, why: Rotate) -> Outcome:
         """Rotate a target. Raises the errors of writing the intent, and Deferred while OpenAI's pause runs."""
         # A policy may keep us from a Secret that is not ours, so there even the first attempt rehearses.
-        if seen.entry.failures.count or not _labelled(seen.secret):
+        if seen.entry.failures.count or not labelled(seen.secret):
             refused = await self._rehearse(target, seen)
             if refused is not None:
                 entry = transitions.postponed(seen.entry, refused.reason, refused.message, now=self.context.now())
@@ -101,11 +109,13 @@ class Rotation:
             return await self._give_up(target, entry, asked.account.name, known=None, error=minted)
         known = minted.account
         try:
+            _must_fit(target, minted.value)
+            await self._narrow(known)
             await self._verify(target, minted, asked.written_at)
             at = await self._publish(target, seen, entry, minted=minted, written_at=asked.written_at)
         except RotatorError as error:
             return await self._give_up(target, entry, known.name, known=known, error=error)
-        return await self._record(target, entry, known, why=why, at=at)
+        return await self._record(target, entry, known, why=why, at=at, nodes=await self._nodes(target, entry))
 
     # --- the steps
 
@@ -128,7 +138,13 @@ class Rotation:
 
     async def _ask(self, target: Target, entry: Entry, admin_key: Hidden) -> _Asked:
         """Intent and request in one turn: all waiting comes first (I1). Raises Deferred where there is no turn."""
-        account = Account(self._name(target), target.generator.access, data_key=target.data_key)
+        account = Account(
+            self._name(target),
+            target.generator.access,
+            data_key=target.data_key if target.template is None else None,
+            scopes=target.key_scopes,
+            rendered=target.template.rendered(None) if target.template is not None else None,
+        )
         async with self.context.limiter.turn(account.access, admin_key, kind="create"):
             entry, written_at = await self._intend(target, entry, account)
             try:
@@ -167,7 +183,40 @@ class Rotation:
         told = made.expires_at if made.expires_at is not None and made.expires_at > asked_at else None
         expires = told or (asked_at + lifetime if lifetime is not None else None)
         known = replace(account, id=made.id, key_id=made.key_id, expires_at=expires, key_digest=made.value.digest())
+        if target.template is not None:
+            known = replace(known, rendered=target.template.rendered(made.value))
         return MintedKey(known, made.value)
+
+    async def _narrow(self, account: Account) -> None:
+        """Have OpenAI restrict the key to the scopes asked for, before anybody but this run has it.
+
+        A run that dies before, in between or right after leaves an unpublished account: retirement deletes it by the
+        ledger, whatever its key may do. A change whose fate is unknown is made again, for it is the same change.
+        """
+        if not account.scopes:
+            return
+        begun, pause = self.context.clock.instant(), _FIRST_PAUSE
+        while True:
+            failure: RotatorError
+            try:
+                if await self.context.projects.narrow_key(account):
+                    return
+                # A replica that is behind may tell the scopes of before.
+                message = f"OpenAI tells other scopes of the key than it was asked for: {', '.join(account.scopes)}"
+                failure = ScopesRefused("ScopesRefused", message)
+            except (NotFound, Unanswered) as error:
+                # One that is behind may not know so new a key. Definite, although the answer is missing: this run
+                # does not publish the key.
+                message = f"OpenAI did not confirm the new key's scopes within {NARROWING:.0f} s: {error.message}"
+                failure = Refused("KeyNotNarrowed", message)
+            except Refused as error:
+                if isinstance(error, Throttled) or error.reason == "OpenAIUnauthorized":
+                    raise  # without that admin key no account is made next time either
+                raise ScopesRefused(error.reason, error.message, status=error.status) from None
+            if self.context.clock.elapsed(begun) + pause > NARROWING:
+                raise failure
+            await self.context.slots.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
 
     async def _verify(self, target: Target, minted: MintedKey, written_at: Instant) -> None:
         """Wait until OpenAI accepts the key, and lend the slot to others between the attempts."""
@@ -201,6 +250,9 @@ class Rotation:
             try:
                 return await self._write(target, secret, entry, minted=minted)
             except (Conflict, NotFound):
+                if await self._is_in_place(target, minted.account):
+                    # Something on the way has sent the write twice: the conflict was with itself.
+                    return self.context.now()
                 again = await self._plan_again(target, entry, name)
                 if secret is None and again is None:
                     message = f"Secret {target.ref} cannot be read, and exists: something hides it from the worker"
@@ -214,29 +266,52 @@ class Rotation:
                 raise
         raise Abandoned("Conflict", f"Secret {target.ref} is being changed by others: the next run tries again")
 
-    async def _record(self, target: Target, entry: Entry, account: Account, *, why: Rotate, at: datetime) -> Outcome:
+    async def _nodes(self, target: Target, entry: Entry) -> tuple[NodeThen, ...] | None:
+        """The nodes whose pods refer to the Secret now, right after it changed; None: unknown, or nobody asks."""
+        if current(entry) is None:
+            return None
+        try:
+            async with asyncio.timeout(LOOKING_AT_PODS):
+                consumers = await self.pods.consumers(target.ref)
+        except TimeoutError:
+            return None
+        return nodes_then(consumers) if consumers is not None else None
+
+    async def _record(
+        self,
+        target: Target,
+        entry: Entry,
+        account: Account,
+        *,
+        why: Rotate,
+        at: datetime,
+        nodes: tuple[NodeThen, ...] | None,
+    ) -> Outcome:
         """Note the Secret's new account in the ledger. Where that fails the next run reads it from the Secret."""
 
         def recorded(entry: Entry) -> Entry:
-            published = transitions.published(entry, account, self.context.run.started_at, at=at)
-            if why.reason in REPEATED:
+            published = transitions.published(entry, account, self.context.run.started_at, at=at, nodes_then=nodes)
+            if is_repeated(why):
                 published = transitions.healed(published, at)
+            if why.reason in DEAD:
+                published = transitions.restart_urgently(published)
             return transitions.healthy(transitions.scheduled(published, target), at)
 
         try:
             entry = await self.context.ledger.update(entry, recorded)
         except RotatorError as error:
             message = f"the key was published, but not yet noted in the ledger ({error.message}): the next run does"
-            return Outcome(target.ref, Result.FAILED, "LedgerNotWritten", message, source=target.source)
-        return Outcome(
+            failed = Outcome(target.ref, Result.FAILED, "LedgerNotWritten", message, source=target.source)
+            return _about_key(failed, account)
+        rotated = Outcome(
             target.ref,
             Result.ROTATED,
             why.reason,
             f"{why.message}: account {account.name} published",
             entry.next_rotation_at,
-            account.name,
-            target.source,
+            source=target.source,
         )
+        return _about_key(rotated, account)
 
     # --- what the steps need
 
@@ -285,9 +360,9 @@ class Rotation:
         except TimeoutError:
             raise Unanswered("SecretNotWritten", f"writing Secret {target.ref} took over {WRITING:.0f} s") from None
         except Refused as error:
-            if error.status != 422 or _labelled(secret):
+            if error.status != 422 or labelled(secret):
                 raise
-            raise Refused(error.reason, error.message + _label_it(target.ref), status=error.status) from None
+            raise Refused(error.reason, error.message + label_advice(target.ref), status=error.status) from None
 
     async def _send(self, target: Target, secret: SecretView | None, body: JSON, *, dry_run: bool) -> datetime:
         cluster, begun = self.context.cluster, self.context.now()
@@ -348,6 +423,8 @@ class Rotation:
         def noted(entry: Entry) -> Entry:
             now = self.context.now()
             entry = transitions.with_throttle(entry, error)
+            if isinstance(error, ScopesRefused) and known is not None:
+                return transitions.scopes_refused(entry, intent, known, reason=error.reason, message=message, now=now)
             return transitions.failed(
                 entry, intent, known, reason=error.reason, message=message, now=now, definite=definite
             )
@@ -365,17 +442,33 @@ class Rotation:
         return Outcome(target.ref, Result.FAILED, error.reason, message, later, source=target.source)
 
 
+def _about_key(outcome: Outcome, account: Account) -> Outcome:
+    """The outcome with the published key's names: the ledger forgets them once the account is gone."""
+    return replace(outcome, account=account.name, key_id=account.key_id, project_id=account.access.project.id)
+
+
 def _intent(entry: Entry, name: str) -> Intent:
     """The intent that this run has just written."""
     return next(intent for intent in entry.unpublished if intent.account.name == name)
 
 
-def _labelled(secret: SecretView | None) -> bool:
+def _must_fit(target: Target, key: Hidden) -> None:
+    """No key goes into a template that could change the meaning of the text around it. Raises Refused."""
+    if target.template is None or key.is_plain():
+        return
+    message = (
+        "the new key has other characters than letters, digits, - and _: spec.target.template.data is not filled "
+        "with it, for it could break the text around it; without a template the key is written as it is"
+    )
+    raise Refused("KeyNotPlain", message)
+
+
+def labelled(secret: SecretView | None) -> bool:
     """Does the Secret, if there is one, say that it is ours to write?"""
     return secret is None or secret.labels.get(MANAGED) == "true"
 
 
-def _label_it(secret: Ref) -> str:
+def label_advice(secret: Ref) -> str:
     """The advice of the policy that asks for the label, in our words, for messages quote no server's text."""
     command = f"kubectl label secret {secret.name} -n {secret.namespace} {MANAGED}=true"
     return f"; with the component admission-policy it needs the label once: `{command}`"

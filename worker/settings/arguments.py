@@ -7,6 +7,7 @@ written as in Kubernetes (`90s`, `1h30m`).
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,14 +16,20 @@ from typing import Any, NoReturn
 
 from worker.model.hosts import named_origin
 from worker.model.names import ID, is_name, is_namespace
+from worker.model.scopes import ScopePolicy, parse_scopes
 from worker.model.shard import Shard
 from worker.model.targets import AdminKeyRef
-from worker.model.times import parse_duration
-from worker.model.values import Ref
+from worker.model.times import LONGEST, parse_duration
+from worker.model.values import PREFIX, Ref
+from worker.settings.authority import own_authority
 from worker.settings.central_keys import CentralKeys, central_keys
-from worker.settings.options import AdoptRequest, Options, Settings
+from worker.settings.examples import COMPLETION_EXAMPLES, examples
+from worker.settings.options import AdoptRequest, AuditRequest, Options, Settings
 from worker.settings.proxies import DIRECT, Proxies, proxies
 
+PROG, PLUGIN = "openai-key-rotator", "kubectl openai-keys"
+"""How the program is called: by its own name, or by kubectl as a plugin."""
+COMPLETION = "completion"
 DEFAULT_LEDGER_NAMESPACE = "openai-key-rotator"
 POD_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _TRUE, _FALSE = ("1", "true", "yes"), ("0", "false", "no", "")
@@ -47,6 +54,12 @@ class _Option:
     many: bool = False
     flag: bool = False
     commands: tuple[str, ...] = ("run",)
+    short: str = ""
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """As they are written: kubectl's short form first, where there is one."""
+        return (f"-{self.short}", f"--{self.name}") if self.short else (f"--{self.name}",)
 
     @property
     def variable(self) -> str:
@@ -64,6 +77,18 @@ def _positive(text: str) -> timedelta:
     return duration
 
 
+def _days(text: str) -> timedelta:
+    """A duration, or whole days: `30d`, which Kubernetes does not know."""
+    days = re.fullmatch(r"([0-9]{1,4})d", text)
+    try:
+        duration = timedelta(days=int(days[1])) if days else parse_duration(text)
+    except ValueError:
+        raise ValueError(f"{text[:40]!r} is not a duration such as 30d or 12h") from None
+    if not duration or duration > LONGEST:
+        raise ValueError("must be longer than nothing, and at most ten years")
+    return duration
+
+
 def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1000:
         raise ValueError("must be a number from 1 to 1000")
@@ -77,8 +102,8 @@ def _namespace(text: str) -> str:
 
 
 def _output(text: str) -> str:
-    if text not in ("json", "table"):
-        raise ValueError("must be json or table")
+    if text not in ("json", "table", "html"):
+        raise ValueError("must be json or table, or html for an audit")
     return text
 
 
@@ -91,6 +116,12 @@ def _several(text: str) -> int:
 def _label(text: str) -> str:
     if not ID.match(text):
         raise ValueError("must be an id such as a uid: letters, digits, - and _")
+    return text
+
+
+def _tenant_failures(text: str) -> str:
+    if text not in ("fail", "report"):
+        raise ValueError("must be fail or report")
     return text
 
 
@@ -119,6 +150,12 @@ def _account_id(text: str) -> str:
     return text
 
 
+def _secret(text: str) -> str:
+    if not is_name(text):
+        raise ValueError("must be the name of a Secret in the ledger's namespace")
+    return text
+
+
 def _target(text: str) -> Ref:
     namespace, slash, name = text.partition("/")
     if not slash or not is_namespace(namespace) or not is_name(name):
@@ -126,18 +163,21 @@ def _target(text: str) -> Ref:
     return Ref(namespace, name)
 
 
-_ALL = ("run", "status", "adopt", "revoke")
-_ACTING = ("run", "adopt", "revoke")
-_MANY = ("run", "adopt")
+_ALL = ("run", "status", "adopt", "revoke", "audit")
+_REACHING = ("run", "adopt", "revoke")
+_ASKING = ("run", "adopt", "revoke", "audit")
+_MANY = ("run", "adopt", "audit")
+_SHOWING = ("run", "status", "adopt", "audit")
 _OPTIONS = (
     _Option(
         "namespace",
         _namespace,
         (),
-        "serve only this namespace (may be repeated); default: all",
+        "serve, or show, only this namespace (may be repeated); default: all",
         "NS",
         many=True,
-        commands=_MANY,
+        commands=_SHOWING,
+        short="n",
     ),
     _Option("selector", str, "", "serve only generators with these labels", "LABELS"),
     _Option("force", _flag, False, "rotate every target, due or not", flag=True),
@@ -158,7 +198,7 @@ _OPTIONS = (
         timedelta(minutes=15),
         "end the run after this; default 15m",
         "DURATION",
-        commands=_ACTING,
+        commands=_ASKING,
     ),
     _Option(
         "unseen-hold",
@@ -188,7 +228,7 @@ _OPTIONS = (
         "host that may receive an admin key besides OpenAI's",
         "URL",
         many=True,
-        commands=_ACTING,
+        commands=_ASKING,
     ),
     _Option(
         "fallback-admin-key",
@@ -196,7 +236,7 @@ _OPTIONS = (
         None,
         "Secret in the ledger's namespace that deletes accounts whose admin Secret is gone",
         "SECRET[/KEY]",
-        commands=_ACTING,
+        commands=_REACHING,
     ),
     _Option(
         "fallback-host",
@@ -204,7 +244,7 @@ _OPTIONS = (
         None,
         "the only host that the fallback admin key is sent to; default: OpenAI's own",
         "URL",
-        commands=_ACTING,
+        commands=_REACHING,
     ),
     _Option(
         "central-admin-keys",
@@ -212,15 +252,38 @@ _OPTIONS = (
         None,
         "admin keys in the ledger's namespace, and which namespaces may use them for which projects",
         "FILE",
-        commands=_ACTING,
+        commands=_ASKING,
     ),
-    _Option("strict", _flag, False, "exit with 1 also where a target is blocked", flag=True),
     _Option(
-        "lenient",
+        "strict",
         _flag,
         False,
-        "exit with 0 where only targets failed, and not the run itself: their conditions and alerts tell",
+        "exit with 1 also where a target is blocked; an audit: where something is found",
         flag=True,
+        commands=("run", "audit"),
+    ),
+    _Option(
+        "default-key-scopes",
+        parse_scopes,
+        (),
+        f"what keys may do whose target has no annotation {PREFIX}key-scopes; default: everything",
+        "SCOPE,SCOPE",
+        commands=("run", "adopt", "revoke"),
+    ),
+    _Option(
+        "require-key-scopes",
+        _flag,
+        False,
+        "refuse targets whose keys' scopes neither an annotation nor --default-key-scopes names",
+        flag=True,
+        commands=("run", "adopt", "revoke"),
+    ),
+    _Option(
+        "tenant-failures",
+        _tenant_failures,
+        "fail",
+        "what a failure of a tenant's own does: fail gives exit code 1; report leaves it to its condition and alert",
+        "fail|report",
     ),
     _Option(
         "summary-file",
@@ -228,6 +291,7 @@ _OPTIONS = (
         None,
         "write the run's summary there as well, one line of JSON: /dev/termination-log is shown with the pod",
         "FILE",
+        commands=("run", "audit"),
     ),
     _Option("yes", _flag, False, "do what is shown, and do not ask", flag=True, commands=("adopt", "revoke")),
     _Option(
@@ -239,6 +303,22 @@ _OPTIONS = (
         commands=("revoke",),
     ),
     _Option(
+        "forget",
+        _flag,
+        False,
+        "delete and make nothing: only let accounts go from the ledger whose project OpenAI says does not exist",
+        flag=True,
+        commands=("revoke",),
+    ),
+    _Option(
+        "admin-secret",
+        _secret,
+        None,
+        "replace the admin key in this Secret beside the ledger, and delete the former ones at once",
+        "SECRET",
+        commands=("revoke",),
+    ),
+    _Option(
         "account",
         _account_id,
         (),
@@ -247,8 +327,32 @@ _OPTIONS = (
         many=True,
         commands=("adopt",),
     ),
+    _Option(
+        "unused",
+        _days,
+        timedelta(days=30),
+        "a key that was not used for so long is a finding; default 30d",
+        "DURATION",
+        commands=("audit",),
+    ),
+    _Option(
+        "since",
+        _days,
+        None,
+        "ask the organisation's audit log, so far back, who made what is unrecorded and who deleted what is gone",
+        "DURATION",
+        commands=("audit",),
+    ),
     _Option("ledger-namespace", _namespace, None, "namespace of the KeyRotation objects", "NS", commands=_ALL),
-    _Option("output", _output, None, "json or table; default: table on a terminal", "FORM", commands=_ALL),
+    _Option(
+        "output",
+        _output,
+        None,
+        "json or table (audit: or html); default: table on a terminal",
+        "FORM",
+        commands=_ALL,
+        short="o",
+    ),
     _Option("kubeconfig", str, None, "path of a kubeconfig; default: as kubectl", "FILE", commands=_ALL),
     _Option("context", str, None, "context of the kubeconfig", "NAME", commands=_ALL),
 )
@@ -258,51 +362,80 @@ _NAMING = ("adopt", "revoke")
 """Commands that are given targets by name."""
 
 
+COMMANDS = {
+    "run": "rotate what is due and delete what may go",
+    "status": "show every target, from the ledger",
+    "adopt": "show, and with --yes record, accounts that Secrets, GeneratorStates or another ledger's entries name",
+    "audit": "show every account and key at OpenAI next to the ledger; changes nothing",
+    "revoke": "a key is compromised: make a new one, then delete all other accounts of the target at once",
+}
+SHELLS = ("bash", "zsh")
+
+
+def options_of(command: str) -> tuple[_Option, ...]:
+    """The options that a command takes."""
+    return tuple(option for option in _OPTIONS if command in option.commands)
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError([message], self.format_usage())
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
+    default = "" if prog == PLUGIN else " `run` is the default command."
     parser = _Parser(
-        prog="openai-key-rotator",
-        description="Rotates the OpenAI API keys of a cluster's workloads. `run` is the default command.",
+        prog=prog,
+        description=f"Rotates the OpenAI API keys of a cluster's workloads.{default}",
         epilog="Every option is also an environment variable: --max-wait is ROTATOR_MAX_WAIT. "
         "Exit codes: 0 well, 1 a target failed, 2 usage or configuration, 3 cluster or ledger out of reach.",
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
-    texts = {
-        "run": "rotate what is due and delete what may go",
-        "status": "show every target, from the ledger",
-        "adopt": "show, and with --yes record, accounts that Secrets, GeneratorStates or another ledger's entries name",
-        "revoke": "a key is compromised: make a new one, then delete all other accounts of the target at once",
-    }
-    for command, text in texts.items():
-        sub = commands.add_parser(command, help=text, description=text, allow_abbrev=False)
+    for command, text in COMMANDS.items():
+        sub = commands.add_parser(
+            command,
+            help=text,
+            description=text,
+            epilog=examples(command, prog),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
         if command in _NAMING:
             whom = "these targets; default: all" if command == "adopt" else "this target"
             sub.add_argument("targets", nargs="*", metavar="NAMESPACE/SECRET", help=whom)
-        for option in _OPTIONS:
-            if command not in option.commands:
-                continue
+        for option in options_of(command):
             if option.flag:
-                sub.add_argument(f"--{option.name}", action="store_const", const="true", help=option.help)
+                sub.add_argument(*option.flags, action="store_const", const="true", help=option.help)
             else:
                 action = "append" if option.many else "store"
-                sub.add_argument(f"--{option.name}", action=action, metavar=option.metavar, help=option.help)
+                sub.add_argument(*option.flags, action=action, metavar=option.metavar, help=option.help)
+    # Only for --help: the command line serves it before it looks for a cluster.
+    text = "print a script that completes this command line in bash or zsh"
+    sub = commands.add_parser(
+        COMPLETION,
+        help=text,
+        description=text,
+        epilog=COMPLETION_EXAMPLES.replace("PROG", PROG),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    sub.add_argument("shell", metavar="|".join(SHELLS), help="the shell that is to complete; bash: 4 or newer")
     return parser
 
 
-def parse(argv: Sequence[str], environ: Mapping[str, str], pod_namespace: str | None = None) -> Settings:
+def parse(
+    argv: Sequence[str], environ: Mapping[str, str], pod_namespace: str | None = None, *, prog: str = PROG
+) -> Settings:
     """Read options and environment. `pod_namespace`: where this pod runs, None outside a pod.
 
     Raises UsageError with every mistake, SystemExit(0) after --help.
     """
-    arguments = list(argv)
+    arguments, parser = list(argv), _parser(prog)
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
+        if prog == PLUGIN:
+            # On a laptop nothing is rotated that nobody asked for.
+            raise UsageError(["the command is missing, such as status"], parser.format_help())
         arguments.insert(0, "run")
-    parser = _parser()
     given, unknown = parser.parse_known_args(arguments)
     named = list(getattr(given, "targets", ()))
     if given.command in _NAMING:
@@ -312,34 +445,46 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], pod_namespace: str | 
     reader = _Reader(given, environ)
     values = reader.values()
     targets = reader.targets(named)
-    reader.mistakes += [_unknown(argument) for argument in unknown]
+    reader.mistakes += [_unknown(argument, given.command) for argument in unknown]
     if given.command == "adopt" and values["account"] and len(targets) != 1:
         reader.mistakes.append("--account: needs exactly one NAMESPACE/SECRET, whose account it is")
-    if given.command == "revoke" and len(named) != 1:
+    if given.command == "revoke" and values["admin-secret"] is not None:
+        if named or values["forget"] or values["without-successor"]:
+            reader.mistakes.append(
+                "--admin-secret: is about no target, and takes neither --forget nor --without-successor"
+            )
+    elif given.command == "revoke" and len(named) != 1:
         reader.mistakes.append("revoke: needs exactly one NAMESPACE/SECRET, such as default/openai-credentials")
-    if values["strict"] and values["lenient"]:
-        reader.mistakes.append("--lenient: contradicts --strict")
+    if values["forget"] and values["without-successor"]:
+        reader.mistakes.append("--forget: deletes nothing, so it contradicts --without-successor")
+    if given.command != "audit" and values["output"] == "html":
+        reader.mistakes.append("--output: html is for an audit alone")
+    if values["strict"] and values["tenant-failures"] == "report":
+        reader.mistakes.append("--tenant-failures: report contradicts --strict")
     reader.mistakes += _unknown_variables(environ)
     values["ledger-namespace"] = values["ledger-namespace"] or pod_namespace or DEFAULT_LEDGER_NAMESPACE
     shard = reader.shard(values["shards"])
-    central, proxied = reader.central(values), reader.proxies()
+    central, proxied, authority = reader.central(values), reader.proxies(), reader.own_authority()
     if reader.mistakes:
-        raise UsageError(reader.mistakes, parser.format_usage() if unknown else "")
+        raise UsageError(list(dict.fromkeys(reader.mistakes)), parser.format_usage() if unknown else "")
     return Settings(
         command=given.command,
         options=_options(values, shard, central),
         wanted=AdoptRequest(targets, tuple(dict.fromkeys(values["account"])), values["yes"]),
         without_successor=values["without-successor"],
+        forget=values["forget"],
+        admin_secret=values["admin-secret"],
+        audit=AuditRequest(values["unused"], values["since"]),
         output=values["output"],
         deadline=values["deadline"],
         strict=values["strict"],
-        lenient=values["lenient"],
+        tenant_failures=values["tenant-failures"],
         summary_file=values["summary-file"],
         kubeconfig=values["kubeconfig"] or environ.get("KUBECONFIG") or None,
         context=values["context"],
         in_cluster=pod_namespace is not None and bool(environ.get("KUBERNETES_SERVICE_HOST")),
         proxies=proxied,
-        own_authority=any(environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")),
+        own_authority=authority,
     )
 
 
@@ -391,6 +536,13 @@ class _Reader:
             self.mistakes.append(f"--central-admin-keys: {error}")
             return CentralKeys()
 
+    def own_authority(self) -> bool:
+        try:
+            return own_authority(self._environ)
+        except ValueError as error:
+            self.mistakes.append(str(error))
+            return False
+
     def proxies(self) -> Proxies:
         try:
             return proxies(self._environ)
@@ -440,6 +592,7 @@ def _options(values: Mapping[str, Any], shard: Shard, central: CentralKeys) -> O
         fallback_host=values["fallback-host"],
         fallback_admin_key=AdminKeyRef(Ref(namespace, fallback[0]), fallback[1]) if fallback else None,
         central_keys=central,
+        scopes=ScopePolicy(values["default-key-scopes"], values["require-key-scopes"]),
         shard=shard,
         force=values["force"],
         dry_run=values["dry-run"],
@@ -447,9 +600,13 @@ def _options(values: Mapping[str, Any], shard: Shard, central: CentralKeys) -> O
     )
 
 
-def _unknown(argument: str) -> str:
+def _unknown(argument: str, command: str) -> str:
     """Its name alone: what follows may be a key that somebody meant to give."""
     if not argument.startswith("-"):
-        return "an argument that is no option"
+        return f"{command} takes options alone, and here is an argument without a dash"
     name, _, _ = argument.partition("=")
+    # One of kubectl's or of another command's is no typing error: say where it is known.
+    taking = [other for option in _OPTIONS if name in option.flags for other in option.commands]
+    if taking:
+        return f"{command} has no option {name}: it is one of {', '.join(taking)}"
     return f"unknown option {name[:40]}"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from worker.model.hosts import Origin
+from worker.model.scopes import ANY_SCOPES, ScopePolicy
 from worker.model.shard import Shard
 from worker.model.targets import AdminKeyRef
 from worker.model.values import Ref
@@ -39,6 +40,7 @@ class Options:
     fallback_host: Origin | None = None
     """The only host that the fallback admin key is sent to; None: OpenAI's own."""
     central_keys: CentralKeys = field(default_factory=CentralKeys)
+    scopes: ScopePolicy = ANY_SCOPES
     shard: Shard = field(default_factory=Shard)
     force: bool = False
     dry_run: bool = False
@@ -56,18 +58,31 @@ class AdoptRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditRequest:
+    """`unused`: so long without a use is a finding. `since`: how far back the audit log is asked; None: not at all."""
+
+    unused: timedelta = timedelta(days=30)
+    since: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
-    command: Literal["run", "status", "adopt", "revoke"]
+    command: Literal["run", "status", "adopt", "revoke", "audit"]
     options: Options
     wanted: AdoptRequest
     """The request to `adopt`; the one target of `revoke`, and whether it needs no confirmation."""
     without_successor: bool
-    output: Literal["json", "table"] | None
+    forget: bool
+    """`revoke` lets accounts go whose project OpenAI denies, and does nothing else."""
+    admin_secret: str | None
+    """`revoke` is about the admin key in this Secret beside the ledger, and about no target."""
+    audit: AuditRequest
+    output: Literal["json", "table", "html"] | None
     """None: whether standard output is a terminal decides."""
     deadline: timedelta
     strict: bool
-    lenient: bool
-    """A target's failure is not the run's."""
+    tenant_failures: Literal["fail", "report"]
+    """Does a failure that is a tenant's own count in the exit code of a run?"""
     summary_file: Path | None
     """A second place for the run's summary."""
     kubeconfig: str | None

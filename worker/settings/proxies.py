@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+_LABEL = re.compile(r"[\w-]{1,63}\Z")
+
 
 @dataclass(frozen=True, slots=True)
 class Proxies:
@@ -55,8 +57,17 @@ def _covers(part: str, host: str, port: int) -> bool:
         return bool(name) and (host == name or host.endswith("." + name))
 
 
+def is_proxy(host: object, proxy: object) -> bool:
+    """Is this the host of the proxy? So a failure to connect to it, or its certificate, is the proxy's."""
+    return bool(proxy) and host == urlsplit(str(proxy)).hostname
+
+
 DIRECT = Proxies()
 """No proxy for anything."""
+
+
+_VARIABLES = {spelt for name in ("http_proxy", "https_proxy", "no_proxy") for spelt in (name, name.upper())}
+"""Not ALL_PROXY: curl reads it, Go and kubectl do not."""
 
 
 def proxies(environ: Mapping[str, str]) -> Proxies:
@@ -67,7 +78,7 @@ def proxies(environ: Mapping[str, str]) -> Proxies:
     found: dict[str, str] = {}
     for name in sorted(environ):  # capital letters sort first, so that the others overwrite them
         kind = name.lower().removesuffix("_proxy")
-        if name.lower() not in ("http_proxy", "https_proxy", "no_proxy") or not environ[name]:
+        if name not in _VARIABLES or not environ[name]:
             continue
         found[kind] = environ[name] if kind == "no" else _proxy(name, environ[name].strip())
     return Proxies(found)
@@ -78,7 +89,8 @@ def _proxy(variable: str, value: str) -> str:
     url = value if "://" in value else f"http://{value}"
     try:
         parts = urlsplit(url)
-        usable = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        usable = _is_host(parts.hostname or "") and (parts.port is None or parts.port > 0)
+        usable = usable and not any(character.isspace() for character in url)
     except ValueError:
         usable = False
     if not usable or parts.path not in ("", "/") or parts.query or parts.fragment:
@@ -86,3 +98,13 @@ def _proxy(variable: str, value: str) -> str:
     if parts.scheme.lower() not in ("http", "https"):
         raise ValueError(f"{variable}: only http:// and https:// proxies can be used")
     return url
+
+
+def _is_host(name: str) -> bool:
+    """Is it an address, or can it be a name? A placeholder that nobody filled in is neither."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        labels = name.removesuffix(".").split(".")
+        return all(_LABEL.match(label) for label in labels) and not labels[-1].isdigit()
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from sandbox.openai.state import Account, KeyStatus
 from tests.support import operator
 from tests.support.guide import follow
 from tests.support.operator import GUIDE, OPERATOR
-from tests.support.paths import GENERATOR, NO_WAIT, SECRET
+from tests.support.paths import EXTERNAL_SECRET, GENERATOR, NO_WAIT, SECRET
 from tests.support.pods import start_pod, stop_pod
 from tests.support.scene import PROJECT, Scene, checked_scene, documented
 from worker.commands.adopt.judge import Verdict
@@ -130,6 +131,43 @@ def test_while_the_secret_carries_a_key_that_nobody_knows_no_state_is_let_go(sce
     """The operator died between its state and its Secret: the key in there is the one that seems superseded."""
     scene.delete(SECRET)
     scene.apply(operator.secret(left.old_key, scene.external_secret()))
+    scene.adopt(yes=True)
+    for _ in range(12):
+        scene.run()
+        scene.advance(hours=3)
+        assert scene.openai.key_status(left.old_key) is KeyStatus.ACTIVE
+    retired = scene.retired()
+    assert retired is not None
+    assert "a key that the ledger does not know" in retired.held[0]
+
+
+def with_template(scene: Scene, key: str) -> None:
+    """The operator has put the key into a file, by the ExternalSecret's template."""
+    template = {"data": {"config.yaml": "key: {{ .api_key }}"}}
+    scene.merge(EXTERNAL_SECRET, {"spec": {"target": {"template": template}}})
+    written = operator.secret(key, scene.external_secret())
+    written["data"] = {"config.yaml": base64.b64encode(f"key: {key}".encode()).decode()}
+    scene.delete(SECRET)
+    scene.apply(written)
+
+
+def test_the_operators_users_can_move_with_their_template(scene: Scene, left: Left) -> None:
+    with_template(scene, left.latest_key)
+    scene.adopt(yes=True)
+    unlabel(scene)
+    scene.run(max_wait=NO_WAIT)
+    assert (scene.outcome().result, scene.outcome().reason) == (Result.ROTATED, "KeyMissing")
+    for _ in range(3):
+        scene.advance(minutes=10)
+        scene.run()
+    key = scene.key(data_key="config.yaml").removeprefix("key: ")
+    assert scene.openai.key_status(key) is KeyStatus.ACTIVE
+    assert scene.account_ids() == {scene.named()["id"]}
+
+
+def test_a_key_that_nobody_knows_inside_a_file_holds_the_states_too(scene: Scene, left: Left) -> None:
+    """Nothing is rotated while the operator's labels are there: the file's key stays, whichever it is."""
+    with_template(scene, left.old_key)
     scene.adopt(yes=True)
     for _ in range(12):
         scene.run()

@@ -320,7 +320,10 @@ def test_an_admin_secret_that_is_gone_is_named(held: Scene) -> None:
 
 def test_scripts_get_the_same_as_values(held: Scene) -> None:
     """Who must be restarted, among others."""
+    keys = {publication.account.key_id for publication in held.stored_entry().history}
     told = as_json(held.revoke())
+    assert {account["keyId"] for account in told["accounts"]} == keys
+    assert {account["projectId"] for account in told["accounts"]} == {PROJECT}
     assert told["complete"]
     assert told["successor"] == held.named()["name"]
     assert [account["holders"] for account in told["accounts"]] == [["my-app/app"], []]

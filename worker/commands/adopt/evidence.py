@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -12,7 +11,7 @@ from worker.errors import RotatorError
 from worker.kubernetes.secret import CURRENT, previous_accounts
 from worker.model.entries import Entry, Unreadable, accounts_of
 from worker.model.sightings import AccountKey, Listing, NamedAccount, SecretView
-from worker.model.targets import Generator, ProjectAccess, Target
+from worker.model.targets import ProjectAccess, Target
 from worker.model.values import Ref
 
 BY_HAND = "named by --account"
@@ -131,12 +130,6 @@ def _stated(target: Target, states: Iterable[GeneratorState], *, in_secret: bool
             yield Claim(evidence, state.account_id, problem=("InvalidEvidence", message))
         else:
             yield Claim(evidence, state.account_id, current=state is latest and not in_secret)
-
-
-def looks_like_ours(generator: Generator, name: str) -> bool:
-    """Has the name the form that this generator gives its accounts: its prefix, and a random part of its length?"""
-    prefix = f"{generator.name_prefix}_" if generator.name_prefix else ""
-    return re.fullmatch(re.escape(prefix) + f"[A-Za-z0-9_-]{{{generator.name_size}}}", name) is not None
 
 
 # --- who else names it -------------------------------------------------------------------------------------------

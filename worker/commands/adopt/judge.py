@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
-from worker.commands.adopt.evidence import Case, Census, Claim, Facts, looks_like_ours
+from worker.commands.adopt.evidence import Case, Census, Claim, Facts
 from worker.errors import RotatorError
 from worker.kubernetes.secret import MANAGED, OPERATOR_LABELS
 from worker.ledger import account_keys, transitions
@@ -158,7 +158,7 @@ def _problem(
         return "NamedTwice", _elsewhere(others)
     if set(facts.listing_of(claim.id).ids_of(name)) - {claim.id}:
         return "NamedTwice", "OpenAI has several accounts of this name"
-    if case.target is None or not looks_like_ours(case.target.generator, name):
+    if case.target is None or not case.target.generator.gives(name):
         message = "its name does not match the generator's serviceAccountNamePrefix and serviceAccountNameSize"
         return "AnotherName", message
     if len(facts.keys.get(claim.id or "", ())) > 1:
@@ -207,7 +207,15 @@ def _publication(case: Case, claim: Claim, finding: Finding, *, entry: Entry, no
     named, key = claim.named, _own_key(case.facts, finding.id, claim)
     created = key.created_at if key is not None else _created_at(case.facts, finding.id)
     made = min(created, now) if created is not None else now
-    data_key = (named.data_key if named is not None else None) or case.target.data_key
+    data_key: str | None = (named.data_key if named is not None else None) or case.target.data_key
+    # Only our own annotation tells which key the Secret holds, for one PATCH wrote both.
+    digest = case.secret.digests.get(data_key or "") if named is not None and case.secret is not None else None
+    rendered = named.rendered if named is not None else None
+    if named is not None and rendered is not None:
+        data_key, digest = None, named.key_digest
+    elif named is None and case.target.template is not None:
+        # The operator's template may have put the key into any of these.
+        data_key, rendered = None, case.target.template.rendered(None)
     account = Account(
         name=finding.name,
         # A human's word is worth the fallback admin key; a tenant's annotation is not.
@@ -215,9 +223,9 @@ def _publication(case: Case, claim: Claim, finding: Finding, *, entry: Entry, no
         id=finding.id,
         key_id=key.id if key is not None else None,
         expires_at=named.expires_at if named is not None else None,
-        # Only our own annotation tells which key the Secret holds, for one PATCH wrote both.
-        key_digest=case.secret.digests.get(data_key) if named is not None and case.secret is not None else None,
+        key_digest=digest,
         data_key=data_key,
+        rendered=rendered,
     )
     published = named.published_at if named is not None and named.published_at is not None else made
     # No container has the key from before OpenAI made it.
@@ -267,7 +275,7 @@ def unrecorded(cases: Iterable[Case], census: Census, known: Collection[Case] = 
         for case in reversed(cases)
         if case.target is not None and isinstance(case.facts, Facts)
         for account, name in ((id, listed.name) for id, listed in case.facts.listing.accounts.items())
-        if looks_like_ours(case.target.generator, name) and not census.knows(account, name)
+        if case.target.generator.gives(name) and not census.knows(account, name)
     }
     findings = []
     for (project, account, name), ref in sorted(lost.items()):
@@ -276,7 +284,7 @@ def unrecorded(cases: Iterable[Case], census: Census, known: Collection[Case] = 
             for case in (*cases, *known)
             if case.target is not None
             and case.target.generator.access.project == project
-            and looks_like_ours(case.target.generator, name)
+            and case.target.generator.gives(name)
         }
         message = _by_hand(sorted(fitting), account)
         findings.append(Finding(ref, Verdict.UNRECORDED, message, id=account, name=name))

@@ -8,11 +8,10 @@ revocation that was interrupted is simply done again.
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 
+from worker.commands.revoke.dialogue import Untold, refusal, say
 from worker.commands.revoke.plan import DoomedAccount, Plan, Revoked, doomed_account, notice_of
 from worker.commands.revoke.words import as_json, plan_text, result_text
 from worker.commands.session import RunWorld, Session, Stages, World, open_ledger, wire_stages
@@ -22,7 +21,7 @@ from worker.ledger import transitions
 from worker.ledger.store import Ledger
 from worker.model.entries import Entry, Intent, Publication, current
 from worker.model.hidden import redacted
-from worker.model.outcomes import Outcome, RetireOutcome, RunInfo
+from worker.model.outcomes import RunInfo
 from worker.model.sightings import Consumer
 from worker.model.targets import Rejected, Source, Target
 from worker.model.times import format_time
@@ -31,7 +30,6 @@ from worker.observe.consumers import Pods
 from worker.plan.bounds import MOST_ACCOUNTS
 from worker.plan.retirement import reachable
 from worker.report.announce import Announcer, secret_source
-from worker.report.terminal import agreed, can_ask
 from worker.retire.deletion import AccountDeleter, SecretSnapshot
 from worker.runtime.stop import Stop
 from worker.settings.options import Options
@@ -43,22 +41,15 @@ _ATTEMPTS = 3
 
 async def execute(session: Session) -> int:
     """Show the plan, ask, and revoke. Raises as `revoke` does."""
-
-    def say(message: str) -> None:
-        print(redacted(message), file=sys.stderr, flush=True)
-
     settings = session.settings
     (target,) = settings.wanted.targets
     options, without = settings.options, settings.without_successor
     stop = session.stop()
     async with session.world(stop) as world:
         say(plan_text(await plan(options, target, world, stop=stop, without_successor=without)))
-    if options.dry_run:
-        say("nothing was done: it is a dry run")
-        return 0
-    if not settings.wanted.yes and not agreed("Go on?"):
-        say("nothing was done" if can_ask() else "error: there is no terminal to ask on: --yes does it without asking")
-        return 1 if can_ask() else 2
+    refused = refusal(dry_run=options.dry_run, yes=settings.wanted.yes)
+    if refused is not None:
+        return refused
     # A new deadline, for the answer may have taken long.
     stop = session.stop()
     async with session.world(stop) as world:
@@ -103,24 +94,6 @@ async def _revocation(
     return _Revocation(options, target, without_successor, running, ledger, stop, say)
 
 
-class _Untold:
-    """Keeps what could not be told to the cluster; all else is in the result."""
-
-    def __init__(self) -> None:
-        self.problems: list[str] = []
-
-    def found(self, targets: int, unused: Collection[Ref]) -> None: ...
-
-    def served(self, outcome: Outcome) -> None: ...
-
-    def waiting(self, targets: int, until: datetime) -> None: ...
-
-    def retired(self, retired: RetireOutcome) -> None: ...
-
-    def not_announced(self, target: Ref, problem: str) -> None:
-        self.problems.append(problem)
-
-
 @dataclass(frozen=True, slots=True)
 class _Revocation:
     options: Options
@@ -130,7 +103,7 @@ class _Revocation:
     ledger: Ledger
     stop: Stop
     say: Callable[[str], None]
-    untold: _Untold = field(default_factory=_Untold)
+    untold: Untold = field(default_factory=Untold)
 
     async def revoke(self) -> Revoked:
         entry = await self.entry()
@@ -164,7 +137,9 @@ class _Revocation:
     async def target_of(self) -> tuple[Target | None, Source | None, str | None]:
         """Who asks for the Secret; where no key can be made for it, why. That it is suspended is no reason not to."""
         ref = self.target
-        found = await discover(self.world.cluster, self.options)
+        found = await discover(self.world.cluster, self.options, partly=True)
+        if found.unlisted is not None and (await self.entry()).generator.source != "OpenAI":
+            return None, None, f"ExternalSecrets cannot be listed: {found.unlisted.message}"
         target = next((target for target in found.targets if target.ref == ref), None)
         if target is not None:
             return replace(target, suspended=False), target.source, None
@@ -187,7 +162,8 @@ class _Revocation:
         stays = secret is not None and obstacle is None
         history = [publication for publication in entry.history if publication.account.name != spared]
         doomed = [doomed_account(publication, consumers, now, stays=stays) for publication in history]
-        doomed += [DoomedAccount(i.account.name, i.account.id, False, (), ()) for i in entry.unpublished]
+        asked = [intent.account for intent in entry.unpublished]
+        doomed += [DoomedAccount(a.name, a.id, False, (), (), a.key_id, a.access.project.id) for a in asked]
         following = sorted({consumer.name for consumer in consumers if consumer.follows})
         return Plan(ref, tuple(doomed), tuple(following), blind, obstacle, self.without_successor)
 
@@ -292,7 +268,7 @@ class _Revocation:
         settled = [item for item in deleted if (item.requested_at or now) + transitions.CLAIM <= now]
         entry = transitions.released(entry, [item.account.name for item in settled])
         if successor is not None:
-            return transitions.healthy(entry, now)
+            return transitions.healthy(transitions.restart_urgently(entry), now)
         before = current(entry)
         if before is not None and all(item.account.name != before.account.name for item in deleted):
             return entry  # its key works

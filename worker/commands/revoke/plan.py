@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from worker.ledger.transitions import CLOCKS_APART
-from worker.model.entries import Publication
+from worker.model.entries import Account, Publication
 from worker.model.outcomes import Notice
 from worker.model.sightings import Consumer
 from worker.model.values import Ref
@@ -22,6 +23,8 @@ class DoomedAccount:
     current: bool
     certain: tuple[str, ...]
     possible: tuple[str, ...]
+    key_id: str | None
+    project_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,19 +72,53 @@ class Revoked:
         return tuple(sorted({name for doomed in gone for name in (*doomed.certain, *doomed.possible)}))
 
 
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """The accounts that the ledger may forget, because OpenAI denies their project.
+
+    `left`: accounts of such a project, or of one that could not be asked about, that stay; and why.
+    `answering`: accounts whose project exists: the worker deletes them itself.
+    """
+
+    target: Ref
+    gone: tuple[Account, ...] = ()
+    left: tuple[tuple[str, str], ...] = ()
+    answering: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(account.name for account in self.gone)
+
+    @property
+    def complete(self) -> bool:
+        return bool(self.gone) and not self.left
+
+
+def forgotten_notice(forgotten: Forgotten) -> Notice:
+    return Notice("Forgotten", f"forgotten by hand, for OpenAI denies the project: {in_full(forgotten.gone)}")
+
+
+def in_full(accounts: Iterable[Account]) -> str:
+    """Names, ids and projects: all that leads back to the accounts."""
+    return ", ".join(f"{one.name} ({one.id or 'id unknown'}) of {one.access.project}" for one in accounts)
+
+
 def doomed_account(
     publication: Publication, consumers: tuple[Consumer, ...], now: datetime, *, stays: bool
 ) -> DoomedAccount:
     ended = publication
     if publication.superseded_at is None:
         ended = replace(publication, superseded_at=now + CLOCKS_APART, secret_gone=not stays)
-    certain, possible = holders(ended, consumers)
+    found = holders(ended, consumers)
     return DoomedAccount(
         publication.account.name,
         publication.account.id,
         publication.superseded_at is None,
-        tuple(sorted({consumer.name for consumer in certain})),
-        tuple(sorted({consumer.name for consumer in possible})),
+        tuple(sorted({holder.name for holder in found.certain})),
+        tuple(sorted({holder.name for holder in found.possible})),
+        publication.account.key_id,
+        publication.account.access.project.id,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from worker.commands.revoke.plan import DoomedAccount, Plan, Revoked
+from worker.commands.revoke.plan import DoomedAccount, Forgotten, Plan, Revoked
 from worker.model.values import JSON
 
 
@@ -74,6 +74,8 @@ def as_json(revoked: Revoked) -> JSON:
             {
                 "name": doomed.name,
                 "id": doomed.id,
+                "keyId": doomed.key_id,
+                "projectId": doomed.project_id,
                 "current": doomed.current,
                 "holders": list(doomed.certain),
                 "possibleHolders": list(doomed.possible),
@@ -83,6 +85,48 @@ def as_json(revoked: Revoked) -> JSON:
         "following": list(plan.following),
         "blind": plan.blind,
         "notes": list(revoked.notes),
+    }
+
+
+def forgotten_text(forgotten: Forgotten, *, done: bool) -> str:
+    """What the ledger forgets, or has forgotten; what stays, and why."""
+    lines = [f"revoke --forget {forgotten.target}: " + ("forgotten:" if done else "the ledger would forget:")]
+    lines += [
+        f"  {account.name} ({account.id or 'id unknown'}): OpenAI denies project {account.access.project}, "
+        f"asked with {account.access.admin_key}"
+        for account in forgotten.gone
+    ]
+    if not forgotten.gone:
+        lines.append("  nothing: no account here is of a project that OpenAI denies, or it stays for now")
+    lines += [f"stays: {name}: {why}" for name, why in forgotten.left]
+    lines += [f"stays: {name}: its project exists" for name in forgotten.answering]
+    if forgotten.gone and not done:
+        lines.append(
+            "OpenAI says the same to an admin key of another organisation. Be sure that the project was deleted: the "
+            "accounts of one that lives on would keep working keys that nobody knows."
+        )
+    lines += [f"could not be told to the cluster: {problem}" for problem in forgotten.notes]
+    return "\n".join(lines)
+
+
+def forgotten_as_json(forgotten: Forgotten) -> JSON:
+    """The same as values."""
+    return {
+        "namespace": forgotten.target.namespace,
+        "secret": forgotten.target.name,
+        "complete": forgotten.complete,
+        "forgotten": [
+            {
+                "name": account.name,
+                "id": account.id,
+                "projectId": account.access.project.id,
+                "host": account.access.project.host,
+            }
+            for account in forgotten.gone
+        ],
+        "left": [{"name": name, "why": why} for name, why in forgotten.left],
+        "projectExists": list(forgotten.answering),
+        "notes": list(forgotten.notes),
     }
 
 
