@@ -7,7 +7,7 @@ import pytest
 from sandbox.transport.faults import Fate, NoFaults, Rule, answered
 from sandbox.transport.wire import Request, Response
 from tests.support.ledgers import rule
-from tests.support.paths import ENTRY, EXTERNAL_SECRET, GENERATOR, NO_WAIT
+from tests.support.paths import ENTRY, EXTERNAL_SECRET, GENERATOR, NO_WAIT, SECRET
 from tests.support.scene import PROJECT, TARGET, Meanwhile, Scene, checked_scene
 from worker.model.outcomes import Result
 from worker.model.values import JSON, Ref
@@ -153,6 +153,22 @@ def test_a_key_that_a_later_list_of_the_run_shows_counts(scene: Scene) -> None:
     scene.run(openai_faults=Meanwhile(make_and_use, "GET", f"{KEYS}/{gone}"))
     assert scene.openai.use(made[0])
     assert len(scene.accounts()) == 2
+
+
+def test_a_key_that_somebody_makes_while_the_run_waits_for_the_grace_counts(scene: Scene) -> None:
+    """The run lists keys when it begins, and deletes five minutes later (seed 9150)."""
+    scene.apply_documented()
+    scene.run()
+    first = scene.named()["id"]
+    scene.advance(hours=1)
+    made: list[str] = []
+
+    def make_and_use() -> None:
+        made.append(scene.openai.add_key(PROJECT, first, "by hand")[1])
+        assert scene.openai.use(made[0])
+
+    scene.run(cluster_faults=Meanwhile(make_and_use, "PATCH", SECRET))
+    assert scene.openai.use(made[0])
 
 
 def test_a_404_about_a_key_that_the_list_has_is_no_answer(scene: Scene) -> None:

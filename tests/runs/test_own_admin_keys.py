@@ -440,6 +440,29 @@ def test_a_key_that_a_human_put_in_is_recorded_and_ours_goes(scene: Scene, grant
     assert [key.made for key in entry(scene).history] == [False]
 
 
+def test_a_key_that_a_human_takes_out_while_the_worker_backs_off_is_noted_at_once(
+    scene: Scene, granted: CentralKeys
+) -> None:
+    """Its grace counts from the next run, not from the next attempt to make a key."""
+    scene.run(central_keys=granted)
+    ours, own = held(scene), scene.openai.add_admin_key("acme")
+    refused = Rules((Rule(FATES["400"], "POST", KEYS),), scene.random)
+    scene.advance(hours=720)
+    for _ in range(5 * 24):
+        scene.advance(hours=1)
+        scene.run(central_keys=granted, openai_faults=refused)
+        if outcome(scene).reason == "BackingOff" and entry(scene).failures.count > 4:
+            break
+    scene.merge(SECRET, {"stringData": {"api-key": own}})
+    scene.advance(minutes=10)
+    scene.run(central_keys=granted, openai_faults=refused)
+    assert outcome(scene).reason == "BackingOff"
+    (former,) = entry(scene).superseded
+    assert former.digest == Hidden(ours).digest()
+    assert former.superseded_at is not None
+    assert scene.now() - former.superseded_at < timedelta(minutes=1)
+
+
 def test_a_humans_key_that_a_human_replaced_is_not_deleted(scene: Scene, granted: CentralKeys) -> None:
     """It was never the worker's to delete."""
     scene.openai.date_admin_key(scene.admin_key, scene.now())

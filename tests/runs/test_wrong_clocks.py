@@ -11,7 +11,7 @@ from tests.support.asleep import SleepyScene, asleep
 from tests.support.ledgers import rule
 from tests.support.paths import ACCOUNTS, ENTRY, NO_WAIT, SECRET, SECRETS
 from tests.support.pods import start_pod
-from tests.support.scene import TARGET, Meanwhile, Scene, SceneClock, checked_scene
+from tests.support.scene import PROJECT, TARGET, Meanwhile, Scene, SceneClock, checked_scene
 from worker.model.values import Ref
 
 scene = pytest.fixture(checked_scene)
@@ -89,6 +89,21 @@ def test_a_look_at_the_secret_is_not_right_before_when_the_machine_slept_since(s
         max_wait=NO_WAIT,
     )
     assert scene.openai.use(scene.key())
+
+
+def test_a_key_that_somebody_makes_while_the_worker_sleeps_counts(sleepy: SleepyScene) -> None:
+    """Asleep while it asks for the use of the account's own key; it has listed the keys before (seed 9150)."""
+    scene = due(sleepy)
+    old, made = scene.named(), list[str]()
+    scene.run(max_wait=NO_WAIT)
+    scene.advance(minutes=10)
+
+    def make_and_use() -> None:
+        made.append(scene.openai.add_key(PROJECT, old["id"], "by hand")[1])
+        assert scene.openai.use(made[0])
+
+    scene.run(openai_faults=Meanwhile(asleep(scene, 600, make_and_use, 60), "GET", f".*/api_keys/{old['keyId']}"))
+    assert scene.openai.use(made[0])
 
 
 def test_a_slow_note_is_as_late_as_one_after_sleep(scene: Scene) -> None:

@@ -39,6 +39,8 @@ FRESH = 6.0
 """Seconds within which a look or a note must come before the request that relies on it (5, and the way)."""
 UNSEEN_HOLD = 86_400.0
 """Seconds for which somebody unseen holds an account, by default."""
+KEY_SHOWN_WITHIN = 80.0
+"""Seconds after which every list of keys that decides a delete has a new key (60 that it counts, and the way)."""
 SHOWN_WITHIN = 600.0
 """Seconds after a publication within which no worker doubts its key."""
 _RELEASE = {"resourceVersion", "ownerReferences"}
@@ -523,12 +525,13 @@ class Oracle:
                 self.violate(f"I3: account {made.name} was deleted although its second key is used")
 
     def _was_listed(self, run: Run, account: str, key: Key) -> bool:
-        """Has a list of keys shown it to the run, before it asked for the use of the account's own key?
+        """Has a list of keys shown it to the run, or would a fresh one, before it asked for the own key's use?
 
         A later list is another target's: what the run has decided by an earlier one is on its way already.
         """
         made, asked = self.key_made.get(key.id, float("inf")), run.asked.get(self.made[account].key_id, float("inf"))
-        return any(made < listed < asked for listed in run.keys_listed[key.project])
+        is_old = made < min(asked, self.stage.moment()) - KEY_SHOWN_WITHIN
+        return is_old or any(made < listed < asked for listed in run.keys_listed[key.project])
 
     def _check_released(self, run: Run) -> None:
         """I4: an intent of which no account was ever made leaves the ledger after two complete lists only."""

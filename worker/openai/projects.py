@@ -2,7 +2,7 @@
 
 Guarantees:
 - For one project and one admin key a run reads the Secret once.
-- It lists the accounts once, unless a caller demands a later list.
+- It lists the accounts once, unless a caller demands a later list; their keys once, unless a delete hangs on them.
 - A failure counts as well: a thousand targets with one bad key cost one request.
 - No admin key leaves for a host that is not allowed, whatever the ledger says.
 """
@@ -14,6 +14,7 @@ import base64
 import binascii
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -37,11 +38,26 @@ from worker.model.sightings import AccountKey, ListedAccount, Listing
 from worker.model.targets import AdminKeyRef, Project, ProjectAccess
 from worker.model.values import Ref
 from worker.openai.limiter import Kind, Limiter
-from worker.ports import Clock, Cluster, OpenAIAdmin
+from worker.ports import Cluster, OpenAIAdmin
+from worker.runtime.clocks import Instant, RunClock
 from worker.runtime.slots import Slots, Turns
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
+
+KEYS_FRESH_FOR = 60.0
+"""Seconds for which a list of keys decides a delete. Somebody may make a second key at any moment, and use it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _ListedKeys:
+    """The keys of a project by account, and when their list began."""
+
+    begun: Instant
+    by_account: Mapping[str, tuple[AccountKey, ...]]
+
+    def owner(self, key_id: str) -> str | None:
+        return next((id for id, keys in self.by_account.items() if key_id in {key.id for key in keys}), None)
 
 
 class Projects:
@@ -58,7 +74,7 @@ class Projects:
         limiter: Limiter,
         *,
         slots: Slots,
-        clock: Clock,
+        clock: RunClock,
         allowed_hosts: Collection[Origin],
         fallback: AdminKeyRef | None = None,
         fallback_host: Origin | None = None,
@@ -76,7 +92,7 @@ class Projects:
         self._secret_uids: dict[Ref, str] = {}
         self._keys: dict[AdminKeyRef, Hidden | RotatorError] = {}
         self._listings: dict[ProjectAccess, Listing | RotatorError] = {}
-        self._account_keys: dict[ProjectAccess, Mapping[str, tuple[AccountKey, ...]] | RotatorError] = {}
+        self._account_keys: dict[ProjectAccess, _ListedKeys | RotatorError] = {}
         self._admin_key_facts: dict[tuple[str, str], AdminKeyFacts | RotatorError | None] = {}
         self._listing_keys: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
         self._reading: defaultdict[AdminKeyRef, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -128,10 +144,13 @@ class Projects:
         except NotFound:
             return None
 
-    async def account_keys(self, access: ProjectAccess) -> Mapping[str, tuple[AccountKey, ...]]:
-        """The keys of the project's accounts, by account id."""
+    async def account_keys(self, access: ProjectAccess, *, fresh: bool = False) -> Mapping[str, tuple[AccountKey, ...]]:
+        """The keys of the project's accounts, by account id; `fresh`: by a list of the last KEYS_FRESH_FOR seconds."""
         async with self._slots.in_turn(self._turns[access]):
-            return await _cached(access, self._account_keys, lambda: self._list_keys(access))
+            known = self._account_keys.get(access)
+            if fresh and isinstance(known, _ListedKeys) and self._clock.elapsed(known.begun) > KEYS_FRESH_FOR:
+                del self._account_keys[access]
+            return (await _cached(access, self._account_keys, lambda: self._list_keys(access))).by_account
 
     async def own_key(self, access: ProjectAccess) -> Hidden:
         """The admin key of the project's accounts. Raises ConfigurationError if its host may not receive it."""
@@ -229,14 +248,12 @@ class Projects:
     async def _owner(self, access: ProjectAccess, key_id: str) -> str | None:
         """The account that has this key by a list: by this run's, or by a new one, for the key may be younger."""
         known = self._account_keys.get(access)
-        lists = [known] if known is not None and not isinstance(known, RotatorError) else []
-        owner = _owner_in(lists, key_id)
+        owner = known.owner(key_id) if isinstance(known, _ListedKeys) else None
         if owner is not None:
             return owner
-        newer = await self._list_keys(access)
         # It may show a key that somebody has made meanwhile: whoever decides later in this run goes by it too.
-        self._account_keys[access] = newer
-        return _owner_in([newer], key_id)
+        newer = self._account_keys[access] = await self._list_keys(access)
+        return newer.owner(key_id)
 
     async def _exists(self, access: ProjectAccess, account_id: str) -> bool:
         """Is the account there now, whatever a list of this run says? Another run may have deleted it since."""
@@ -331,11 +348,15 @@ class Projects:
         key = await self.retiring_key(access)
         return await self._limiter.ask(access, key, lambda: call(key), kind=kind)
 
-    async def _list_keys(self, access: ProjectAccess) -> Mapping[str, tuple[AccountKey, ...]]:
-        found: dict[str, tuple[AccountKey, ...]] = {}
-        for found_key in await self._ask(access, lambda key: self._openai.list_keys(access.project, key)):
-            found[found_key.account_id] = (*found.get(found_key.account_id, ()), found_key)
-        return found
+    async def _list_keys(self, access: ProjectAccess) -> _ListedKeys:
+        async def begin(key: Hidden) -> _ListedKeys:
+            begun = self._clock.instant()
+            found: dict[str, tuple[AccountKey, ...]] = {}
+            for found_key in await self._openai.list_keys(access.project, key):
+                found[found_key.account_id] = (*found.get(found_key.account_id, ()), found_key)
+            return _ListedKeys(begun, found)
+
+        return await self._ask(access, begin)
 
     async def _read_key(self, ref: AdminKeyRef) -> Hidden:
         try:
@@ -353,12 +374,6 @@ class Projects:
         if not value or not value.isprintable() or " " in value:
             raise AdminKeyUnusable(f"{ref} is empty, or has blanks or line breaks inside: it is not an admin key")
         return Hidden(value)
-
-
-def _owner_in(lists: list[Mapping[str, tuple[AccountKey, ...]]], key_id: str) -> str | None:
-    return next(
-        (key.account_id for keys in lists for found in keys.values() for key in found if key.id == key_id), None
-    )
 
 
 async def _cached(key: Key, cache: dict[Key, Value | RotatorError], fetch: Callable[[], Awaitable[Value]]) -> Value:

@@ -70,7 +70,8 @@ class AdminRetirement:
         if entry.claimed_until(now) is not None:
             return done
         view = await self.observer.view(named)
-        entry = transitions.caught_up(entry, view.value.digest(), now)
+        # At once: the grace of a key that a human has taken out begins when the ledger says so.
+        entry = await self.ledger.save(transitions.caught_up(entry, view.value.digest(), now))
         doomed = entry.superseded if early else ripe(entry, view, now)
         intent = unsettled(entry, now)
         if not doomed and intent is None:
@@ -80,7 +81,6 @@ class AdminRetirement:
         if not this.carried:
             message = "OpenAI's list of admin keys lacks the one that asks: nothing is deleted on the strength of it"
             raise NotShown("AdminKeysNotShown", message)
-        entry = await self.ledger.save(entry)
         for key in doomed:
             entry = await self._former(this, entry, key, done)
         for facts in twins(entry, listed):

@@ -151,7 +151,7 @@ class AccountDeleter:
         if account.key_digest is None and known:
             # Its run died before it noted which of the two it published: applications may have used either.
             return False
-        keys = (await self.projects.account_keys(account.access)).get(twin, ())
+        keys = (await self.projects.account_keys(account.access, fresh=True)).get(twin, ())
         if not keys:
             # The list of keys may be older than the account.
             raise Unanswered("TwinUnknown", f"OpenAI does not show a key of another account named {account.name} yet")

@@ -259,17 +259,25 @@ class Retirement:
         account = previous.account
         if account.id is None:
             return None, None
-        listed = (await self.projects.account_keys(account.access)).get(account.id, ())
-        own = [key.id for key in listed if is_own(key, previous)]
-        others = [key.id for key in listed if key.id not in own]
+        own, others = await self._keys(previous)
         if account.key_id is not None:
             own = [account.key_id]
         elif not possible:
             # A run that was stopped for long, and noted no key id, may have tried the key itself, late.
             # Without a possible holder that use would look like an unseen consumer's, so nobody asks for it.
             # Of several keys all but one are somebody else's, and which is not known.
-            own, others = [], others + (own if len(own) > 1 else [])
-        return await self._latest_use(account, own), await self._latest_use(account, others)
+            return None, await self._latest_use(account, others + (own if len(own) > 1 else []))
+        used = await self._latest_use(account, own)
+        # The answer may have taken long, and somebody may have made a key meanwhile.
+        _, others = await self._keys(previous)
+        return used, await self._latest_use(account, others)
+
+    async def _keys(self, previous: Publication) -> tuple[list[str], list[str]]:
+        """The ids of the account's keys by a list that is fresh: those that were made with it, and the others."""
+        account = previous.account
+        listed = (await self.projects.account_keys(account.access, fresh=True)).get(account.id or "", ())
+        own = [key.id for key in listed if is_own(key, previous)]
+        return own, [key.id for key in listed if key.id not in own]
 
     async def _latest_use(self, account: Account, key_ids: Collection[str]) -> datetime | None:
         uses = [await self.projects.key_last_used(account.access, key_id) for key_id in key_ids]
