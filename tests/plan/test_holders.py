@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -140,6 +140,35 @@ def test_a_new_pod_on_a_node_where_no_other_has_the_secret_holds_nothing() -> No
     assert [str(holder) for holder in found.free] == [
         "p/c (started 12s after the change on node n1: no other pod there had the Secret)"
     ]
+
+
+@pytest.mark.parametrize("created", [0, -1, -20])
+def test_a_pod_that_is_made_in_the_second_of_the_change_is_a_new_one(created: int) -> None:
+    """Reloader is that fast, and the API server's clock may be behind the worker's. Two replicas, on one node."""
+    old = replace(OLD, nodes_then=(NodeThen("n1", SUPERSEDED - timedelta(minutes=10)),))
+    pods = [replace(consumer(0.02, created=created), name=f"{name}/c") for name in "pq"]
+    assert isinstance(verdict(*pods, after=timedelta(minutes=3), old=old), Delete)
+
+
+@pytest.mark.parametrize("read_at", [None, SUPERSEDED - timedelta(seconds=1)])
+def test_a_pod_of_that_second_that_was_there_at_the_change_may_have_the_old_key(read_at: datetime | None) -> None:
+    """The list of pods at the change has it, as about to start or as just started."""
+    old = replace(OLD, nodes_then=(NodeThen("n1", read_at),))
+    found = verdict(consumer(0.02, created=0), after=timedelta(minutes=3), old=old)
+    assert why(found) == "possibly 1: p/c (started 1s after the change on node n1)"
+
+
+def test_a_pod_of_that_second_that_starts_late_is_taken_for_an_old_one() -> None:
+    """By then what was read at the change does not count any more, and its node was cut off meanwhile."""
+    old = replace(OLD, nodes_then=(NodeThen("n1", SUPERSEDED - timedelta(seconds=1)),))
+    back = replace(READY, ready_since=SUPERSEDED + timedelta(minutes=8))
+    found = verdict(consumer(10, created=0), after=timedelta(minutes=30), old=old, node=back)
+    assert "which was cut off until" in why(found)
+    beside = replace(consumer(8, created=0), name="q/c")
+    new = consumer(10, created=500)
+    assert "2: p/c" in why(
+        verdict(new, beside, after=timedelta(minutes=30), old=replace(old, nodes_then=()), node=back)
+    )
 
 
 @pytest.mark.parametrize(

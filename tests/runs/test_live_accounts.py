@@ -74,11 +74,17 @@ class Consumer:
 class Restarted(Consumer):
     """One that is restarted when its Secret changes: by a tool like Reloader, or by the worker's own stamp."""
 
+    after = 5
+
     def changed(self, scene: Scene) -> None:
-        scene.advance(seconds=5)
+        scene.advance(seconds=self.after)
         self.start(scene)
         scene.advance(seconds=25)
         stop_pod(scene, f"pod-{self.count - 1}")
+
+
+class RestartedInThatSecond(Restarted):
+    after = 0
 
 
 class Mounted(Consumer):
@@ -104,8 +110,13 @@ class Mounted(Consumer):
 
 @pytest.mark.parametrize(
     ("consumer", "figures"),
-    [(Consumer, (3, 2.1, 0)), (Restarted, (2, 1.2, 0)), (Mounted, (2, 1.2, 0))],
-    ids=["nobody restarts it", "restarted at once", "a volume"],
+    [
+        (Consumer, (3, 2.1, 0)),
+        (Restarted, (2, 1.2, 0)),
+        (RestartedInThatSecond, (2, 1.2, 0)),
+        (Mounted, (2, 1.2, 0)),
+    ],
+    ids=["nobody restarts it", "restarted soon", "restarted at once", "a volume"],
 )
 def test_live_accounts_over_a_day(
     scene: Scene, consumer: Callable[[], Consumer], figures: tuple[int, float, int]

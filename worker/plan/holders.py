@@ -25,6 +25,8 @@ CACHED = timedelta(seconds=90) + SLOW_START
 """A kubelet that caches Secrets gives the old value for its TTL, and for so long where its next read fails."""
 WATCH_STOPPED = timedelta(minutes=7) + SLOW_START
 """A kubelet stops a watch that no container has read for so long, and asks anew at the next read."""
+AT_ONCE = timedelta(minutes=5)
+"""A pod that starts this soon after a change, and was made around it, was made because of it, or was listed then."""
 WATCHLIST_KUBELET = 35
 """From this minor version on, a kubelet's first read of a Secret is never older than the read itself."""
 STALE = timedelta(minutes=5)
@@ -209,8 +211,9 @@ def _by_node(around: _Around, consumer: Consumer, started: datetime, *, left: da
     if node is None or node.ready_since is None:
         return _Carries.POSSIBLY, f"{later}, which is not Ready"
     new = _is_new(consumer, left)
-    if new and node.kubelet >= WATCHLIST_KUBELET and around.previous.nodes_then is not None and not consumer.mounted:
-        alone = _reads_anew(around, consumer, started)
+    listed = around.previous.nodes_then is not None and not consumer.mounted
+    if listed and node.kubelet >= WATCHLIST_KUBELET and (new or _at_once(consumer, started, left)):
+        alone = _reads_anew(around, consumer, started, superseded=left)
         if alone is not None:
             return _Carries.CANNOT, f"{later}: {alone}"
     if node.ready_since > started - SETTLED:
@@ -222,10 +225,25 @@ def _by_node(around: _Around, consumer: Consumer, started: datetime, *, left: da
     return _Carries.CANNOT, later
 
 
-def _reads_anew(around: _Around, consumer: Consumer, started: datetime) -> str | None:
+def _at_once(consumer: Consumer, started: datetime, superseded: datetime) -> bool:
+    """Was its pod made around the change, and started soon after it?
+
+    Reloader makes a pod within the second of the change, and creation times are whole seconds, by another clock.
+    A pod that was there before is in `nodes_then`: as about to start, or as a read of less than nine minutes ago.
+    """
+    return started <= superseded + AT_ONCE and _is_new(consumer, superseded - CLOCKS_APART)
+
+
+def _reads_anew(around: _Around, consumer: Consumer, started: datetime, *, superseded: datetime) -> str | None:
     """Why the kubelet asked the API server for this new pod; None: it may have given what another pod had read."""
     then = next((node for node in around.previous.nodes_then or () if node.name == consumer.node), None)
-    beside = around.beside.get(consumer.node, ())
+    beside = [
+        other
+        for other in around.beside.get(consumer.node, ())
+        if started > superseded + AT_ONCE
+        or other.started_at is None
+        or not _at_once(other, other.started_at, superseded)
+    ]
     if then is None and not beside:
         return "no other pod there had the Secret"
     idle = started - WATCH_STOPPED
