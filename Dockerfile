@@ -12,13 +12,12 @@ RUN python -m venv --without-pip /venv && \
     python -m pip --python /venv/bin/python install --no-cache-dir --no-compile --only-binary :all: \
       --require-hashes --no-deps --requirement /requirements.txt
 # Most of what was installed: the Kubernetes client's generated classes, which the worker never imports, for it sends
-# its own requests; and commands of libraries. The packages of the models stay: the client's core imports their names.
-# tests/node/test_image.py imports all that a command does, in a container.
+# its own requests; and commands of libraries. tests/node/test_image.py imports all that a command does, in a container.
 RUN rm -rf /venv/bin/[!p]* \
       /venv/lib/python3*/site-packages/kubernetes/client/api \
-      /venv/lib/python3*/site-packages/kubernetes/client/models/*[!_].py \
+      /venv/lib/python3*/site-packages/kubernetes/client/models \
       /venv/lib/python3*/site-packages/kubernetes/aio/client/api \
-      /venv/lib/python3*/site-packages/kubernetes/aio/client/models/*[!_].py
+      /venv/lib/python3*/site-packages/kubernetes/aio/client/models
 COPY run.py /app/
 COPY worker /app/worker
 # Compiled once here: on a read-only root file system each run would do it again. Not by time: builders that make

@@ -10,13 +10,11 @@ Guarantees:
 from __future__ import annotations
 
 import asyncio
-import copy
-import functools
 import json as jsonlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Mapping
 from http import HTTPStatus
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import aiohttp
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -24,9 +22,6 @@ from yarl import URL
 
 from sandbox.transport.faults import Delivery, Fate, Faults, NoFaults
 from sandbox.transport.wire import JSON, Exchange, Machine, Request, Response, dump
-
-if TYPE_CHECKING:
-    from kubernetes.aio.client import ApiClient
 
 _DEFAULT_TIMEOUT = 300.0  # seconds, as aiohttp's
 
@@ -229,24 +224,6 @@ class InProcessResponse:
 
     def close(self) -> None:
         """Nothing to close."""
-
-
-def api_client(machine: Machine, faults: Faults | None = None) -> ApiClient:
-    """An official low-level client whose requests go to the machine; its session is `rest_client.pool_manager`."""
-    client = copy.copy(_prototype())
-    client.default_headers = dict(client.default_headers)
-    client.rest_client = copy.copy(client.rest_client)
-    client.rest_client.pool_manager = cast(aiohttp.ClientSession, InProcessSession(machine, faults))
-    return client
-
-
-@functools.cache
-def _prototype() -> ApiClient:
-    # Made once: a client builds an SSL context, which takes longer than a whole simulated run.
-    from kubernetes.aio.client.api_client import ApiClient
-    from kubernetes.aio.client.configuration import Configuration
-
-    return ApiClient(Configuration(host="https://kubernetes.invalid"))
 
 
 def _seconds(timeout: aiohttp.ClientTimeout | float | None) -> float | None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
-import functools
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
@@ -14,10 +12,10 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from kubernetes.aio.client import ApiClient, Configuration
 
 from sandbox.http_server import write_kubeconfig
 from tests.support.builders import KEY, THINGS, FixedRandom, told
+from tests.support.clients import with_session
 from tests.support.virtual_time import run_virtually
 from tests.support.web import Answer, Web, assert_silent, brief, connection_refused, js
 from worker.errors import (
@@ -45,20 +43,11 @@ BODY: JSON = {"data": {"api_key": KEY}}
 Call = Callable[[KubernetesApi], Awaitable[Any]]
 
 
-@functools.cache
-def _prototype() -> ApiClient:
-    return ApiClient(Configuration(host="https://cluster.test"))  # its SSL context takes longer than all the rest
-
-
 def ask(web: Web, call: Call) -> Any:
     """What the adapter's method returns, or the error it raises."""
 
     def with_client(session: aiohttp.ClientSession) -> Awaitable[Any]:
-        client = copy.copy(_prototype())
-        client.default_headers = dict(client.default_headers)
-        client.rest_client = copy.copy(client.rest_client)
-        client.rest_client.pool_manager = session
-        return call(KubernetesApi(client, FixedRandom()))
+        return call(KubernetesApi(with_session(session), FixedRandom()))
 
     return web.ask(with_client)
 
@@ -597,7 +586,7 @@ def connected(path: Path | None, **options: Any) -> Any:
             client = await connect(**chosen, connections=7)
         except RotatorError as error:
             return error
-        await client.close()  # type: ignore[no-untyped-call]
+        await client.close()
         return client.configuration
 
     return run_virtually(whole(), 0.0)[0]

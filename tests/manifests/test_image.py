@@ -160,7 +160,7 @@ def test_nothing_is_in_it_but_the_worker_and_what_it_imports(image: Stage) -> No
 
 def test_neither_generated_classes_nor_commands_of_libraries_are_in_it(image: Stage) -> None:
     (client,) = image.inside("/venv").glob("lib/python3*/site-packages/kubernetes")
-    assert {path.name for path in client.rglob("models/*")} == {"__init__.py", "__pycache__"}
+    assert not list(client.rglob("models"))
     assert not list(client.rglob("*_api.py*"))
     assert not [path.name for path in image.inside("/venv/bin").iterdir() if not path.name.startswith("python")]
 

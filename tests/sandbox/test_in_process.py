@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import aiohttp
 import pytest
+from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.exceptions import ApiException
 
 from sandbox.kubernetes.server import Kubernetes
 from sandbox.openai.server import OpenAI
 from sandbox.transport.faults import Fate, answered, committed_late, delivered, request_lost, response_lost
-from sandbox.transport.in_process import InProcessSession, api_client
+from sandbox.transport.in_process import InProcessSession
 from sandbox.transport.wire import Request, Response
 from tests.support.virtual_time import run_virtually
 
@@ -237,6 +239,12 @@ def test_a_request_that_is_cancelled_before_it_arrives_is_never_served(kubernete
     assert stored(kubernetes) == []
 
 
+def official(kubernetes: Kubernetes) -> ApiClient:
+    client = ApiClient(Configuration(host="https://kubernetes.invalid"))
+    client.rest_client.pool_manager = cast(aiohttp.ClientSession, InProcessSession(kubernetes))
+    return client
+
+
 def test_the_official_client_uses_it(kubernetes: Kubernetes) -> None:
     """Its low level, with its errors; each client has a session of its own, and closes it."""
 
@@ -255,7 +263,7 @@ def test_the_official_client_uses_it(kubernetes: Kubernetes) -> None:
         assert caught.value.status == 404
         await client.close()  # type: ignore[no-untyped-call]
 
-    client, other = api_client(kubernetes), api_client(kubernetes)
+    client, other = official(kubernetes), official(kubernetes)
     run(use())
     assert client.rest_client.pool_manager is not None
     assert client.rest_client.pool_manager.closed

@@ -17,7 +17,6 @@ from typing import Any, cast
 
 import aiohttp
 
-from sandbox.transport.in_process import api_client
 from tests.simulation.actors import Actors
 from tests.simulation.admin_acts import AdminActs
 from tests.simulation.at_rest import check_at_rest, unrecorded
@@ -30,6 +29,7 @@ from tests.simulation.play import FALLBACK_KEY, Play, options_of
 from tests.simulation.plots import PLOTS, Plots
 from tests.simulation.stage import Setting, Stage
 from tests.support.canary import leaks
+from tests.support.clients import with_session
 from worker.commands.session import DISCOVERY_OVERTIME, World
 from worker.errors import OutOfReach, RotatorError
 from worker.kubernetes.client import KubernetesApi
@@ -233,11 +233,11 @@ class History:
 
     async def _work(self, known: Run, play: Play, fates: Fates, chance: random.Random, machine: Machine) -> None:
         stage, loop = self.stage, asyncio.get_running_loop()
-        client = api_client(stage.cluster_seen)
-        cluster = FreezingSession(stage.cluster_seen, fates, machine)
-        client.rest_client.pool_manager = cast(aiohttp.ClientSession, cluster)
+        cluster = cast(aiohttp.ClientSession, FreezingSession(stage.cluster_seen, fates, machine))
         openai = cast(aiohttp.ClientSession, FreezingSession(stage.openai_seen, fates, machine))
-        world = World(KubernetesApi(client, chance), OpenAIAdminApi(openai, chance), Clock(stage, machine), chance)
+        world = World(
+            KubernetesApi(with_session(cluster), chance), OpenAIAdminApi(openai, chance), Clock(stage, machine), chance
+        )
         begun = loop.time()
         stop = Stop(last_start=begun + 0.85 * play.deadline, deadline=begun + play.deadline)
         if play.stopped_after is not None:

@@ -23,8 +23,9 @@ from sandbox.kubernetes.setup import create_namespace, install_crds, send, set_n
 from sandbox.openai.server import OpenAI
 from sandbox.openai.state import CANARY, KeyStatus
 from sandbox.transport.faults import Fate, Faults, delivered, response_lost
-from sandbox.transport.in_process import InProcessSession, api_client
+from sandbox.transport.in_process import InProcessSession
 from sandbox.transport.wire import Request
+from tests.support.clients import rest_client
 from tests.support.virtual_time import run_virtually
 from worker.commands.adopt.command import adopt
 from worker.commands.adopt.judge import Adopted
@@ -285,7 +286,7 @@ class Scene:
         )
         self.watcher = watcher = RecordingWatcher()
         self.watchers.append(watcher)
-        client = api_client(self.kubernetes, cluster_faults)
+        client = rest_client(self.kubernetes, cluster_faults)
         self.cluster_session = cast(InProcessSession, client.rest_client.pool_manager)
         self.openai_session = InProcessSession(self.openai, openai_faults)
         world = World(
@@ -300,7 +301,7 @@ class Scene:
         try:
             return await command(asked, world, stop, watcher)
         finally:
-            await client.close()  # type: ignore[no-untyped-call]
+            await client.close()
 
     def _play(self, coroutine: Coroutine[Any, Any, T]) -> T:
         self._running = True

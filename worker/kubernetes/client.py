@@ -1,8 +1,7 @@
-"""Adapter: a Kubernetes API server. Its library comes from `worker.kubernetes.library`.
+"""Adapter: a Kubernetes API server.
 
-The client's low level (`param_serialize`, `call_api`) is used and not its typed classes: those cost over a second of
-CPU at import, and a merge PATCH of theirs silently becomes a strategic one. Authentication, TLS and kubeconfig stay the
-library's.
+The library's typed classes are not used: they cost over a second of CPU at import, and a merge PATCH of theirs silently
+becomes a strategic one. Authentication, TLS and kubeconfig stay the library's (`worker.kubernetes.library`).
 Guarantees: every request has a timeout, and the server is told of it.
 Lists are read page by page, and start again when they expired.
 No page takes more memory than `LONGEST_PAGE` says, whatever tenants have written into their objects.
@@ -35,8 +34,8 @@ from worker.errors import (
     Unintelligible,
 )
 from worker.kubernetes.denials import OWNERS, OWNERS_FORBIDDEN, denial
-from worker.kubernetes.library import ApiClient
 from worker.kubernetes.reading import USER_AGENT, mapping_or_empty, mappings
+from worker.kubernetes.rest import RestClient
 from worker.model.values import JSON, Answer, Ref, Resource, Version
 from worker.ports import Randomness
 from worker.runtime.certificates import certificate_problem, connection_problem
@@ -114,11 +113,11 @@ class _Request:
 class KubernetesApi:
     """`client` is configured and closed by the caller."""
 
-    def __init__(self, client: ApiClient, random: Randomness) -> None:
+    def __init__(self, client: RestClient, random: Randomness) -> None:
         self._client = client
         self._random = random
         self._pages = asyncio.Semaphore(_PAGES_AT_ONCE)
-        client.user_agent = USER_AGENT
+        client.default_headers["User-Agent"] = USER_AGENT
 
     async def list_all(
         self,
@@ -236,15 +235,14 @@ class KubernetesApi:
     async def _once(self, request: _Request) -> Answer:
         subject, proxy = request.subject, self._client.configuration.proxy
         try:
-            call = await self._client.param_serialize(
+            response = await self._client.request(
                 request.method,
                 request.path,
-                query_params=request.parameters,
-                header_params=request.headers,
+                parameters=request.parameters,
+                headers=request.headers,
                 body=request.body,
-                auth_settings=["BearerToken"],
+                seconds=request.seconds,
             )
-            response = await self._client.call_api(*call, _request_timeout=aiohttp.ClientTimeout(total=request.seconds))
             content = await _read(response.response, request.longest, subject)
         except aiohttp.ClientConnectorCertificateError as error:
             whose = "the proxy" if is_proxy(error.host, proxy) else "the API server"

@@ -26,7 +26,8 @@ import yaml
 from worker.errors import NotSent, OutOfReach
 from worker.kubernetes.credential_plugin import CredentialPlugin, Credentials
 from worker.kubernetes.kubeconfig import Chosen, Document, Unusable, choose
-from worker.kubernetes.library import ApiClient, Configuration, config
+from worker.kubernetes.library import Configuration, config
+from worker.kubernetes.rest import RestClient
 from worker.model.hidden import Hidden
 from worker.model.hosts import is_loopback
 from worker.model.values import JSON
@@ -54,7 +55,7 @@ async def connect(
     proxies: Proxies = DIRECT,
     now: Callable[[], datetime] | None = None,
     say: Callable[[str], None] = lambda _: None,
-) -> ApiClient:
+) -> RestClient:
     """A client as kubectl would make it: the named kubeconfig, else the pod's service account, else the usual file.
 
     `kubeconfig`: a path, or several as in KUBECONFIG. `say` hears which context and server a kubeconfig chose.
@@ -74,7 +75,7 @@ async def connect(
         configuration.proxy = configuration.proxy or _proxy(configuration.host, proxies)
         # Python 3.13 refuses authorities that lack keyUsage, as those of EKS, GKE and MicroK8s do; kubectl takes them.
         configuration.disable_strict_ssl_verification = True
-        client = ApiClient(configuration)
+        client = RestClient.of(configuration)
     except Unusable as error:
         raise _unusable(kubeconfig, context, str(error)) from None
     except ssl.SSLError:
@@ -86,8 +87,7 @@ async def connect(
     except _LIBRARYS as error:
         # The library's text may quote the file, which holds credentials: the kind of error has to do.
         raise _unusable(kubeconfig, context, type(error).__name__) from None
-    for name, value in headers.items():
-        client.set_default_header(name, value)  # type: ignore[no-untyped-call]
+    client.default_headers.update(headers)
     if plugin is not None:
         _renew_with(plugin, client)
     return client
@@ -168,11 +168,11 @@ def _check_files(fields: JSON) -> None:
             raise Unusable(f"{name} names a file that does not exist")
 
 
-def _renew_with(plugin: CredentialPlugin, client: ApiClient) -> None:
+def _renew_with(plugin: CredentialPlugin, client: RestClient) -> None:
     """Renew the plugin's credentials before they end: `revoke` waits for a human, and a run may take long."""
     if plugin.given is not None and plugin.given.certificate is not None:
         # A connection keeps the certificate that it began with.
-        client.set_default_header("Connection", "close")  # type: ignore[no-untyped-call]
+        client.default_headers["Connection"] = "close"
 
     async def renew(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
         try:
@@ -185,11 +185,11 @@ def _renew_with(plugin: CredentialPlugin, client: ApiClient) -> None:
             request.headers["Authorization"] = f"Bearer {plugin.given.token.reveal()}"
         return await handler(request)
 
-    session_options = client.configuration.client_session_kwargs
-    session_options["middlewares"] = (renew, *session_options["middlewares"])
+    session_options = client.configuration.client_session_kwargs or {}
+    client.configuration.client_session_kwargs = session_options | {"middlewares": (renew, _refuse_redirects)}
 
 
-def _use(given: Credentials, client: ApiClient) -> None:
+def _use(given: Credentials, client: RestClient) -> None:
     """New connections present the new certificate."""
     if given.certificate is None or given.key is None:
         return

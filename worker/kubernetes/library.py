@@ -1,9 +1,9 @@
-"""The library `kubernetes`: its asynchronous half, imported without the other one.
+"""The library `kubernetes`: its asynchronous half without the other one, and without generated classes.
 
-Guarantee: importing this runs neither `kubernetes/__init__.py` nor `kubernetes/aio/__init__.py`. Those import the
-synchronous client with requests, urllib3 and oauthlib, and informers, streams and leader election: 270 modules that no
-command calls, and a sixth of a start's CPU (`python -m benchmarks.start`).
-Both packages hold nothing but those imports [kubernetes 37.0.2].
+Guarantee: importing this runs neither `kubernetes/__init__.py` nor `kubernetes/aio/__init__.py`, nor `ApiClient`. The
+first two import the synchronous client with requests, urllib3 and oauthlib, and informers, streams and leader election.
+`ApiClient` imports pydantic, which only the generated classes need. A start costs a third less CPU without all of that
+(`python -m benchmarks.start`). Both packages hold nothing but those imports [kubernetes 37.0.2].
 """
 
 from __future__ import annotations
@@ -22,7 +22,16 @@ def _known(package: str) -> None:
 _known("kubernetes")
 _known("kubernetes.aio")
 
-from kubernetes.aio import config  # noqa: E402 (the packages must be known before)
-from kubernetes.aio.client import ApiClient, Configuration  # noqa: E402
+from kubernetes.aio import client  # noqa: E402 (the packages must be known before)
 
-__all__ = ["ApiClient", "Configuration", "config"]
+# `config` imports the name, for functions that nobody calls here. The package would import the class when it is asked.
+client.ApiClient = None  # type: ignore[misc, assignment]
+
+from kubernetes.aio import config  # noqa: E402
+
+del client.ApiClient
+
+from kubernetes.aio.client.configuration import Configuration  # noqa: E402
+from kubernetes.aio.client.rest import RESTClientObject, RESTResponse  # noqa: E402
+
+__all__ = ["Configuration", "RESTClientObject", "RESTResponse", "config"]
