@@ -11,6 +11,7 @@ Errors hold our words, the status, the reason and field names, never the server'
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -267,7 +268,7 @@ class KubernetesApi:
             raise ConfigurationError("InvalidRequest", f"{subject}: {type(error).__name__}") from None
         if not 200 <= response.status < 300:
             _raise(response.status, response.headers, content, request=request)
-        return Answer(_object(content, subject), _date(response.headers), len(content))
+        return Answer(_object(content, subject), _date(response.headers.get("Date")), len(content))
 
 
 class _Expired(Refused):
@@ -397,8 +398,9 @@ def _place(ref: Ref) -> str:
     return f" in namespace {ref.namespace}" if ref.namespace else " in all namespaces"
 
 
-def _date(headers: Mapping[str, str]) -> datetime | None:
-    text = headers.get("Date")
+@functools.lru_cache(maxsize=16)
+def _date(text: str | None) -> datetime | None:
+    """Cached, for the answers of one second say the same."""
     try:
         return parsedate_to_datetime(text).astimezone(UTC) if text else None
     except ValueError:
