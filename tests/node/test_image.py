@@ -31,6 +31,8 @@ import importlib, json, pkgutil, sys
 import worker
 for module in pkgutil.walk_packages(worker.__path__, "worker."):
     importlib.import_module(module.name)
+from worker.kubernetes.library import kubeconfig_loader
+kubeconfig_loader()
 print(json.dumps(sorted(sys.modules)))
 """
 PACKAGES = """
