@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from kubernetes.aio.config import incluster_config
 
 from sandbox.http_server import write_kubeconfig
 from tests.support.builders import KEY, THINGS, FixedRandom, told
@@ -631,6 +632,20 @@ def test_a_context_that_does_not_exist_is_out_of_reach(tmp_path: Path, options: 
     path = tmp_path / "config"
     path.write_text(KUBECONFIG.replace("CLUSTER", "").replace("USER", "token: x"))
     assert type(connected(path, **options)) is OutOfReach
+
+
+def test_a_pods_authority_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its token is there; nothing of either file is quoted."""
+    for name in ("token", "ca.crt"):
+        (tmp_path / name).write_text(f"not-{name}")
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(tmp_path / "ca.crt"))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    error = connected(None, in_cluster=True)
+    assert type(error) is OutOfReach
+    assert told(error).startswith("no usable cluster configuration: the pod's ca.crt cannot be read")
+    assert "not-" not in told(error)
 
 
 def test_without_any_configuration_the_ways_to_give_one_are_told(tmp_path: Path) -> None:
