@@ -6,8 +6,9 @@ from datetime import timedelta
 
 import pytest
 
-from tests.support.paths import SECRET
-from tests.support.scene import Scene
+from tests.support.asleep import SleepyScene, asleep
+from tests.support.paths import ENTRY, EXTERNAL_SECRET, NO_WAIT, SECRET
+from tests.support.scene import Meanwhile, Scene
 
 
 @pytest.mark.parametrize("half", ["annotation", "data"])
@@ -42,3 +43,27 @@ def test_a_key_replaced_by_hand_is_replaced_again() -> None:
     scene.run()
     assert scene.outcome().reason == "KeyMissing"
     assert scene.openai.use(scene.key())
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_key_that_is_put_back_beside_two_runs_is_noted(late: bool) -> None:
+    """The one that sees it has listed the ledger before the other replaced the key (seed 2844).
+
+    `late`: it is not due any more, and has a decision to note.
+    """
+    scene = SleepyScene()
+    scene.apply_documented()
+    scene.run()
+    old, name = scene.secret(), scene.named()["name"]
+    assert old is not None
+    scene.advance(hours=1)
+    if late:
+        scene.merge(EXTERNAL_SECRET, {"spec": {"refreshInterval": "0"}})
+
+    def put_back() -> None:
+        scene.merge(SECRET, {"data": old["data"], "metadata": {"annotations": old["metadata"]["annotations"]}})
+
+    other = {"max_wait": NO_WAIT, "force": late}
+    scene.run(cluster_faults=Meanwhile(asleep(scene, 1, other, put_back), "PATCH", ENTRY), max_wait=NO_WAIT)
+    assert scene.named()["name"] == name
+    assert [p.account.name for p in scene.stored_entry().history if p.superseded_at is None] == [name]

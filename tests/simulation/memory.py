@@ -26,10 +26,10 @@ class Run:
     """When the API server last served it each target's Secret."""
     uses: dict[str, float | None] = field(default_factory=dict)
     """What OpenAI last told it of each key's last use, by the key's id."""
-    keys_listed: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    """When OpenAI listed it each project's keys."""
-    asked: dict[str, float] = field(default_factory=dict)
-    """When it last asked for the use of a key, by the key."""
+    keys_listed: defaultdict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
+    """When OpenAI listed it each project's keys, by admin key."""
+    asked: dict[str, tuple[float, str]] = field(default_factory=dict)
+    """When it last asked for the use of a key, and with which admin key, by the key."""
     sent: dict[str, float] = field(default_factory=dict)
     """When it last sent something to a path."""
     thawed: float = -1.0

@@ -348,9 +348,9 @@ class Oracle:
         elif kind == "GET pods":
             run.pods[request.segments[3]] = self.stage.moment()
         elif kind == "GET api_keys" and request.path.endswith("/api_keys"):
-            run.keys_listed[_project(request)].append(self.stage.moment())
+            run.keys_listed[_project(request), _bearer(request)].append(self.stage.moment())
         elif kind == "GET api_keys":
-            run.asked[request.path.rpartition("/")[2]] = self.stage.moment()
+            run.asked[request.path.rpartition("/")[2]] = self.stage.moment(), _bearer(request)
             run.uses[request.path.rpartition("/")[2]] = None if absent else response.json()["last_used_at"]
         elif _lists_accounts(kind, request) and not absent:
             project = _project(request)
@@ -527,11 +527,16 @@ class Oracle:
     def _was_listed(self, run: Run, account: str, key: Key) -> bool:
         """Has a list of keys shown it to the run, or would a fresh one, before it asked for the own key's use?
 
-        A later list is another target's: what the run has decided by an earlier one is on its way already.
+        A later list is another target's: what the run has decided by an earlier one is on its way already. So is a list
+        that it asked for with another admin key.
         """
-        made, asked = self.key_made.get(key.id, float("inf")), run.asked.get(self.made[account].key_id, float("inf"))
-        is_old = made < min(asked, self.stage.moment()) - KEY_SHOWN_WITHIN
-        return is_old or any(made < listed < asked for listed in run.keys_listed[key.project])
+        made, now = self.key_made.get(key.id, float("inf")), self.stage.moment()
+        asked, bearer = run.asked.get(self.made[account].key_id, (now, ""))
+        same = [
+            times for (project, by), times in run.keys_listed.items() if project == key.project and bearer in ("", by)
+        ]
+        lists = [at for times in same for at in times]
+        return made < asked - KEY_SHOWN_WITHIN or any(made < listed < asked for listed in lists)
 
     def _check_released(self, run: Run) -> None:
         """I4: an intent of which no account was ever made leaves the ledger after two complete lists only."""
@@ -618,8 +623,9 @@ class Oracle:
                 era = Era(carried, now, by_user)
                 self._eras[target].append(era)
             made = self.made.get(carried or "")
-            if made is not None and "supersededAt" not in recorded.get(made.name, {"supersededAt": ""}):
-                era.noted = True
+            if made is not None:
+                # A run that notes its publication after somebody has put this back knows nothing of that.
+                era.noted = "supersededAt" not in recorded.get(made.name, {"supersededAt": ""})
         for container in self.containers.values():
             if container.era.ended is not None:
                 self._seen_held.add(container.account)
@@ -737,6 +743,11 @@ def kind_of(request: Request) -> str:
 
 def _lists_accounts(kind: str, request: Request) -> bool:
     return kind == "GET service_accounts" and request.path.endswith("/service_accounts")
+
+
+def _bearer(request: Request) -> str:
+    """The admin key that it is asked with."""
+    return request.headers.get("Authorization", "")
 
 
 def _project(request: Request) -> str:

@@ -197,6 +197,8 @@ class Reconciler:
         if isinstance(decision, Rotate) and not self.context.run.dry_run:
             begun = self.context.clock.instant()
             outcome = await self.rotation.rotate(target, seen, decision)
+            if outcome.result is Result.KEPT:
+                await self._note_what_is_there(target)
             if outcome.result is Result.ROTATED and self.context.clock.elapsed(begun) > LATE:
                 outcome = await self._look_again(target) or outcome
         else:
@@ -206,7 +208,8 @@ class Reconciler:
             if isinstance(decision, Restore) and not self.context.run.dry_run:
                 # The write has changed the resourceVersion: what follows goes by the Secret as it is then.
                 secret = await restore(self.context, target, seen, decision)
-            await self._note(entry, _with_decision(target, seen, decision, now=self.context.now()))
+            if not await self._note(entry, _with_decision(target, seen, decision, now=self.context.now())):
+                await self._note_what_is_there(target)
             if decision.reason not in _LEFT_ALONE:
                 await self._let_secret_live(target, secret)
         return outcome, seen.secret is None
@@ -276,14 +279,29 @@ class Reconciler:
     def _entry(self, ref: Ref) -> Entry | Unreadable:
         return self.entries.get(ref) or Entry(ref, self.context.ledger.uid)
 
-    async def _note(self, before: Entry, after: Entry) -> None:
-        """Store this run's decision, never in another installation's entry. A conflict is another run."""
+    async def _note(self, before: Entry, after: Entry) -> bool:
+        """Store this run's decision, never in another installation's entry. False: another run has written it."""
         if self.context.run.dry_run or before.ledger != self.context.ledger.uid:
-            return
+            return True
         try:
             await self.context.ledger.save(after)
         except Conflict:
+            return False
+        return True
+
+    async def _note_what_is_there(self, target: Target) -> None:
+        """Note what the Secret carries in the entry that another run has just written.
+
+        Somebody may have put back the key that the other run replaced: this run has seen it there, and nobody else.
+        """
+        entry = await self.context.ledger.read(target.ref)
+        if entry is None or entry.ledger != self.context.ledger.uid:
             return
+        if entry.claimed_until(self.context.now()) is not None:
+            return  # the other run is at work, and looks itself
+        seen, _ = await self.context.observer.caught_up(entry)
+        with suppress(Conflict):
+            await self.context.ledger.save(seen)
 
     async def _announce(self, secret: Ref | None, outcome: Outcome, *, created: bool = False) -> None:
         if self.context.run.dry_run or outcome.source is None:
