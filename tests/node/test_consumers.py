@@ -32,7 +32,11 @@ INIT["volumeMounts"] = [{"name": "shared", "mountPath": "/shared"}]
 PODS = {
     "by-env": pod(by_variable()),
     "by-env-from": pod(container(f"-variable={KEY}", envFrom=[{"secretRef": {"name": SECRET}}])),
-    "by-sub-path": pod(by_file("/only/key", mountPath="/only/key", subPath=KEY), volumes=(MOUNTED,)),
+    "by-sub-path": pod(
+        by_file("/only/key", mountPath="/only/key", subPath=KEY),
+        by_file(f"/secret/{KEY}") | {"name": "whole"},
+        volumes=(MOUNTED,),
+    ),
     "by-init": pod(by_file("/shared/key", volume="shared"), initContainers=[INIT], volumes=(SHARED,)),
     "by-sidecar": pod(container(), initContainers=[by_variable(name="sidecar", restartPolicy="Always")]),
     "by-volume": pod(by_file(f"/secret/{KEY}"), volumes=(MOUNTED,)),
@@ -42,8 +46,8 @@ PODS = {
     "looping": pod(by_variable("-once")),
     "finished": pod(by_variable("-once"), restartPolicy="Never"),
 }
-FOLLOWING = ("by-volume", "by-projected-volume")
-"""These get a new key without a restart."""
+FOLLOWING = (("by-volume", "app"), ("by-projected-volume", "app"), ("by-sub-path", "whole"))
+"""These containers get a new key without a restart. The last tells when its pod's volume has it."""
 TELLS = {"by-sidecar": "sidecar"}
 """Which container has the key, where it is not the main one."""
 FOLLOWED = VOLUMES_FOLLOW.total_seconds()
@@ -110,8 +114,8 @@ def _start(story: Story) -> None:
     for name, spec in PODS.items():
         applications.create(name, spec)
     applications.deploy("deployed", pod(by_variable()))
-    for name in PODS:
-        until(partial(applications.has, FIRST, name, TELLS.get(name, "app")))
+    for name, of in (*((name, TELLS.get(name, "app")) for name in PODS), *FOLLOWING):
+        until(partial(applications.has, FIRST, name, of))
     story.looped.append(applications.told("looping")[-1])
     story.at_first = applications.now()
     (story.pods["before"],) = _deployed(story)
@@ -129,8 +133,8 @@ def _rotate(story: Story) -> None:
     (story.pods["after"],) = _deployed(story)
     until(lambda: applications.has(SECOND, story.pods["after"]))
     until(lambda: applications.has(SECOND, "by-env", "debugger"))
-    for name in FOLLOWING:
-        until(partial(applications.has, SECOND, name), seconds=FOLLOWED)
+    for name, of in FOLLOWING:
+        until(partial(applications.has, SECOND, name, of), seconds=FOLLOWED)
     until(partial(applications.has, SECOND, "looping"))
     story.looped.append(applications.told("looping")[-1])
     story.rotated, story.holders = story.look()
@@ -146,8 +150,8 @@ def _without_secret(story: Story) -> None:
     story.gone = applications.now()
     assert installation.job().run.code == 0
     applications.label_current(THIRD)
-    for name in FOLLOWING:
-        until(partial(applications.has, THIRD, name), seconds=FOLLOWED)
+    for name, of in FOLLOWING:
+        until(partial(applications.has, THIRD, name, of), seconds=FOLLOWED)
     until(lambda: applications.has(THIRD, "restarted"))
     until(partial(applications.has, THIRD, "looping"))
     story.looped.append(applications.told("looping")[-1])
@@ -215,13 +219,13 @@ def test_what_has_ended_holds_nothing(story: Story) -> None:
     assert not any(name.startswith("finished/") for who in story.holders[FIRST] for name in who)
 
 
-@pytest.mark.parametrize("name", FOLLOWING)
-def test_a_volume_follows_without_a_restart(story: Story, name: str) -> None:
+@pytest.mark.parametrize(("name", "of"), FOLLOWING)
+def test_a_volume_follows_without_a_restart(story: Story, name: str, of: str) -> None:
     """Within the time that the worker counts on: the story waited no longer."""
-    assert story.at_first[f"{name}/app"] == FIRST
-    assert story.rotated[f"{name}/app"] == SECOND
-    assert story.back[f"{name}/app"] == THIRD
-    assert not any(f"{name}/app" in who for who in story.holders[FIRST])
+    assert story.at_first[f"{name}/{of}"] == FIRST
+    assert story.rotated[f"{name}/{of}"] == SECOND
+    assert story.back[f"{name}/{of}"] == THIRD
+    assert not any(f"{name}/{of}" in who for who in story.holders[FIRST])
 
 
 def test_the_volume_of_a_pod_that_is_being_deleted_is_left_alone(story: Story) -> None:
