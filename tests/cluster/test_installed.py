@@ -61,7 +61,7 @@ class Installed(Rig):
     def stop_the_application(self) -> None:
         """Nobody holds a key any more."""
         self.kubectl("-n", self.namespace, "delete", "deployment", "my-app")
-        self.kubectl("-n", self.namespace, "wait", "--for=delete", "pod", "--all", "--timeout=60s")
+        self.kubectl("-n", self.namespace, "wait", "--for=delete", "pod", "--all", "--timeout=300s")
 
     def as_worker(self, method: str, path: str, body: object) -> int:
         """The status of a request with the worker's own token."""
@@ -137,9 +137,9 @@ def installing(
         rig.kubectl("-n", rig.namespace, "patch", "openai", "openai-generator", "--type=merge", "-p", patch)
         rig.heard = len(written(cluster))
         yield rig
-        rig.kubectl("delete", "-k", str(mine), "--timeout=60s")
+        rig.kubectl("delete", "-k", str(mine), "--timeout=300s")
         # Gone, or the next test's worker would serve it as well.
-        rig.kubectl("delete", "namespace", rig.namespace, "--timeout=60s")
+        rig.kubectl("delete", "namespace", rig.namespace, "--timeout=300s")
 
 
 def users_overlay(directory: Path, parts: tuple[str, ...], values: dict[str, str], keys: object = None) -> Path:
@@ -229,7 +229,7 @@ def test_each_right_is_used_and_no_other_is_asked_for(install: Callable[..., Ins
         rig.age()
     # A container that started after a change: its node is looked at.
     rig.kubectl("-n", rig.namespace, "rollout", "restart", "deployment/my-app")
-    rig.kubectl("-n", rig.namespace, "rollout", "status", "deployment/my-app", "--timeout=60s")
+    rig.kubectl("-n", rig.namespace, "rollout", "status", "deployment/my-app", "--timeout=300s")
     assert rig.cronjob_runs().run.code == 0
     rig.command("status")
     rig.command("revoke", f"{rig.namespace}/openai-credentials", "--yes", "--output", "table")
@@ -397,7 +397,7 @@ def test_a_job_of_its_own_runs_once(install: Callable[..., Installed]) -> None:
     """`manifests/job` beside an overlay."""
     rig = install("overlays/production")
     rig.kubectl("apply", "-k", str(MANIFESTS / "job"))
-    rig.kubectl("-n", WORKER, "wait", "--for=condition=Complete", "job/openai-key-rotator-once", "--timeout=60s")
+    rig.kubectl("-n", WORKER, "wait", "--for=condition=Complete", "job/openai-key-rotator-once", "--timeout=300s")
 
 
 # --- the component restart-workloads
@@ -423,7 +423,7 @@ def policy_counts(rig: Installed, path: str) -> None:
 
 
 def rolled_out(rig: Installed) -> None:
-    rig.kubectl("-n", rig.namespace, "rollout", "status", "deployment/my-app", "--timeout=60s")
+    rig.kubectl("-n", rig.namespace, "rollout", "status", "deployment/my-app", "--timeout=300s")
 
 
 def test_the_component_gives_the_right_to_restart_and_each_verb_is_used(install: Callable[..., Installed]) -> None:
@@ -432,8 +432,8 @@ def test_the_component_gives_the_right_to_restart_and_each_verb_is_used(install:
     rolled_out(rig)
     for kind in ("statefulset", "daemonset"):
         rig.apply(workload(kind, "other", namespace=rig.namespace))
-    rig.kubectl("-n", rig.namespace, "rollout", "status", "daemonset/other", "--timeout=60s")
-    rig.kubectl("-n", rig.namespace, "rollout", "status", "statefulset/other", "--timeout=60s")
+    rig.kubectl("-n", rig.namespace, "rollout", "status", "daemonset/other", "--timeout=300s")
+    rig.kubectl("-n", rig.namespace, "rollout", "status", "statefulset/other", "--timeout=300s")
     # The policy lets each of them pass.
     policy_counts(rig, f"/apis/apps/v1/namespaces/{rig.namespace}/deployments/my-app")
     asking(rig, "auto")
@@ -444,8 +444,8 @@ def test_the_component_gives_the_right_to_restart_and_each_verb_is_used(install:
     assert {"restarted": 3, "restart_blocked": 0}.items() <= ended.message.items(), ended.run.output
     asking(rig, "deployment/my-app,statefulset/other,daemonset/other")
     rolled_out(rig)
-    rig.kubectl("-n", rig.namespace, "rollout", "status", "daemonset/other", "--timeout=60s")
-    rig.kubectl("-n", rig.namespace, "rollout", "status", "statefulset/other", "--timeout=60s")
+    rig.kubectl("-n", rig.namespace, "rollout", "status", "daemonset/other", "--timeout=300s")
+    rig.kubectl("-n", rig.namespace, "rollout", "status", "statefulset/other", "--timeout=300s")
     rig.age()
     ended = rig.cronjob_runs("--force")
     assert {"restarted": 3, "restart_blocked": 0}.items() <= ended.message.items(), ended.run.output

@@ -51,7 +51,7 @@ def deployed(told: Told) -> Container:
     assert told.work().reasons() == {"openai-credentials": "target.rotated First"}
     began = datetime.now(UTC) - timedelta(seconds=1)
     told.apply(deployment)
-    told.kubectl("-n", told.namespace, "rollout", "status", "deployment/my-app", "--timeout=60s")
+    told.kubectl("-n", told.namespace, "rollout", "status", "deployment/my-app", "--timeout=300s")
     (pod,) = told.pods(APP)
     assert pod["spec"]["nodeName"] == NODE
     assert pod["status"]["phase"] == "Running"
@@ -93,8 +93,8 @@ def test_a_restart_of_the_rollout_lets_the_old_account_go(told: Told) -> None:
     assert told.accepts(old)
 
     told.kubectl("-n", told.namespace, "rollout", "restart", "deployment/my-app")
-    told.kubectl("-n", told.namespace, "rollout", "status", "deployment/my-app", "--timeout=60s")
-    told.kubectl("-n", told.namespace, "wait", "--for=delete", f"pod/{old.pod}", "--timeout=60s")
+    told.kubectl("-n", told.namespace, "rollout", "status", "deployment/my-app", "--timeout=300s")
+    told.kubectl("-n", told.namespace, "wait", "--for=delete", f"pod/{old.pod}", "--timeout=300s")
     new = told.container(APP)
     second = told.current()
     told.work()
@@ -112,8 +112,8 @@ def test_a_restart_of_the_rollout_lets_the_old_account_go(told: Told) -> None:
 
 def rolled_out(told: Told, old: Container) -> None:
     """The real controllers have replaced the pod."""
-    told.kubectl("-n", told.namespace, "wait", "--for=delete", f"pod/{old.pod}", "--timeout=60s")
-    told.kubectl("-n", told.namespace, "rollout", "status", "deployment/my-app", "--timeout=60s")
+    told.kubectl("-n", told.namespace, "wait", "--for=delete", f"pod/{old.pod}", "--timeout=300s")
+    told.kubectl("-n", told.namespace, "rollout", "status", "deployment/my-app", "--timeout=300s")
 
 
 def test_the_worker_restarts_what_the_annotation_names_once_for_each_publication(told: Told) -> None:
@@ -150,7 +150,7 @@ def test_a_job_made_from_our_cronjob_is_admitted_placed_and_completes(cluster: E
     kubectl(cluster, "apply", "-k", ROOT / "manifests" / "base")
     place = ("-n", "openai-key-rotator")
     kubectl(cluster, *place, "create", "job", "--from=cronjob/openai-key-rotator", "first")
-    kubectl(cluster, *place, "wait", "--for=condition=Complete", "job/first", "--timeout=60s")
+    kubectl(cluster, *place, "wait", "--for=condition=Complete", "job/first", "--timeout=300s")
 
 
 def test_no_part_of_the_cluster_tells_a_token(cluster: Endpoint) -> None:
@@ -195,12 +195,12 @@ def debug(told: Told, life: str) -> None:
 
 
 def delete(told: Told, life: str) -> None:
-    told.kubectl("-n", told.namespace, "delete", "pod", "-l", f"life={life}", "--timeout=60s")
+    told.kubectl("-n", told.namespace, "delete", "pod", "-l", f"life={life}", "--timeout=300s")
 
 
 def scale_to_0(told: Told, life: str) -> None:
     told.kubectl("-n", told.namespace, "scale", f"deployment/{life}", "--replicas=0")
-    told.kubectl("-n", told.namespace, "wait", "--for=delete", "pod", "-l", f"life={life}", "--timeout=60s")
+    told.kubectl("-n", told.namespace, "wait", "--for=delete", "pod", "-l", f"life={life}", "--timeout=300s")
 
 
 OTHER = {"name": "other", "image": "any"}
@@ -300,8 +300,8 @@ def lived(cluster: Endpoint, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
         told.apply(*(life.object(told.namespace) for life in lives))
         for life in lives:
-            told.kubectl("-n", told.namespace, "wait", "--for=create", *life.ready()[:3], "--timeout=60s")
-            told.kubectl("-n", told.namespace, "wait", *life.ready(), "--timeout=60s")
+            told.kubectl("-n", told.namespace, "wait", "--for=create", *life.ready()[:3], "--timeout=300s")
+            told.kubectl("-n", told.namespace, "wait", *life.ready(), "--timeout=300s")
             life.begins(told, life.name)
         containers = {life.name: told.container(f"life={life.name}") for life in lives}
 

@@ -81,7 +81,7 @@ class Applications:
 
     def rolled_out(self, name: str) -> None:
         """Wait until the Deployment's new pod is there, and its old one has gone."""
-        rollout = ("-n", self.installation.namespace, "rollout", "status", f"deployment/{name}", "--timeout=60s")
+        rollout = ("-n", self.installation.namespace, "rollout", "status", f"deployment/{name}", "--timeout=300s")
         self.installation.kubectl(*rollout)
         until(lambda: len(self.installation.pods(self.installation.namespace, f"app={name}")) == 1)
 

@@ -164,7 +164,7 @@ def _end(story: Story) -> None:
     story.left = applications.told("leaving")
     applications.installation.node.kill(applications.container("leaving"))
     for kind in ("deployment", "pod"):
-        installation.kubectl("-n", installation.namespace, "delete", kind, "--all", "--timeout=60s")
+        installation.kubectl("-n", installation.namespace, "delete", kind, "--all", "--timeout=300s")
     installation.age()
     story.ended = installation.job()
     story.accounts = installation.accounts()

@@ -28,7 +28,7 @@ def applications(installation: Installation) -> Iterator[Applications]:
     applications.label_current(BEFORE)
     yield applications
     installation.node.way.cut = False
-    installation.kubectl("-n", installation.namespace, "delete", "pod", "--all", "--timeout=60s")
+    installation.kubectl("-n", installation.namespace, "delete", "pod", "--all", "--timeout=300s")
 
 
 def test_no_key_dies_in_a_container_that_a_cut_off_node_restarted(applications: Applications) -> None:
