@@ -207,15 +207,6 @@ MUTATIONS = (
 """,
     ),
     Mutation(
-        "I3",
-        "an old list of keys decides a delete",
-        "openai/projects",
-        """
--KEYS_FRESH_FOR = 60.0
-+KEYS_FRESH_FOR = 1e9
-""",
-    ),
-    Mutation(
         "I4",
         "404 is taken for gone without a list",
         "openai/projects",
