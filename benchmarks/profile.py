@@ -48,7 +48,6 @@ SHARES: tuple[tuple[str, Callable[[Stack], bool]], ...] = (
         "codec of the ledger, Secrets and annotations",
         lambda stack: any(part in frame for frame in stack for part in CODECS),
     ),
-    ("kubernetes: building a request", lambda stack: any("param_serialize" in frame for frame in stack)),
     ("kubernetes: the rest", lambda stack: "/site-packages/kubernetes/" in stack[0]),
     ("aiohttp and yarl", lambda stack: any("/aiohttp/" in frame or "/yarl/" in frame for frame in stack[:4])),
     ("worker, and what it calls", lambda stack: any("/worker/" in frame for frame in stack[:4])),
