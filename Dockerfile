@@ -34,6 +34,8 @@ COPY LICENSE /licenses/
 # Who builds knows these: --build-arg SOURCE=URL --build-arg REVISION=COMMIT. They come late: each commit changes them.
 ARG SOURCE=unknown
 ARG REVISION=unknown
+# buildah takes a LABEL from an earlier build's layers, whatever value its argument had there, but not a RUN.
+RUN : ${SOURCE} ${REVISION}
 LABEL org.opencontainers.image.title="openai-key-rotator" \
       org.opencontainers.image.description="A one-shot Kubernetes batch job that rotates OpenAI API keys without losing any" \
       org.opencontainers.image.version="0.1.0" \

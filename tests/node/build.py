@@ -87,18 +87,31 @@ def build_images(directory: Path) -> Images:
         archives.append(_archive(store, _built(store, recipe, programs, name), name, directory))
     base, minor = _base(store)
     revision = _git("rev-parse", "HEAD")
-    made = _built(
+    made = _project(store, minor, f"{IMAGE}:{TAG}", revision)
+    project = _archive(store, made, f"{IMAGE}:{TAG}", directory)
+    return Images((*archives, project), project, len(_layers(store, base)), revision)
+
+
+def labels_of_another_revision(revision: str) -> dict[str, str]:
+    """What the project's image says of itself where only the commit is another: every layer is there already."""
+    store = cache_directory() / "buildah"
+    made = _project(store, _base(store)[1], f"{IMAGE}:another", revision)
+    labels: dict[str, str] = json.loads(_buildah(store, "inspect", "--type=image", made))["OCIv1"]["config"]["Labels"]
+    return labels
+
+
+def _project(store: Path, minor: str, name: str, revision: str) -> str:
+    """The id of the project's image, by its own Dockerfile on the base with this Python."""
+    return _built(
         store,
         (ROOT / "Dockerfile").read_text(),
         ROOT,
-        f"{IMAGE}:{TAG}",
+        name,
         f"--build-arg=PYTHON={minor}-slim",
         f"--build-arg=SOURCE={SOURCE}",
         f"--build-arg=REVISION={revision}",
         *(f"--volume={path}:{path}:ro" for path in PIP_SETTINGS if path.exists()),
     )
-    project = _archive(store, made, f"{IMAGE}:{TAG}", directory)
-    return Images((*archives, project), project, len(_layers(store, base)), revision)
 
 
 def _base(store: Path) -> tuple[str, str]:

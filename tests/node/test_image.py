@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from requirements.sbom import document
-from tests.node.build import SOURCE
+from tests.node.build import SOURCE, labels_of_another_revision
 from tests.node.installation import SECRET, WORKER, Finished, Installation
 from tests.node.world import World
 from tests.support.scene import ROOT
@@ -101,6 +101,13 @@ def test_its_labels_say_where_it_comes_from(world: World) -> None:
     labels = unpacked(world)[0]["config"]["Labels"]
     expected = {"source": SOURCE, "revision": world.revision, "licenses": "Apache-2.0"}
     assert {f"org.opencontainers.image.{name}": value for name, value in expected.items()}.items() <= labels.items()
+
+
+def test_a_commit_that_changes_no_file_of_the_image_has_its_own_label(world: World) -> None:
+    """buildah finds every layer among those of the build before."""
+    another = "0" * 40
+    assert world.revision != another
+    assert labels_of_another_revision(another)["org.opencontainers.image.revision"] == another
 
 
 def test_every_module_of_the_worker_can_be_imported(installation: Installation) -> None:

@@ -118,6 +118,9 @@ def commands(text: str, stage: Stage) -> list[list[str]]:
     result = []
     for command in text.split("&&"):
         program, *words = command.split()
+        if program == ":":
+            # It does nothing; a builder's cache goes by it.
+            continue
         if program not in PROGRAMS:
             raise Unreadable(command)
         result.append([sys.executable if program == "python" else str(stage.inside(program))])
