@@ -32,6 +32,8 @@ AIMS = {
     "nothing due: wall, s": 0.5,
     "nothing due: worker's CPU, ms each": 0.5,
     "nothing due: peak, MB": 0.66,
+    "nothing due, --look-every: wall, s": 0.5,
+    "nothing due, --look-every: worker's CPU, ms each": 0.5,
     "all due: wall, s": 0.6,
     "all due: worker's CPU, ms each": 0.65,
     "all due: API server's CPU, ms each": 0.65,
@@ -57,16 +59,21 @@ class Scene:
         """With nothing due."""
         return self._run("nothing due", 0)
 
+    def seldom(self) -> Figures:
+        """The same for an operator who asks for fewer looks. A build that has no such option looks as ever."""
+        asked = ("--look-every", "24h") if self.build is THIS else ()
+        return self._run("nothing due, --look-every", 0, *asked)
+
     def due(self) -> Figures:
         """With all due, and the account before the current one to be deleted."""
         fleet.age(self.api, lambda _: True)
         return self._run("all due", self.targets)
 
-    def _run(self, situation: str, rotated: int) -> Figures:
+    def _run(self, situation: str, rotated: int, *arguments: str) -> Figures:
         self.openai.served()
         self.api.count()
         before = self.api.cpu()
-        took = run_worker(self.api, self.openai.url, build=self.build)
+        took = run_worker(self.api, self.openai.url, *arguments, build=self.build)
         server_cpu = self.api.cpu() - before
         said = summary(took)["rotated"]
         assert said == rotated, f"{self.build.name}: {said} of {rotated} were rotated"
@@ -136,6 +143,7 @@ def compare(builds: tuple[Build, ...], due: int, idle: int, rounds: int) -> list
                 for number, scene in enumerate(found):
                     note(number, scene.start())
                     note(number, scene.idle())
+                    note(number, scene.seldom())
     if due:
         with scenes(builds, due) as found:
             for scene in found:  # from now on there is an account before the current one

@@ -24,6 +24,7 @@ from worker.model.entries import (
     GeneratorNote,
     Hold,
     Intent,
+    Look,
     Publication,
     RefusedScopes,
     Restart,
@@ -64,6 +65,7 @@ def accounts(name: str) -> st.SearchStrategy[Account]:
     )
 
 
+LOOKS = st.builds(Look, TIMES, IDS)
 PLACED = st.builds(Placed, st.none() | st.integers(0, 10**6), st.none() | IDS)
 RENDERED = st.builds(Rendered, IDS, st.dictionaries(IDS, PLACED, min_size=1, max_size=3))
 SCOPES = st.sets(st.sampled_from(["model.request", "api.all.read", "a"]), min_size=1).map(canonical)
@@ -76,7 +78,18 @@ def entries(draw: st.DrawFn) -> Entry:
     names = draw(st.lists(TEXTS, unique=True, max_size=4))
     cut = draw(st.integers(0, len(names)))
     history = [
-        draw(st.builds(Publication, accounts(name), TIMES, MAYBE_TIME, MAYBE_TIME, st.none() | HOLDS, restart=RESTARTS))
+        draw(
+            st.builds(
+                Publication,
+                accounts(name),
+                TIMES,
+                MAYBE_TIME,
+                MAYBE_TIME,
+                st.none() | HOLDS,
+                restart=RESTARTS,
+                look=st.none() | LOOKS,
+            )
+        )
         for name in names[:cut]
     ]
     unpublished = [
@@ -188,6 +201,8 @@ MALFORMED: list[tuple[str, Any, str]] = [
     ("status.accounts.app_1.held", {"by": "x"}, "held"),
     ("status.accounts.app_1.heldSince", "then", "heldSince"),
     ("status.accounts.app_1.heldTold", 5, "heldTold"),
+    ("status.accounts.app_1.lookedAt", "2026-11-24T10:00:00Z", "lookedFor"),
+    ("status.accounts.app_1.lookedAt", 5, "lookedAt"),
     ("status.accounts.app_1.restart", "Due", "restart"),
     ("status.accounts.app_1.restart", {}, "state"),
     ("status.accounts.app_1.restart", {"state": "Perhaps"}, "restart.state"),

@@ -25,7 +25,7 @@ from tests.simulation.fates import CALM, Fates, FreezingSession, Roughness, Tall
 from tests.simulation.machines import Machine, on_machine, play_on_machines
 from tests.simulation.memory import Run
 from tests.simulation.oracle import Oracle
-from tests.simulation.play import FALLBACK_KEY, Play, options_of
+from tests.simulation.play import FALLBACK_KEY, LOOKS, Play, options_of
 from tests.simulation.plots import PLOTS, Plots
 from tests.simulation.stage import Setting, Stage
 from tests.support.canary import leaks
@@ -178,7 +178,7 @@ class History:
     async def rest(self) -> None:
         """Nothing happens any more but runs; a day later, in a run that has nothing to rotate, all must be clean."""
         self.actors.calm_down()
-        play = Play(options_of(fallback_admin_key=FALLBACK_KEY), calm=True)
+        play = Play(options_of(fallback_admin_key=FALLBACK_KEY, look_every=self.random.choice(LOOKS)), calm=True)
         if self.actors.lost_the_ledger or unrecorded(self.oracle):
             self.actors.clean_up(adopted=False)
             await asyncio.sleep(400)

@@ -471,6 +471,24 @@ MUTATIONS = (
     ),
     Mutation(
         "I2",
+        "a look at a Secret counts for ever",
+        "plan/looking",
+        """
+-    return look is not None and look.at <= now < look.at + run.look_every and look.wish == wish(target)
++    return look is not None and bool(run.look_every) and look.wish == wish(target)
+""",
+    ),
+    Mutation(
+        "I2",
+        "a look at a Secret counts whatever is asked for since",
+        "plan/looking",
+        """
+-    return look is not None and look.at <= now < look.at + run.look_every and look.wish == wish(target)
++    return look is not None and look.at <= now < look.at + run.look_every
+""",
+    ),
+    Mutation(
+        "I2",
         "a Secret goes with its source whatever its policy says now",
         "kubernetes/secret",
         """

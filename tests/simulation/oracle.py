@@ -120,6 +120,9 @@ class Oracle:
         """When `adopt` last recorded something for each target: that counts as a publication."""
         self._dead: dict[Ref, float] = {}
         """Since when each target has carried a key that nobody may use."""
+        self._versions: dict[Ref, str] = {}
+        self._by_hand: dict[Ref, float] = {}
+        """When a human last changed each target's Secret."""
         self._seen_held: set[str] = set()
         """Accounts that a container held after they were superseded."""
 
@@ -616,6 +619,7 @@ class Oracle:
                     self._noted[name] = now
             self._entries[target] = recorded
             self._rotated[target] = self.stage.last_rotated_at(target)
+            self._note_hands(target, now, by_user=by_user)
             era = self._eras[target][-1]
             carried = self.stage.carried(self.stage.secret(target))
             if carried != era.account:
@@ -629,6 +633,18 @@ class Oracle:
         for container in self.containers.values():
             if container.era.ended is not None:
                 self._seen_held.add(container.account)
+
+    def _note_hands(self, target: Ref, now: float, *, by_user: bool) -> None:
+        secret = self.stage.secret(target)
+        version = secret["metadata"]["resourceVersion"] if secret is not None else ""
+        if version != self._versions.get(target, "") and by_user:
+            self._by_hand[target] = now
+        self._versions[target] = version
+
+    def _may_be_unseen(self, run: Run, target: Ref) -> bool:
+        """With --look-every: has a human changed the Secret since the look before, and this run has not read it?"""
+        since = run.started - run.options.look_every.total_seconds()
+        return target not in run.looks and self._by_hand.get(target, since) > since
 
     def _note_state(self, target: Ref, now: float) -> None:
         """Note since when the target is suspended, and since when its key is dead."""
@@ -689,6 +705,8 @@ class Oracle:
             target, fine = outcome.target, (Result.ROTATED, Result.KEPT)
             if target not in TARGETS or outcome.result not in fine or outcome.reason in ("InProgress", "Suspended"):
                 continue  # an obstacle is told, or a human's wish
+            if self._may_be_unseen(run, target):
+                continue
             self.looked_after += 1
             era = self._eras[target][-1]
             young = max(era.since, self._adopted.get(target, 0.0)) + SHOWN_WITHIN

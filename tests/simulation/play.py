@@ -18,6 +18,7 @@ from worker.settings.central_keys import CentralKeys
 from worker.settings.options import Options
 
 DEADLINE = 900.0
+LOOKS = (timedelta(0), timedelta(0), timedelta(minutes=20), timedelta(hours=1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ def _with_rarer_options(play: Play, chance: random.Random) -> Play:
         namespaces=chance.choice(((), (), (), ("default",), ("team",))),
         fallback_host=chance.choice((named_origin(HOST), named_origin(HOST), named_origin(GATEWAY), None)),
         central_keys=chance.choice((GRANTED, CentralKeys())),
+        look_every=chance.choice(LOOKS),
     )
     return replace(play, options=options, shards=chance.choice((1, 1, 2, 3)))
 

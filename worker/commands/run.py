@@ -61,6 +61,7 @@ async def run(options: Options, world: World, stop: Stop, *, watcher: Watcher) -
         options.dry_run,
         job=options.job,
         max_accounts=options.max_accounts,
+        look_every=options.look_every,
     )
 
     # The ledger comes first: an entry counts as abandoned only if discovery could have found its source.

@@ -25,6 +25,7 @@ from worker.model.entries import (
     Healings,
     Hold,
     Intent,
+    Look,
     NodeThen,
     Publication,
     RefusedScopes,
@@ -56,6 +57,8 @@ def entry_object(entry: Entry) -> JSON:
             nodesThen=_nodes_object(publication.nodes_then),
             immutable=publication.immutable or None,
             restart=_restart_object(publication.restart),
+            lookedAt=publication.look.at if publication.look is not None else None,
+            lookedFor=publication.look.wish if publication.look is not None else None,
             **_hold_object(publication.held),
         )
     for intent in entry.unpublished:
@@ -131,9 +134,11 @@ def decode_entry(obj: Mapping[str, Any]) -> Entry:
             held = _hold(stored, since=superseded or published)
             gone, back = stored.get("secretGone") is True, time(stored, "secretBackAt")
             missed, nodes = time(stored, "missedAt"), _nodes(stored)
-            frozen, restart = stored.get("immutable") is True, _restart(stored)
+            frozen, restart, look = stored.get("immutable") is True, _restart(stored), _look(stored)
             history.append(
-                Publication(account, published, superseded, requested, held, gone, back, missed, nodes, frozen, restart)
+                Publication(
+                    account, published, superseded, requested, held, gone, back, missed, nodes, frozen, restart, look
+                )
             )
         else:
             claimed = time(stored, "claimedUntil")
@@ -227,6 +232,11 @@ def _restart(stored: Mapping[str, Any]) -> Restart | None:
         raise Malformed("status.accounts: restart.done is not as written by the rotator")
     why = text(restart, "why") if "why" in restart else ""
     return Restart(state, tuple(done), time(restart, "at"), why, restart.get("urgent") is True)
+
+
+def _look(stored: Mapping[str, Any]) -> Look | None:
+    at = time(stored, "lookedAt")
+    return Look(at, text(stored, "lookedFor")) if at is not None else None
 
 
 def _healings(stored: Mapping[str, Any]) -> Healings:

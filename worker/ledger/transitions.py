@@ -20,6 +20,7 @@ from worker.model.entries import (
     GeneratorNote,
     Healings,
     Intent,
+    Look,
     NodeThen,
     Publication,
     RefusedScopes,
@@ -218,6 +219,15 @@ def healthy(entry: Entry, now: datetime) -> Entry:
     return entry.with_condition(True, READY, message, now=now)
 
 
+def with_look(entry: Entry, look: Look) -> Entry:
+    """The entry, whose current key was found in its place."""
+    publication = current(entry)
+    return replace(
+        entry,
+        history=tuple(replace(other, look=look) if other is publication else other for other in entry.history),
+    )
+
+
 def restart_in_words(restart: Restart | None) -> str:
     """For the condition: which workloads have been restarted, and why others have not."""
     if restart is None or restart.state is RestartState.DUE:
@@ -413,7 +423,7 @@ def adopted(
 def superseded(publication: Publication, at: datetime, nodes_then: tuple[NodeThen, ...] | None = None) -> Publication:
     if publication.superseded_at is not None:
         return publication
-    return replace(publication, superseded_at=at, nodes_then=nodes_then, restart=None)
+    return replace(publication, superseded_at=at, nodes_then=nodes_then, restart=None, look=None)
 
 
 def secret_back(entry: Entry, at: datetime) -> Entry:

@@ -162,6 +162,14 @@ class NodeThen:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """A run read the Secret and found all as asked. `wish`: a digest of what was asked for then."""
+
+    at: datetime
+    wish: str
+
+
+@dataclass(frozen=True, slots=True)
 class Publication:
     """An account whose key is or was in the target Secret; superseded when another took its place.
 
@@ -185,6 +193,8 @@ class Publication:
     """The Secret was immutable while it had this key: kubelets that saw it give the key to new pods as well."""
     restart: Restart | None = None
     """None: nobody asked for a restart of workloads, or a later account took its place."""
+    look: Look | None = None
+    """The last one that was noted while it was current; None where every run looks."""
 
     @property
     def followed_from(self) -> datetime | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from worker.model.shard import Shard
@@ -25,6 +25,8 @@ class RunInfo:
     """A forced rotation also where another was forced minutes ago: revoke means it."""
     max_accounts: int = 100
     """Accounts of one target; beyond them a run only heals."""
+    look_every: timedelta = timedelta(0)
+    """A Secret that was found well is not read again before so long; zero: every run reads it."""
 
 
 # --- what came of it ---------------------------------------------------------------------------------------------

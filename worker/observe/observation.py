@@ -28,5 +28,7 @@ class Observation:
     """Why OpenAI could not be asked about its key."""
     widened: tuple[Account, ...] = ()
     """Accounts of the entry whose key may do more at OpenAI than it was narrowed to."""
+    presumed: bool = False
+    """The Secret was not read: `secret` is what the ledger has noted of an earlier look."""
     at: datetime | None = None
     """When the entry was reconciled with the Secret; None: just now."""

@@ -53,6 +53,13 @@ class Observer:
     async def observe(self, target: Target, entry: Entry) -> Observation:
         """Read the target's Secret and its account at OpenAI. Raises the errors of reading the Secret."""
         secret = await self.secret(target.ref, known=bool(entry.history or entry.unpublished))
+        return await self._at_openai(target, entry, secret)
+
+    async def observe_presuming(self, target: Target, entry: Entry, secret: SecretView) -> Observation:
+        """Read the target's account at OpenAI, for a Secret that is presumed to be so (`worker.plan.looking`)."""
+        return replace(await self._at_openai(target, entry, secret), presumed=True)
+
+    async def _at_openai(self, target: Target, entry: Entry, secret: SecretView | None) -> Observation:
         access = target.generator.access
         try:
             await self.projects.admin_key(access.admin_key)

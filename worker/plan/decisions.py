@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+NOT_DUE = "NotDue"
+"""The reason of `Keep` where all is as asked, and it is not time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rotate:

@@ -17,7 +17,7 @@ from worker.model.targets import Target
 from worker.model.times import format_time, next_attempt, pause_after
 from worker.observe.observation import Observation
 from worker.plan.bounds import crowded
-from worker.plan.decisions import Blocked, Decision, Keep, Rotate, Unable
+from worker.plan.decisions import NOT_DUE, Blocked, Decision, Keep, Rotate, Unable
 from worker.plan.marks import last_writer, marks_lost
 from worker.plan.reasons import forced_before, is_repeated, open_requests, reason_to_rotate
 from worker.plan.refusals import ADOPT, refusal
@@ -56,7 +56,7 @@ def decide(target: Target, seen: Observation, run: RunInfo, *, now: datetime) ->
     if rotate is None and run.force and forced_before(entry, run):
         return Keep("ForcedBefore", "rotated by --force already: another try of the Job does not repeat it")
     if rotate is None:
-        return Keep("NotDue", _next(entry.next_rotation_at), entry.next_rotation_at)
+        return Keep(NOT_DUE, _next(entry.next_rotation_at), entry.next_rotation_at)
     if trouble is not None:
         until = trouble.until if isinstance(trouble, Deferred) else None
         message = about(target.generator.access, trouble) + next_attempt(until)

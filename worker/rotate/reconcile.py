@@ -27,7 +27,8 @@ from worker.model.targets import ProjectAccess, Rejected, Source, Target
 from worker.model.times import next_attempt
 from worker.model.values import Ref
 from worker.observe.observation import Observation
-from worker.plan.decisions import Blocked, Decision, Keep, Restore, Rotate, Unable
+from worker.plan.decisions import NOT_DUE, Blocked, Decision, Keep, Restore, Rotate, Unable
+from worker.plan.looking import presumed_secret, with_this_look
 from worker.plan.reasons import HEALING
 from worker.plan.rotation import decide
 from worker.report.announce import FAILED, WIDENED, EventKind
@@ -208,9 +209,10 @@ class Reconciler:
             if isinstance(decision, Restore) and not self.context.run.dry_run:
                 # The write has changed the resourceVersion: what follows goes by the Secret as it is then.
                 secret = await restore(self.context, target, seen, decision)
-            if not await self._note(entry, _with_decision(target, seen, decision, now=self.context.now())):
+            after = _with_decision(target, seen, decision, now=self.context.now())
+            if not await self._note(entry, with_this_look(target, seen, decision, after, self.context.run)):
                 await self._note_what_is_there(target)
-            if decision.reason not in _LEFT_ALONE:
+            if decision.reason not in _LEFT_ALONE and not seen.presumed:
                 await self._let_secret_live(target, secret)
         return outcome, seen.secret is None
 
@@ -265,6 +267,11 @@ class Reconciler:
 
     async def _observe(self, target: Target, entry: Entry) -> tuple[Entry, Observation]:
         """Observe a target. Reads the entry again where the Secret names an account that the entry lacks."""
+        presumed = presumed_secret(target, entry, self.context.run, now=self.context.now())
+        if presumed is not None:
+            seen = await self.context.observer.observe_presuming(target, entry, presumed)
+            if decide(target, seen, self.context.run, now=self.context.now()).reason == NOT_DUE:
+                return entry, seen
         seen = await self.context.observer.observe(target, entry)
         named = seen.secret.named if seen.secret is not None else None
         accounts = [publication.account.name for publication in seen.entry.history]

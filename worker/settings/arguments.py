@@ -77,6 +77,13 @@ def _positive(text: str) -> timedelta:
     return duration
 
 
+def _at_most_a_day(text: str) -> timedelta:
+    duration = parse_duration(text)
+    if duration > timedelta(days=1):
+        raise ValueError("must be 24h at most: nobody mends a broken Secret before the next look at it")
+    return duration
+
+
 def _days(text: str) -> timedelta:
     """A duration, or whole days: `30d`, which Kubernetes does not know."""
     days = re.fullmatch(r"([0-9]{1,4})d", text)
@@ -220,6 +227,13 @@ _OPTIONS = (
         100,
         "accounts that a target may have; beyond them only a broken Secret gets a new key; default 100",
         "N",
+    ),
+    _Option(
+        "look-every",
+        _at_most_a_day,
+        timedelta(0),
+        "read a Secret that was found well again only after this, 24h at most; default: in every run",
+        "DURATION",
     ),
     _Option(
         "allow-host",
@@ -589,6 +603,7 @@ def _options(values: Mapping[str, Any], shard: Shard, central: CentralKeys) -> O
         unseen_hold=values["unseen-hold"],
         max_hold=values["max-hold"],
         max_accounts=values["max-accounts"],
+        look_every=values["look-every"],
         fallback_host=values["fallback-host"],
         fallback_admin_key=AdminKeyRef(Ref(namespace, fallback[0]), fallback[1]) if fallback else None,
         central_keys=central,

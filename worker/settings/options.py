@@ -36,6 +36,8 @@ class Options:
     max_hold: timedelta | None = None
     max_accounts: int = 100
     """Accounts of one target; beyond them the worker only heals."""
+    look_every: timedelta = timedelta(0)
+    """A Secret that was found well is read again after so long; zero: by every run."""
     fallback_admin_key: AdminKeyRef | None = None
     fallback_host: Origin | None = None
     """The only host that the fallback admin key is sent to; None: OpenAI's own."""

@@ -1,0 +1,87 @@
+"""Is a target's Secret still as it was when a run looked at it last? For operators who ask for fewer looks. Pure.
+
+Guarantees: what is presumed is only what the ledger has noted of a look, for the very key and wishes of then.
+A presumption serves to find that nothing is due. Whatever else follows from it is decided anew by a look.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from datetime import datetime
+
+from worker.kubernetes.secret import MANAGED
+from worker.ledger.transitions import with_look
+from worker.model.entries import Entry, Look, Publication, current
+from worker.model.outcomes import RunInfo
+from worker.model.sightings import NamedAccount, SecretView
+from worker.model.targets import Target
+from worker.model.values import Version
+from worker.observe.observation import Observation
+from worker.plan.decisions import NOT_DUE, Decision
+from worker.plan.marks import expected_values
+
+_UNREAD = Version("", "")
+
+
+def presumed_secret(target: Target, entry: Entry, run: RunInfo, *, now: datetime) -> SecretView | None:
+    """The Secret as the last look found it; None: a run has to look."""
+    publication = current(entry)
+    if publication is None or not _is_recent(publication.look, target, run, now):
+        return None
+    return _as_published(target, entry, publication)
+
+
+def with_this_look(target: Target, seen: Observation, decision: Decision, entry: Entry, run: RunInfo) -> Entry:
+    """The entry with the look that a run has just had, where later runs can do without one for it.
+
+    A look that is noted already is not noted again while it counts: that would be a write in every run.
+    """
+    publication = current(entry)
+    if not run.look_every or seen.presumed or seen.at is None or publication is None:
+        return entry
+    well = decision.reason == NOT_DUE and seen.trouble is None and _as_published(target, entry, publication) is not None
+    if not well or _is_recent(publication.look, target, run, seen.at):
+        return entry
+    return with_look(entry, Look(seen.at, wish(target)))
+
+
+def _is_recent(look: Look | None, target: Target, run: RunInfo, now: datetime) -> bool:
+    # A look in the future was made by a clock that was wrong, then or now.
+    return look is not None and look.at <= now < look.at + run.look_every and look.wish == wish(target)
+
+
+def wish(target: Target) -> str:
+    """A digest of all that the users ask for. Their object's status is the worker's own."""
+    asked = replace(target, source=replace(target.source, status={}))
+    return hashlib.sha256(repr(asked).encode()).hexdigest()[:16]
+
+
+def _as_published(target: Target, entry: Entry, publication: Publication) -> SecretView | None:
+    """The Secret with this key in its place, and the annotation that names its account; None: too little is known."""
+    account = publication.account
+    values = expected_values(target, account)
+    digests = {data_key: placed.digest for data_key, placed in values.items() if placed.digest is not None}
+    unknown = account.id is None or account.key_digest is None or digests.keys() != values.keys()
+    if account.id is None or unknown or entry.unpublished:
+        return None
+    named = NamedAccount(
+        account.id,
+        account.name,
+        account.key_id,
+        account.access.project,
+        str(entry.target),
+        entry.ledger,
+        rendered=account.rendered,
+    )
+    return SecretView(
+        ref=target.ref,
+        version=_UNREAD,
+        type="Opaque",
+        immutable=False,
+        filled=frozenset(digests),
+        labels={MANAGED: "true"},
+        annotations={},
+        digests=digests,
+        named=named,
+    )
