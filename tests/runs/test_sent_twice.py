@@ -5,19 +5,22 @@ The client repeats a DELETE whose connection ended; a proxy or a mesh may repeat
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from sandbox.transport.faults import Fate, delivered
+from sandbox.transport.faults import Fate, answered, delivered
 from sandbox.transport.wire import Request
 from tests.support.ledgers import an_hour_later
-from tests.support.paths import EXTERNAL_SECRET, NO_WAIT, SECRET
+from tests.support.paths import ACCOUNTS, ENTRY, EXTERNAL_SECRET, NO_WAIT, SECRET, SECRETS
 from tests.support.pods import hold_the_first_key
-from tests.support.scene import TARGET, Scene, checked_scene
+from tests.support.scene import TARGET, Killer, Scene, checked_scene, run_command
 from worker.model.outcomes import Result
+from worker.model.times import format_time
 
 scene = pytest.fixture(checked_scene)
 
@@ -134,3 +137,41 @@ def test_a_healing_whose_note_arrived_twice_counts_once(scene: Scene) -> None:
     assert patches.served == 1
     assert scene.outcome().reason == "SecretMissing"
     assert scene.stored_entry().healings.count == 1
+
+
+@dataclass
+class DoublesAndDies(Killer):
+    """Its create arrives twice, and it is killed right before it publishes the key that it was told, and has tried."""
+
+    scene: Scene | None = None
+    told: int = 0
+    """Which of the two answers reached it."""
+
+    def fate(self, request: Request) -> Fate:
+        assert self.scene is not None
+        assert self.work is not None
+        if (request.method, request.path) == ("POST", ACCOUNTS):
+            return answered([self.scene.openai.handle(request) for _ in range(2)][self.told])
+        if (request.method, request.path) == ("POST", SECRETS):
+            self.work.cancel()
+            raise asyncio.CancelledError
+        return delivered()
+
+
+@pytest.mark.parametrize("told", [0, 1])
+@pytest.mark.parametrize("ahead", [timedelta(0), timedelta(days=30)], ids=["right", "30 days ahead"])
+def test_both_accounts_of_a_run_that_died_go_whatever_the_clock_was_that_noted_them(
+    scene: Scene, ahead: timedelta, told: int
+) -> None:
+    """A key that the run tried itself looks used, as a human's would: they were made together (seed 1139)."""
+    scene.apply_documented()
+    assert scene.killed(DoublesAndDies(0, after=False, scene=scene, told=told), run_command)
+    (name,) = {intent.account.name for intent in scene.stored_entry().unpublished}
+    assert scene.accounts() == [name, name]
+    at = {field: format_time(scene.now() + ahead) for field in ("requestedAt", "claimedUntil")}
+    scene.merge(ENTRY, {"status": {"accounts": {name: at}}})
+    for _ in range(48):
+        scene.advance(hours=1)
+        scene.run()
+    assert scene.accounts() == [scene.named()["name"]]
+    assert scene.live_key()

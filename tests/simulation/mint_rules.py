@@ -48,8 +48,10 @@ class MintRules:
             found.append(f"{len(recent)} keys for {target} within {OFTEN / 3600:.0f} hours, and nobody asks for them")
         if now - settled_since < SETTLED or not self._is_whole(target):
             return found
-        recorded = self.stage.recorded(target)
-        count = len(recorded) - (name in recorded)
+        # A name that OpenAI refused to give an account stays in the ledger until a list has shown that there is none.
+        names, alive = {account.name for account in self.stage.accounts()}, self._alive()
+        recorded = self.stage.recorded(target).items()
+        count = sum(other != name and (other in names or account.get("id") in alive) for other, account in recorded)
         if count >= options.max_accounts:
             found.append(f"another account for {target}, which has {count}, and {options.max_accounts} are allowed")
         if len(self.refused[target] & self._alive()) >= REFUSED and not forced and not asked_for:

@@ -49,6 +49,13 @@ def _made_later(listing: Listing, account_id: str, requested_at: datetime | None
     return created > requested_at + MADE_WITHIN
 
 
+def _made_together(listing: Listing, one: str | None, other: str) -> bool:
+    """Has OpenAI made these two for one request? By its own clock, for the ledger's time may be another's."""
+    times = [listing.accounts[id].created_at if id in listing.accounts else None for id in (one or "", other)]
+    first, second = times
+    return first is not None and second is not None and abs(first - second) <= MADE_WITHIN
+
+
 def _version(secret: SecretView | None) -> Version | None:
     return secret.version if secret is not None else None
 
@@ -145,10 +152,11 @@ class AccountDeleter:
 
         Raises Unanswered while the lists of this run do not tell.
         """
-        if _made_later(await self.projects.listing(account.access), twin, requested_at):
+        listing = await self.projects.listing(account.access)
+        if _made_later(listing, twin, requested_at):
             return True
         known = requested_at is not None and requested_at > LONG_AGO
-        if account.key_digest is None and known:
+        if account.key_digest is None and (known or _made_together(listing, account.id, twin)):
             # Its run died before it noted which of the two it published: applications may have used either.
             return False
         keys = (await self.projects.account_keys(account.access, fresh=True)).get(twin, ())
