@@ -2,7 +2,8 @@
 
 A run with all targets due is looked at twice: by samples (`benchmarks.sampled`), which say how the time is spread, and
 by cProfile, which says how often a function is called but makes Python's own functions look dearer than they are. And
-the API server's CPU is measured for each kind of request that the run sends, for it is what bounds the wall time.
+the API server's CPU is measured for each kind of request that the run sends, for it is what bounds the wall time. A run
+with nothing due is looked at by samples.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from benchmarks.costs import Cost, costs
 from benchmarks.figures import table
 from benchmarks.processes import Took, run_worker
 from benchmarks.recording import record
-from benchmarks.servers import server
+from benchmarks.servers import ROOT, server
 from benchmarks.targets import tenants
 
 LATENCY = 0.05
@@ -86,9 +87,11 @@ def summary(targets: int, directory: Path) -> str:
         samples, calls = directory / "samples", directory / "calls"
         run("-m", "benchmarks.sampled", str(samples))
         run("-m", "cProfile", "-o", str(calls))
+        idle, idly = run_worker(api, openai.url), directory / "idle"
+        run_worker(api, openai.url, program=["-m", "benchmarks.sampled", str(idly), "run.py"])
         each = costs(api, openai, patterns[0], targets)
-    stacks = [(tuple(stack), count) for stack, count in json.loads(samples.read_text())]
-    cpu = 1000 * plain.cpu / targets
+    stacks, idle_stacks = _stacks(samples), _stacks(idly)
+    cpu, idle_cpu = 1000 * plain.cpu / targets, 1000 * idle.cpu / targets
     parts = [
         "# Profile of the worker",
         "Written by `python -m benchmarks.profile`; what follows from it is in [benchmarks.md](../benchmarks.md).",
@@ -103,12 +106,20 @@ def summary(targets: int, directory: Path) -> str:
         _block(_packages(stacks, cpu)),
         "## By function of the worker, with all that it calls (samples)",
         _block(_worker(stacks, cpu)),
+        "## The same with nothing due (samples)",
+        f"Without a profiler: {idle.wall:.1f} s, {idle.cpu:.1f} s of CPU ({idle_cpu:.2f} ms each, with the start).",
+        _block(_shares(idle_stacks, idle_cpu)),
+        _block(_worker(idle_stacks, idle_cpu)),
         "## By function, own time (cProfile)",
         _block(_calls(calls, targets)),
         "## What each request costs the API server",
         _block(_costs(each)),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _stacks(path: Path) -> list[tuple[Stack, int]]:
+    return [(tuple(stack), count) for stack, count in json.loads(path.read_text())]
 
 
 def _costs(each: Sequence[Cost]) -> str:
@@ -182,7 +193,8 @@ def package(frame: str) -> str:
         return f"{inside.group(1)} (Python's own)"
     if path.startswith("<"):
         return path.strip("<>").partition(" ")[0] + " (generated)"
-    return Path(path).parent.name
+    inside_this = Path(path).is_relative_to(ROOT)
+    return Path(path).relative_to(ROOT).parts[0] if inside_this else Path(path).parent.name
 
 
 if __name__ == "__main__":

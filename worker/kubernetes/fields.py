@@ -23,7 +23,7 @@ from worker.model.names import is_name
 from worker.model.scopes import ScopePolicy, Scopes, parse_scopes
 from worker.model.targets import Rejected, Source
 from worker.model.times import parse_duration
-from worker.model.values import JSON, PREFIX, Ref
+from worker.model.values import JSON, PREFIX, Packed, Ref
 from worker.model.workloads import RestartWish, Workload, WorkloadKind
 
 DEFAULT_INTERVAL = timedelta(hours=1)
@@ -37,8 +37,8 @@ LONGEST_TEXT = 512
 """Characters. No sensible value is longer (a host may have 500). We cut a longer one, and the cut text is invalid."""
 LARGEST_METADATA = 8192
 """Bytes of memory for the labels that a template may give the Secret, and as many for the annotations: some 50."""
-_LONGEST_CONDITIONS = 8192
-"""Characters of all conditions in a status; those of External Secrets Operator have some hundred."""
+_LONGEST_STATUS = 8192
+"""Bytes of the status that is kept; that of External Secrets Operator has some hundred."""
 _NOTHING: tuple[object, ...] = (None, "", [], {})
 _CUT = "…"
 """The end of a cut text. No valid name, id, host, key, duration or choice has it."""
@@ -107,10 +107,10 @@ def status_of_interest(obj: JSON) -> Mapping[str, Any]:
     """The status that announcing compares with, and the conditions of other controllers, which it preserves."""
     status = mapping_or_empty(obj.get("status"))
     conditions = status.get("conditions")
-    # No controller writes that many conditions: such a heap counts as none.
-    usual = isinstance(conditions, list) and len(json.dumps(conditions)) <= _LONGEST_CONDITIONS
     times = {name: text(status[name]) for name in ("refreshTime", "observedGeneration") if name in status}
-    return {"conditions": conditions if usual else [], **times}
+    packed = Packed({"conditions": conditions if isinstance(conditions, list) else [], **times})
+    # No controller writes that many conditions: such a heap counts as none.
+    return packed if packed.length <= _LONGEST_STATUS else Packed({"conditions": [], **times})
 
 
 def _metadata_hash(labels: Mapping[str, Any], annotations: Mapping[str, Any]) -> str:

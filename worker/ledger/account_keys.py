@@ -60,6 +60,7 @@ def _with_key(publication: Publication, keys: Collection[AccountKey]) -> Publica
         return publication
     (key,), account = own, publication.account
     # The answer to a create may tell an end that the list of keys does not.
-    return replace(
-        publication, account=replace(account, key_id=key.id, expires_at=key.expires_at or account.expires_at)
-    )
+    expires = key.expires_at or account.expires_at
+    if (account.key_id, account.expires_at) == (key.id, expires):
+        return publication
+    return replace(publication, account=replace(account, key_id=key.id, expires_at=expires))

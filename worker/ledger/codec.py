@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -160,7 +161,7 @@ def decode_entry(obj: Mapping[str, Any]) -> Entry:
     honoured = mapping(status, "honoured")
     if not isinstance(count, int) or not all(isinstance(value, str) for value in honoured.values()):
         raise Malformed("status.failures.count or status.honoured is not as written by the rotator")
-    return Entry(
+    read = Entry(
         target=ref,
         ledger=text(spec, "ledger"),
         generator=GeneratorNote(
@@ -182,8 +183,10 @@ def decode_entry(obj: Mapping[str, Any]) -> Entry:
         condition=read_condition(status.get("conditions")),
         forgotten=_forgotten(status.get("forgotten")),
         version=version_of(obj),
-        stored=json.dumps({"spec": spec, "status": status}).encode(),
     )
+    stored = {"spec": spec, "status": status}
+    # An entry that encodes to what is stored is its own base: the text would take a kilobyte, thousands of times.
+    return replace(read, base=read if entry_object(read) == stored else json.dumps(stored).encode())
 
 
 def _nodes_object(nodes: tuple[NodeThen, ...] | None) -> dict[str, str] | None:
@@ -274,7 +277,10 @@ def _throttle(stored: Mapping[str, Any]) -> Throttle | None:
 
 def entry_patch(entry: Entry) -> JSON:
     """The patch from the stored entry to its present state."""
-    return merge_patch(json.loads(entry.stored), entry_object(entry))
+    base = entry.base
+    if isinstance(base, Entry):
+        return {} if entry == base else merge_patch(entry_object(base), entry_object(entry))
+    return merge_patch(json.loads(base) if base is not None else {}, entry_object(entry))
 
 
 def merge_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> JSON:

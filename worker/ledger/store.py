@@ -138,7 +138,7 @@ class Ledger:
             try:
                 return await self.save(change(entry))
             except (Conflict, NotFound):
-                entry = await self.read(entry.target) or replace(entry, version=None, stored=b"{}")
+                entry = await self.read(entry.target) or replace(entry, version=None, base=None)
         return await self.save(change(entry))
 
     async def delete(self, entry: Entry) -> None:

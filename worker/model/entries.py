@@ -313,8 +313,11 @@ class Entry:
     forgotten: tuple[str, ...] = ()
     """Accounts that a human had it forget, each as a line of text."""
     version: Version | None = None
-    stored: bytes = field(default=b"{}", compare=False, repr=False)
-    """`spec` and `status` as read: the base of a PATCH. JSON takes a third of the memory of objects."""
+    base: Entry | bytes | None = field(default=None, compare=False, repr=False)
+    """The entry as it was read, for a PATCH: JSON where what is stored has another form than this version gives it.
+
+    None: nothing is stored.
+    """
 
     def claimed_until(self, now: datetime) -> datetime | None:
         """The end of the last claim that still runs."""

@@ -5,6 +5,7 @@ Guarantee: an invalid time or duration raises ValueError with a message that quo
 
 from __future__ import annotations
 
+import functools
 import re
 from datetime import UTC, datetime, timedelta
 
@@ -64,6 +65,12 @@ def parse_time(text: object) -> datetime:
     """An RFC 3339 time with a zone, as an aware datetime in UTC."""
     if not isinstance(text, str):
         raise ValueError("is not a time such as 2026-11-24T10:00:00Z")
+    return _parsed(text)
+
+
+@functools.lru_cache(maxsize=4096)
+def _parsed(text: str) -> datetime:
+    """Cached: one run rotates many targets in the same second, and each entry has a time twice or more."""
     try:
         time = datetime.fromisoformat(text)
         if time.tzinfo is not None:
@@ -73,6 +80,7 @@ def parse_time(text: object) -> datetime:
     raise ValueError(f"{text[:40]!r} has no time zone")
 
 
+@functools.lru_cache(maxsize=4096)
 def format_time(time: datetime) -> str:
     """RFC 3339 in UTC, whole seconds: the precision of metav1.Time."""
     return time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"

@@ -7,6 +7,8 @@ Guarantees:
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -43,6 +45,29 @@ class Resource:
     @property
     def api_version(self) -> str:
         return f"{self.group}/{self.version}" if self.group else self.version
+
+
+class Packed(Mapping[str, Any]):
+    """A JSON object as text, parsed at each access: for thousands of objects of which little is read, once."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, value: JSON) -> None:
+        self._text = json.dumps(value, separators=(",", ":")).encode()
+
+    @property
+    def length(self) -> int:
+        """Bytes."""
+        return len(self._text)
+
+    def __getitem__(self, key: str) -> Any:
+        return json.loads(self._text)[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(json.loads(self._text))
+
+    def __len__(self) -> int:
+        return len(json.loads(self._text))
 
 
 @dataclass(frozen=True, slots=True)

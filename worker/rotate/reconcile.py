@@ -190,11 +190,13 @@ class Reconciler:
 
     async def _rotate(self, target: Target, entry: Entry) -> tuple[Outcome, bool]:
         """Rotate a target, or note why not. Returns the outcome, and whether there was no Secret before."""
-        entry, seen = await self._observe(target, entry)
+        seen, decision = await self._presume(target, entry)
+        if seen is None:
+            entry, seen = await self._observe(target, entry)
         self.admin_keys.used(target, entry.admin_key_ends_at)
         self._tell_blindness(target, seen)
         await self._narrow_again(target, seen)
-        decision = decide(target, seen, self.context.run, now=self.context.now())
+        decision = decision or decide(target, seen, self.context.run, now=self.context.now())
         if isinstance(decision, Rotate) and not self.context.run.dry_run:
             begun = self.context.clock.instant()
             outcome = await self.rotation.rotate(target, seen, decision)
@@ -265,13 +267,17 @@ class Reconciler:
             # Somebody has changed it since: the next run looks again.
             return
 
+    async def _presume(self, target: Target, entry: Entry) -> tuple[Observation | None, Decision | None]:
+        """What is decided without a look at the Secret: that it is not due. None: it takes a look."""
+        presumed = presumed_secret(target, entry, self.context.run, now=self.context.now())
+        if presumed is None:
+            return None, None
+        seen = await self.context.observer.observe_presuming(target, entry, presumed)
+        decision = decide(target, seen, self.context.run, now=self.context.now())
+        return (seen, decision) if decision.reason == NOT_DUE else (None, None)
+
     async def _observe(self, target: Target, entry: Entry) -> tuple[Entry, Observation]:
         """Observe a target. Reads the entry again where the Secret names an account that the entry lacks."""
-        presumed = presumed_secret(target, entry, self.context.run, now=self.context.now())
-        if presumed is not None:
-            seen = await self.context.observer.observe_presuming(target, entry, presumed)
-            if decide(target, seen, self.context.run, now=self.context.now()).reason == NOT_DUE:
-                return entry, seen
         seen = await self.context.observer.observe(target, entry)
         named = seen.secret.named if seen.secret is not None else None
         accounts = [publication.account.name for publication in seen.entry.history]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -143,8 +142,8 @@ def test_a_key_whose_account_the_list_of_accounts_lacks_is_still_its_targets() -
 
 def test_the_ledger_says_which_scopes_were_asked_for() -> None:
     """If it says anything."""
-    stored = json.dumps({"status": {"accounts": {"app_1": {"scopes": ["model.request"]}}}}).encode()
-    (line,) = lines(facts("app_1"), entry(OF_OLD, stored=stored))
+    narrowed = replace(OF_OLD, account=replace(OF_OLD.account, scopes=("model.request",)))
+    (line,) = lines(facts("app_1"), entry(narrowed))
     assert line.record is not None
     assert line.record.scopes == ("model.request",)
     (line,) = lines(facts("app_1"), entry(OF_OLD))

@@ -6,7 +6,6 @@ A run records an account before it makes it. So the ledger of before and after t
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,10 +19,6 @@ from worker.model.sightings import AccountKey, ListedAccount, Listing
 from worker.model.targets import AdminKeyRef, CleanupPolicy, Generator, Project, ProjectAccess
 from worker.model.values import Ref
 from worker.settings.central_keys import ANY, CentralKeys
-
-_SCOPES = "scopes"
-"""Where an account in the ledger says which scopes were asked for."""
-
 
 _SETTLED = timedelta(minutes=10)
 """A list shows an account so long after it was asked for, at the latest."""
@@ -256,20 +251,6 @@ def _is_own(key: ProjectKey, record: Record | None) -> bool:
 
 def _records(entries: Iterable[Entry]) -> Iterator[Record]:
     for entry in entries:
-        asked = _asked_scopes(entry)
         items: tuple[Publication | Intent, ...] = (*entry.history, *entry.unpublished)
         for item in items:
-            yield Record(entry.target, item, entry.generator.cleanup, asked.get(item.account.name))
-
-
-def _asked_scopes(entry: Entry) -> dict[str, tuple[str, ...]]:
-    """The scopes that the ledger says were asked for, by account name."""
-    if f'"{_SCOPES}"'.encode() not in entry.stored:
-        return {}
-    accounts = json.loads(entry.stored).get("status", {}).get("accounts", {})
-    found = {name: account.get(_SCOPES) for name, account in accounts.items() if isinstance(account, dict)}
-    return {
-        name: tuple(sorted(str(scope) for scope in scopes))
-        for name, scopes in found.items()
-        if isinstance(scopes, list) and scopes
-    }
+            yield Record(entry.target, item, entry.generator.cleanup, item.account.scopes or None)
