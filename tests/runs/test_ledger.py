@@ -840,3 +840,44 @@ def test_an_entry_that_is_as_it_was_is_not_kept_twice(due: Scene) -> None:
     assert isinstance(changed, Entry)
     assert changed.version != first.version
     assert changed.history == first.history
+
+
+def ledger_reads(scene: Scene) -> list[str]:
+    """What the last run has read of the ledger: lists, and single entries by name."""
+    assert scene.cluster_session is not None
+    paths = [e.path for e in scene.cluster_session.log if e.method == "GET" and e.path.startswith(ENTRIES)]
+    return [path.removeprefix(ENTRIES).removeprefix("/") or "list" for path in paths]
+
+
+def test_a_run_with_nothing_to_retire_lists_the_ledger_once(scene: Scene) -> None:
+    scene.apply_documented()
+    scene.run()
+    scene.advance(minutes=10)
+    scene.run()
+    assert ledger_reads(scene) == ["list"]
+
+
+def test_before_retiring_few_of_many_entries_are_read_again_alone(scene: Scene) -> None:
+    """A list of all would cost more; another run may have changed these meanwhile."""
+    for number in range(6):
+        scene.namespace(f"n{number}")
+        scene.apply_documented(f"n{number}")
+    scene.run(max_wait=NO_WAIT)
+    scene.advance(minutes=10)
+    scene.delete("/api/v1/namespaces/n3/secrets/openai-credentials")
+    scene.run(max_wait=NO_WAIT)
+    assert ledger_reads(scene) == ["list", "n3.openai-credentials"]
+    scene.advance(minutes=10)
+    scene.run(max_wait=NO_WAIT)
+    assert ledger_reads(scene) == ["list", "n3.openai-credentials"]
+    retired = scene.retired(Ref("n3", "openai-credentials"))
+    assert retired is not None
+    assert len(retired.deleted) == 1
+
+
+def test_where_most_entries_may_have_something_to_retire_the_ledger_is_listed_again(scene: Scene) -> None:
+    for number in range(4):
+        scene.namespace(f"n{number}")
+        scene.apply_documented(f"n{number}")
+    scene.run(max_wait=NO_WAIT)
+    assert ledger_reads(scene) == ["list", "list"]

@@ -53,6 +53,8 @@ class Ledger:
         self._shard = shard
         self._latest: dict[str, Entry] = {}
         """The last listed entries, by name: the ledger decodes and keeps an unchanged entry only once."""
+        self.changed: set[Ref] = set()
+        """The targets whose entry this run has written."""
         self.recorded: defaultdict[Project, set[str]] = defaultdict(set)
         """By project, names of accounts of every shard, as many as tell an empty list from one account's end."""
         self.namespace = namespace
@@ -99,6 +101,10 @@ class Ledger:
         """An entry as it was last listed; None where there was none, or this run has written it since."""
         return self._latest.get(entry_name(target))
 
+    def as_listed(self) -> list[Entry]:
+        """The readable entries that this run has listed, and not written since."""
+        return list(self._latest.values())
+
     async def read(self, target: Ref) -> Entry | None:
         """One entry as it is now; None where there is none. Raises ConfigurationError where it is unreadable."""
         try:
@@ -127,6 +133,7 @@ class Ledger:
     def _stored(self, answer: Answer) -> Entry:
         entry = _decoded(answer.body, self._clock.now())
         self._latest.pop(entry_name(entry.target), None)  # nobody else keeps the old version
+        self.changed.add(entry.target)
         return entry
 
     async def update(self, entry: Entry, change: Callable[[Entry], Entry]) -> Entry:
