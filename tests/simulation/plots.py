@@ -64,6 +64,7 @@ PLOTS = (
     "copied_by_a_human",
     "clock_set_meanwhile",
     "another_data_key",
+    "seldom_looked_at",
 )
 LISTS = ("GET openais", "GET externalsecrets")
 PUBLICATIONS = ("POST secrets", "PATCH secrets")
@@ -234,6 +235,29 @@ class Plots:
             for _ in range(2):
                 await asyncio.sleep(chance.uniform(200, 800))
                 await self._run(fates=_Denied, calm=False)
+
+    async def seldom_looked_at(self, chance: random.Random) -> None:
+        """The operator asks for few looks. In between somebody puts a dead key back, or its owner changes its mind."""
+        few: dict[str, Any] = {"look_every": timedelta(hours=1)}
+        target = chance.choice(SOURCES)
+        usual = self._source(target)
+        self._apply_source(self._source(target, refreshInterval="24h"))
+        await self._run(**few)
+        before = self._secret_copy(target)
+        await asyncio.sleep(chance.uniform(600, 900))
+        await self._run(force=True, **few)
+        for _ in range(3):
+            await asyncio.sleep(chance.uniform(600, 900))
+            await self._run(**few)
+        if chance.random() < 0.5:
+            self._actors.put_back(before)
+            self._oracle.look(by_user=True)
+        else:
+            self._apply_source(self._source(target, refreshInterval="24h", target={"creationPolicy": "Orphan"}))
+        for _ in range(9):
+            await asyncio.sleep(600)
+            await self._run(**few)
+        self._apply_source(usual)
 
     # --- runs that die, stand still, or are tried again
 
