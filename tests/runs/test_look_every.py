@@ -58,6 +58,16 @@ def test_a_secret_that_was_found_well_is_read_once_per_period_and_noted_as_often
     assert looks == [*([False] * 5), True] * 3
 
 
+def test_a_run_says_when_the_secret_was_read_that_it_has_not_read(scene: Scene) -> None:
+    looked_at(scene)
+    assert scene.outcome().message == "next rotation at 2026-11-25T10:00:00Z"
+    scene.advance(minutes=10)
+    run(scene)
+    assert (
+        scene.outcome().message == "next rotation at 2026-11-25T10:00:00Z; its Secret was read at 2026-11-24T10:10:00Z"
+    )
+
+
 def test_without_the_option_every_run_reads_it_and_writes_nothing(scene: Scene) -> None:
     looked_at(scene)
     for _ in range(3):

@@ -16,6 +16,7 @@ from worker.model.entries import Entry, Look, Publication, current
 from worker.model.outcomes import RunInfo
 from worker.model.sightings import NamedAccount, SecretView
 from worker.model.targets import Target
+from worker.model.times import format_time
 from worker.model.values import Version
 from worker.observe.observation import Observation
 from worker.plan.decisions import NOT_DUE, Decision
@@ -49,6 +50,14 @@ def with_this_look(target: Target, seen: Observation, decision: Decision, entry:
 def _is_recent(look: Look | None, target: Target, run: RunInfo, now: datetime) -> bool:
     # A look in the future was made by a clock that was wrong, then or now.
     return look is not None and look.at <= now < look.at + run.look_every and look.wish == wish(target)
+
+
+def without_a_look(decision: Decision, entry: Entry) -> Decision:
+    """The decision, with a word on how old the look is that it goes by: whoever broke the Secret wonders."""
+    publication = current(entry)
+    if publication is None or publication.look is None:
+        return decision
+    return replace(decision, message=f"{decision.message}; its Secret was read at {format_time(publication.look.at)}")
 
 
 def wish(target: Target) -> str:

@@ -28,7 +28,7 @@ from worker.model.times import next_attempt
 from worker.model.values import Ref
 from worker.observe.observation import Observation
 from worker.plan.decisions import NOT_DUE, Blocked, Decision, Keep, Restore, Rotate, Unable
-from worker.plan.looking import presumed_secret, with_this_look
+from worker.plan.looking import presumed_secret, with_this_look, without_a_look
 from worker.plan.reasons import HEALING
 from worker.plan.rotation import decide
 from worker.report.announce import FAILED, WIDENED, EventKind
@@ -274,7 +274,7 @@ class Reconciler:
             return None, None
         seen = await self.context.observer.observe_presuming(target, entry, presumed)
         decision = decide(target, seen, self.context.run, now=self.context.now())
-        return (seen, decision) if decision.reason == NOT_DUE else (None, None)
+        return (seen, without_a_look(decision, entry)) if decision.reason == NOT_DUE else (None, None)
 
     async def _observe(self, target: Target, entry: Entry) -> tuple[Entry, Observation]:
         """Observe a target. Reads the entry again where the Secret names an account that the entry lacks."""
