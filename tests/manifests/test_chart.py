@@ -386,6 +386,9 @@ def test_everything_follows_the_releases_name(release: str, values: dict[str, An
         ({"image": {"repository": "registry.example.com/rotator:7"}}, "/image/repository"),
         ({"extraEnv": [{"name": "MORE", "value": 5}]}, "/extraEnv/0/value"),
         ({"extraEnv": [{"name": "MORE", "value": True}]}, "/extraEnv/0/value"),
+        ({"extraVolumes": [{"name": "ca", "emptyDir": {}}]}, "/extraVolumes/0/name"),
+        ({"extraVolumes": [{"name": "admin-keys", "emptyDir": {}}]}, "/extraVolumes/0/name"),
+        ({"options": {"look-every": "1d"}}, "/options/look-every"),
     ],
     ids=json.dumps,
 )
