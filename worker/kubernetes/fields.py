@@ -88,7 +88,8 @@ def raw_object(
     metadata = obj["metadata"]
     annotations = mapping_or_empty(metadata.get("annotations"))
     return RawObject(
-        ref=Ref(metadata["namespace"], metadata["name"]),
+        # The ledger has the same names, and thousands of objects the same namespaces: each is kept once.
+        ref=Ref(sys.intern(metadata["namespace"]), sys.intern(metadata["name"])),
         uid=metadata["uid"],
         generation=metadata.get("generation", 0),
         metadata_hash=_metadata_hash(mapping_or_empty(metadata.get("labels")), annotations),

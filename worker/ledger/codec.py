@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -123,7 +124,8 @@ def decode_entry(obj: Mapping[str, Any]) -> Entry:
     """Read a KeyRotation. Raises Malformed naming the field that is not as we write it."""
     spec, status = mapping(obj, "spec"), mapping(obj, "status")
     target, generator = mapping(spec, "target"), mapping(spec, "generator")
-    ref = Ref(text(target, "namespace"), text(target, "secret"))
+    # What thousands of entries say alike, and their targets as well, is kept once.
+    ref = Ref(sys.intern(text(target, "namespace")), sys.intern(text(target, "secret")))
     history, unpublished = [], []
     for name, stored in mapping(status, "accounts").items():
         if not isinstance(stored, Mapping):
@@ -163,11 +165,11 @@ def decode_entry(obj: Mapping[str, Any]) -> Entry:
         raise Malformed("status.failures.count or status.honoured is not as written by the rotator")
     read = Entry(
         target=ref,
-        ledger=text(spec, "ledger"),
+        ledger=sys.intern(text(spec, "ledger")),
         generator=GeneratorNote(
-            str(generator.get("name", "")),
+            sys.intern(str(generator.get("name", ""))),
             _cleanup(mapping(generator, "cleanupPolicy")),
-            str(generator.get("source", "")),
+            sys.intern(str(generator.get("source", ""))),
         ),
         history=tuple(sorted(history, key=lambda p: (p.at, p.account.name))),
         unpublished=tuple(sorted(unpublished, key=lambda i: (i.requested_at, i.account.name))),
@@ -338,7 +340,7 @@ def _account(name: str, stored: Mapping[str, Any], namespace: str, *, ledger_nam
         key_id=stored.get("keyId"),
         expires_at=time(stored, "expiresAt"),
         key_digest=stored.get("keyDigest"),
-        data_key=text(stored, "dataKey") if "dataKey" in stored else None,
+        data_key=sys.intern(text(stored, "dataKey")) if "dataKey" in stored else None,
         scopes=_scopes(stored, "status.accounts: scopes") if "scopes" in stored else (),
         rendered=read_rendered(stored),
     )
