@@ -287,7 +287,7 @@ MUTATIONS = (
         "what others wrote is forgotten after a conflict",
         "ledger/store",
         """
--                entry = await self.read(entry.target) or replace(entry, version=None, stored=b"{}")
+-                entry = await self.read(entry.target) or replace(entry, version=None, base=None)
 +                fresh = await self.read(entry.target)
 +                entry = replace(
 +                    entry,
