@@ -880,4 +880,47 @@ def test_where_most_entries_may_have_something_to_retire_the_ledger_is_listed_ag
         scene.namespace(f"n{number}")
         scene.apply_documented(f"n{number}")
     scene.run(max_wait=NO_WAIT)
+    scene.advance(hours=2)
+    scene.run(max_wait=NO_WAIT)
     assert ledger_reads(scene) == ["list", "list"]
+
+
+def six(scene: Scene) -> None:
+    for number in range(6):
+        scene.namespace(f"n{number}")
+        scene.apply_documented(f"n{number}")
+    scene.run(max_wait=NO_WAIT)
+    scene.advance(minutes=10)
+
+
+def test_an_entry_whose_write_got_no_answer_is_read_again(scene: Scene) -> None:
+    six(scene)
+    source = "/apis/external-secrets.io/v1/namespaces/n0/externalsecrets/openai-credentials"
+    scene.merge(source, {"metadata": {"annotations": {"force-sync": "1"}}})
+    lost = Rule(response_lost(disconnected=True), "PATCH", f"{ENTRIES}/n0.openai-credentials", count=1)
+    scene.run(max_wait=NO_WAIT, cluster_faults=rule(scene, lost))
+    ref = Ref("n0", "openai-credentials")
+    assert scene.stored_entry(ref).unpublished
+    retired = scene.retired(ref)
+    assert retired is not None
+    assert retired.waiting == 1
+
+
+def test_entries_that_were_written_and_are_at_rest_are_not_read_again(scene: Scene) -> None:
+    """A run that notes looks, say."""
+    six(scene)
+    scene.run(max_wait=NO_WAIT, look_every=timedelta(hours=1))
+    assert ledger_reads(scene) == ["list"]
+
+
+def test_an_entry_that_is_said_not_to_be_there_although_it_was_listed_is_for_the_list_to_tell(scene: Scene) -> None:
+    six(scene)
+    scene.delete("/api/v1/namespaces/n3/secrets/openai-credentials")
+    scene.run(max_wait=NO_WAIT)
+    scene.advance(minutes=10)
+    details = {"name": "n3.openai-credentials", "kind": "keyrotations"}
+    absent = answered(Response.of_json(404, {"kind": "Status", "reason": "NotFound", "code": 404, "details": details}))
+    scene.run(max_wait=NO_WAIT, cluster_faults=rule(scene, Rule(absent, "GET", f"{ENTRIES}/n3.openai-credentials")))
+    retired = scene.retired(Ref("n3", "openai-credentials"))
+    assert retired is not None
+    assert len(retired.deleted) == 1

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from sandbox.openai.state import ADMIN_SCOPES
+from sandbox.transport.faults import Fate, Rule, answered, request_lost
+from sandbox.transport.wire import Response
+from tests.support.ledgers import rule
 from tests.support.paths import ENTRY, EXTERNAL_SECRET, GENERATOR, NO_WAIT, SECRET
-from tests.support.scene import PROJECT, Scene, checked_scene
+from tests.support.pods import start_pod
+from tests.support.scene import LEDGER, PROJECT, Scene, checked_scene
 from worker.kubernetes.secret import CURRENT
 from worker.model.outcomes import Result
 
@@ -148,8 +154,9 @@ def test_a_rotation_that_is_due_comes_on_time_and_is_followed_by_a_look(scene: S
         ("NotDue", True),  # the object has changed
         ("NotDue", False),
         ("Due", True),
+        ("NotDue", True),  # the account before waits to go, and goes
         ("NotDue", True),  # the key is another
-        *([("NotDue", False)] * 2),
+        ("NotDue", False),
         ("Due", True),
         ("NotDue", True),
     ]
@@ -178,3 +185,96 @@ def test_a_dry_run_notes_no_look(scene: Scene) -> None:
     run(scene, dry_run=True)
     assert looked(scene)
     assert not noted(scene)
+
+
+CONFLICT = answered(Response.of_json(409, {"kind": "Status", "reason": "Conflict", "code": 409}))
+FORBIDDEN = answered(Response.of_json(403, {"kind": "Status", "reason": "Forbidden", "code": 403}))
+each = pytest.mark.parametrize("every", [timedelta(0), HOUR], ids=["each run looks", "few looks"])
+
+
+def runs(scene: Scene, count: int, every: timedelta) -> None:
+    for _ in range(count):
+        scene.advance(minutes=10)
+        run(scene, look_every=every)
+
+
+@each
+@pytest.mark.parametrize("answer", [CONFLICT, FORBIDDEN, request_lost()], ids=["409", "403", "lost"])
+def test_a_secret_outlives_its_source_although_the_first_try_to_release_it_failed(
+    scene: Scene, answer: Fate, every: timedelta
+) -> None:
+    looked_at(scene)
+    scene.merge(EXTERNAL_SECRET, {"spec": {"target": {"creationPolicy": "Orphan"}}})
+    scene.advance(minutes=10)
+    run(scene, look_every=every, cluster_faults=rule(scene, Rule(answer, "PATCH", SECRET, count=1)))
+    runs(scene, 3, every)
+    scene.delete(EXTERNAL_SECRET)
+    assert scene.secret() is not None
+
+
+@each
+@pytest.mark.parametrize(
+    "policy", [{"type": "idle", "idleTimeout": "2h"}, {"type": "retainLatest", "gracePeriod": "2h"}]
+)
+def test_while_an_account_waits_to_go_a_key_that_is_put_back_for_a_while_is_seen(
+    scene: Scene, policy: dict[str, str], every: timedelta
+) -> None:
+    """Who may hold it depends on that."""
+    scene.apply_documented(cleanupPolicy=policy)
+    scene.merge(EXTERNAL_SECRET, {"spec": {"refreshInterval": "24h"}})
+    run(scene, look_every=every)
+    first = scene.secret() or {}
+    scene.advance(hours=3)
+    run(scene, look_every=every, force=True)
+    runs(scene, 1, every)
+    second = scene.secret() or {}
+
+    def put(secret: dict[str, Any]) -> None:
+        metadata = {"annotations": secret["metadata"]["annotations"]}
+        scene.merge(SECRET, {"data": secret["data"], "metadata": metadata})
+
+    put(first)
+    runs(scene, 2, every)
+    start_pod(scene)
+    key = scene.key()
+    runs(scene, 2, every)
+    put(second)
+    runs(scene, 30, every)
+    assert scene.openai.use(key)
+
+
+@each
+def test_a_secret_that_was_seen_empty_is_healed_by_the_next_run_that_can(scene: Scene, every: timedelta) -> None:
+    looked_at(scene)
+    scene.merge(SECRET, {"data": None})
+    scene.openai.restrict(scene.admin_key, "api.none")
+    runs(scene, 1, every)
+    scene.openai.restrict(scene.admin_key, *ADMIN_SCOPES)
+    runs(scene, 1, every)
+    assert scene.outcome().reason == "KeyMissing"
+
+
+@each
+def test_a_blocked_target_is_not_ready_again_by_an_earlier_look(scene: Scene, every: timedelta) -> None:
+    looked_at(scene)
+    scene.merge(SECRET, {"immutable": True})
+    told = []
+    for label in ("x", None, "x", None):
+        scene.merge(EXTERNAL_SECRET, {"metadata": {"labels": {"a": label}}})
+        runs(scene, 1, every)
+        told.append(scene.condition()["status"])
+    assert told == ["False"] * 4
+
+
+@each
+def test_an_entry_from_a_backup_is_not_believed_to_have_looked(scene: Scene, every: timedelta) -> None:
+    looked_at(scene)
+    backup = copy.deepcopy(scene.kubernetes.find("keyrotations", LEDGER, "default.openai-credentials")) or {}
+    start_pod(scene)
+    scene.advance(minutes=10)
+    run(scene, look_every=every, force=True)
+    scene.delete(ENTRY)
+    kept = {field: backup[field] for field in ("apiVersion", "kind", "spec", "status")}
+    scene.apply(kept | {"metadata": {"name": "default.openai-credentials", "namespace": LEDGER}})
+    runs(scene, 1, every)
+    assert scene.outcome().reason == "UnknownAccount"

@@ -474,8 +474,8 @@ MUTATIONS = (
         "a look at a Secret counts for ever",
         "plan/looking",
         """
--    return look is not None and look.at <= now < look.at + run.look_every and look.wish == wish(target)
-+    return look is not None and bool(run.look_every) and look.wish == wish(target)
+-    return look is not None and look.at <= now < look.at + run.look_every and look.wish == wish(target, entry)
++    return look is not None and bool(run.look_every) and look.wish == wish(target, entry)
 """,
     ),
     Mutation(
@@ -483,7 +483,7 @@ MUTATIONS = (
         "a look at a Secret counts whatever is asked for since",
         "plan/looking",
         """
--    return look is not None and look.at <= now < look.at + run.look_every and look.wish == wish(target)
+-    return look is not None and look.at <= now < look.at + run.look_every and look.wish == wish(target, entry)
 +    return look is not None and look.at <= now < look.at + run.look_every
 """,
     ),

@@ -5,7 +5,7 @@
     plan       rotate, keep, or say why not (pure)
     rotate     intent, mint, verify, publish, record; told to the cluster at once
     restart    from the ledger: the workloads that an annotation names, once for each publication
-    retire     from the ledger, read again: previous and unpublished accounts that may go
+    retire     from the ledger, read again where need be: previous and unpublished accounts that may go
     report     what the run did, why, and what happens next
 
 Guarantees: one target's failure stays its own.

@@ -17,7 +17,7 @@ from worker.kubernetes.reading import Malformed, mapping_or_empty, version_of
 from worker.ledger.codec import KEY_ROTATIONS, decode_entry, entry_object, entry_patch
 from worker.ledger.conditional import conditional
 from worker.ledger.plausible import plausible
-from worker.model.entries import Entry, Unreadable
+from worker.model.entries import Entry, Unreadable, is_at_rest
 from worker.model.names import entry_name
 from worker.model.shard import WHOLE, Shard
 from worker.model.targets import Project
@@ -53,8 +53,8 @@ class Ledger:
         self._shard = shard
         self._latest: dict[str, Entry] = {}
         """The last listed entries, by name: the ledger decodes and keeps an unchanged entry only once."""
-        self.changed: set[Ref] = set()
-        """The targets whose entry this run has written."""
+        self.changed: dict[Ref, Entry | None] = {}
+        """What this run has written: the entry where it is at rest since, else None, to keep no more than that."""
         self.recorded: defaultdict[Project, set[str]] = defaultdict(set)
         """By project, names of accounts of every shard, as many as tell an empty list from one account's end."""
         self.namespace = namespace
@@ -117,6 +117,7 @@ class Ledger:
         """Store an entry. Raises Conflict where it has changed since it was read, or was created meanwhile."""
         name = entry_name(entry.target)
         if entry.version is None:
+            self.changed[entry.target] = None
             body = {
                 "apiVersion": KEY_ROTATIONS.api_version,
                 "kind": "KeyRotation",
@@ -128,12 +129,13 @@ class Ledger:
         if not patch:
             return entry
         ref = Ref(self.namespace, name)
+        self.changed[entry.target] = None  # the answer may be lost
         return self._stored(await self._cluster.patch(KEY_ROTATIONS, ref, conditional(patch, entry.version)))
 
     def _stored(self, answer: Answer) -> Entry:
         entry = _decoded(answer.body, self._clock.now())
         self._latest.pop(entry_name(entry.target), None)  # nobody else keeps the old version
-        self.changed.add(entry.target)
+        self.changed[entry.target] = entry if is_at_rest(entry) else None
         return entry
 
     async def update(self, entry: Entry, change: Callable[[Entry], Entry]) -> Entry:

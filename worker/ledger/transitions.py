@@ -219,8 +219,8 @@ def healthy(entry: Entry, now: datetime) -> Entry:
     return entry.with_condition(True, READY, message, now=now)
 
 
-def with_look(entry: Entry, look: Look) -> Entry:
-    """The entry, whose current key was found in its place."""
+def with_look(entry: Entry, look: Look | None) -> Entry:
+    """The entry, whose current key was found in its place; None: it is not known to be there."""
     publication = current(entry)
     return replace(
         entry,

@@ -23,6 +23,11 @@ def current(entry: Entry) -> Publication | None:
     return next((publication for publication in entry.history if publication.superseded_at is None), None)
 
 
+def is_at_rest(entry: Entry) -> bool:
+    """Has it its current account alone? Then there is nothing to retire."""
+    return current(entry) is not None and len(entry.history) == 1 and not entry.unpublished
+
+
 def is_empty(entry: Entry) -> bool:
     return not entry.history and not entry.unpublished
 

@@ -103,8 +103,8 @@ class Retirement:
     async def retire(self, entry: Entry, *, has_source: bool, served: bool) -> RetireOutcome:
         """Delete the accounts that may go now. Raises no expected error.
 
-        `has_source`: something still asks for this target. `served`: this run has looked at its Secret already;
-        otherwise `retire` looks at the Secret, for it may be gone.
+        `has_source`: something still asks for this target. `served`: this run has reconciled it already; otherwise
+        `retire` looks at the Secret, for it may be gone.
         """
         now = self.clock.now()
         claim = entry.claimed_until(now)

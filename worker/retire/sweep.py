@@ -19,7 +19,7 @@ from worker.context import RunContext
 from worker.discover.targets import NOT_SERVED, Discovered
 from worker.errors import OutOfReach
 from worker.ledger import transitions
-from worker.model.entries import Entry, current
+from worker.model.entries import Entry, is_at_rest
 from worker.model.outcomes import Result, RetireOutcome
 from worker.model.targets import Source
 from worker.model.values import Ref
@@ -163,9 +163,13 @@ class Sweep:
         What another run has changed of these meanwhile is for that run to retire.
         """
         ledger = self.context.ledger
-        listed = {entry.target: entry for entry in ledger.as_listed()}
-        at_rest = {ref: entry for ref, entry in listed.items() if _is_at_rest(entry) and ref in asked.served}
-        others = (listed.keys() | ledger.changed) - at_rest.keys()
+        known = {entry.target: entry for entry in ledger.as_listed()} | ledger.changed
+        at_rest = {
+            ref: entry
+            for ref, entry in known.items()
+            if entry is not None and is_at_rest(entry) and ref in asked.served
+        }
+        others = known.keys() - at_rest.keys()
         if CHEAPER_ALONE * len(others) <= len(at_rest):
             found = await for_each(
                 sorted(others),
@@ -174,8 +178,10 @@ class Sweep:
                 stop=self.context.stop,
                 tenant=lambda ref: ref.namespace,
             )
-            if not any(isinstance(done.value, Crash) for done in found):
-                return at_rest | {done.item: done.value for done in found if isinstance(done.value, Entry)}
+            read = {done.item: done.value for done in found if isinstance(done.value, Entry)}
+            # One that cannot be read, or is not there any more, is for the list to tell.
+            if read.keys() == others:
+                return at_rest | read
         return await self._all_entries()
 
     async def _all_entries(self) -> dict[Ref, Entry]:
@@ -279,11 +285,6 @@ class _Round:
         subject = source or secret_source(entry.target)
         for problem in await self.context.announcer.warn(subject, outcome.notices):
             self.context.watcher.not_announced(entry.target, problem)
-
-
-def _is_at_rest(entry: Entry) -> bool:
-    """Has it the current account alone?"""
-    return current(entry) is not None and len(entry.history) == 1 and not entry.unpublished
 
 
 def _joined(first: Mapping[Ref, RetireOutcome], second: Mapping[Ref, RetireOutcome]) -> dict[Ref, RetireOutcome]:

@@ -211,11 +211,12 @@ class Reconciler:
             if isinstance(decision, Restore) and not self.context.run.dry_run:
                 # The write has changed the resourceVersion: what follows goes by the Secret as it is then.
                 secret = await restore(self.context, target, seen, decision)
+            lives = seen.presumed or decision.reason in _LEFT_ALONE or await self._let_secret_live(target, secret)
             after = _with_decision(target, seen, decision, now=self.context.now())
-            if not await self._note(entry, with_this_look(target, seen, decision, after, self.context.run)):
+            # A look counts only where nothing is left to do to the Secret.
+            after = with_this_look(target, seen, decision, after, self.context.run) if lives else after
+            if not await self._note(entry, after):
                 await self._note_what_is_there(target)
-            if decision.reason not in _LEFT_ALONE and not seen.presumed:
-                await self._let_secret_live(target, secret)
         return outcome, seen.secret is None
 
     def _tell_blindness(self, target: Target, seen: Observation) -> None:
@@ -256,16 +257,16 @@ class Reconciler:
             return None
         return await self.rotation.rotate(target, seen, decision)
 
-    async def _let_secret_live(self, target: Target, secret: SecretView | None) -> None:
-        """Take our owner reference from a Secret that is to outlive its source."""
+    async def _let_secret_live(self, target: Target, secret: SecretView | None) -> bool:
+        """Take our owner reference from a Secret that is to outlive its source. False: it was changed meanwhile."""
         patch = release_patch(target, secret) if secret is not None else None
         if patch is None or self.context.run.dry_run:
-            return
+            return True
         try:
             await self.context.cluster.patch(SECRETS, target.ref, patch)
         except Conflict:
-            # Somebody has changed it since: the next run looks again.
-            return
+            return False  # the next run looks again
+        return True
 
     async def _presume(self, target: Target, entry: Entry) -> tuple[Observation | None, Decision | None]:
         """What is decided without a look at the Secret: that it is not due. None: it takes a look."""
