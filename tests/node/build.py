@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tests.cluster.build import Recipe, build_program, make_missing
 from tests.cluster.control_plane import cache_directory as control_plane_cache
@@ -96,7 +97,7 @@ def labels_of_another_revision(revision: str) -> dict[str, str]:
     """What the project's image says of itself where only the commit is another: every layer is there already."""
     store = cache_directory() / "buildah"
     made = _project(store, _base(store)[1], f"{IMAGE}:another", revision)
-    labels: dict[str, str] = json.loads(_buildah(store, "inspect", "--type=image", made))["OCIv1"]["config"]["Labels"]
+    labels: dict[str, str] = _inspected(store, made)["config"]["Labels"]
     return labels
 
 
@@ -157,7 +158,13 @@ def _archive(store: Path, image: str, name: str, directory: Path) -> Path:
 
 def _layers(store: Path, image: str) -> list[str]:
     """The digests of an image's layers, from the base on."""
-    found: list[str] = json.loads(_buildah(store, "inspect", "--type=image", image))["OCIv1"]["rootfs"]["diff_ids"]
+    found: list[str] = _inspected(store, image)["rootfs"]["diff_ids"]
+    return found
+
+
+def _inspected(store: Path, image: str) -> dict[str, Any]:
+    """An image's configuration, in OCI's form."""
+    found: dict[str, Any] = json.loads(_buildah(store, "inspect", "--type=image", image))["OCIv1"]
     return found
 
 

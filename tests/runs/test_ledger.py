@@ -849,6 +849,15 @@ def ledger_reads(scene: Scene) -> list[str]:
     return [path.removeprefix(ENTRIES).removeprefix("/") or "list" for path in paths]
 
 
+def several(scene: Scene, count: int) -> None:
+    """So many targets that have had their first run ten minutes ago."""
+    for number in range(count):
+        scene.namespace(f"n{number}")
+        scene.apply_documented(f"n{number}")
+    scene.run(max_wait=NO_WAIT)
+    scene.advance(minutes=10)
+
+
 def test_a_run_with_nothing_to_retire_lists_the_ledger_once(scene: Scene) -> None:
     scene.apply_documented()
     scene.run()
@@ -859,11 +868,7 @@ def test_a_run_with_nothing_to_retire_lists_the_ledger_once(scene: Scene) -> Non
 
 def test_before_retiring_few_of_many_entries_are_read_again_alone(scene: Scene) -> None:
     """A list of all would cost more; another run may have changed these meanwhile."""
-    for number in range(6):
-        scene.namespace(f"n{number}")
-        scene.apply_documented(f"n{number}")
-    scene.run(max_wait=NO_WAIT)
-    scene.advance(minutes=10)
+    several(scene, 6)
     scene.delete("/api/v1/namespaces/n3/secrets/openai-credentials")
     scene.run(max_wait=NO_WAIT)
     assert ledger_reads(scene) == ["list", "n3.openai-credentials"]
@@ -876,25 +881,14 @@ def test_before_retiring_few_of_many_entries_are_read_again_alone(scene: Scene) 
 
 
 def test_where_most_entries_may_have_something_to_retire_the_ledger_is_listed_again(scene: Scene) -> None:
-    for number in range(4):
-        scene.namespace(f"n{number}")
-        scene.apply_documented(f"n{number}")
-    scene.run(max_wait=NO_WAIT)
+    several(scene, 4)
     scene.advance(hours=2)
     scene.run(max_wait=NO_WAIT)
     assert ledger_reads(scene) == ["list", "list"]
 
 
-def six(scene: Scene) -> None:
-    for number in range(6):
-        scene.namespace(f"n{number}")
-        scene.apply_documented(f"n{number}")
-    scene.run(max_wait=NO_WAIT)
-    scene.advance(minutes=10)
-
-
 def test_an_entry_whose_write_got_no_answer_is_read_again(scene: Scene) -> None:
-    six(scene)
+    several(scene, 6)
     source = "/apis/external-secrets.io/v1/namespaces/n0/externalsecrets/openai-credentials"
     scene.merge(source, {"metadata": {"annotations": {"force-sync": "1"}}})
     lost = Rule(response_lost(disconnected=True), "PATCH", f"{ENTRIES}/n0.openai-credentials", count=1)
@@ -908,13 +902,13 @@ def test_an_entry_whose_write_got_no_answer_is_read_again(scene: Scene) -> None:
 
 def test_entries_that_were_written_and_are_at_rest_are_not_read_again(scene: Scene) -> None:
     """A run that notes looks, say."""
-    six(scene)
+    several(scene, 6)
     scene.run(max_wait=NO_WAIT, look_every=timedelta(hours=1))
     assert ledger_reads(scene) == ["list"]
 
 
 def test_an_entry_that_is_said_not_to_be_there_although_it_was_listed_is_for_the_list_to_tell(scene: Scene) -> None:
-    six(scene)
+    several(scene, 6)
     scene.delete("/api/v1/namespaces/n3/secrets/openai-credentials")
     scene.run(max_wait=NO_WAIT)
     scene.advance(minutes=10)

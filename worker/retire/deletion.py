@@ -51,9 +51,9 @@ def _made_later(listing: Listing, account_id: str, requested_at: datetime | None
 
 def _made_together(listing: Listing, one: str | None, other: str) -> bool:
     """Has OpenAI made these two for one request? By its own clock, for the ledger's time may be another's."""
-    times = [listing.accounts[id].created_at if id in listing.accounts else None for id in (one or "", other)]
-    first, second = times
-    return first is not None and second is not None and abs(first - second) <= MADE_WITHIN
+    shown = [listing.accounts[id].created_at for id in (one, other) if id is not None and id in listing.accounts]
+    times = [at for at in shown if at is not None]
+    return len(times) == 2 and max(times) - min(times) <= MADE_WITHIN
 
 
 def _version(secret: SecretView | None) -> Version | None:

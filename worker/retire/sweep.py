@@ -114,8 +114,9 @@ class Sweep:
 
     async def preview(self, discovered: Discovered) -> list[RetireOutcome]:
         """Report the accounts that a run would consider for deletion, and delete none."""
-        stored, now = await self._entries(_Asked.of(discovered)), self.context.now()
-        lost = self._lost(stored, _Asked.of(discovered), discovered) if discovered.unserved else frozenset()
+        asked = _Asked.of(discovered)
+        stored, now = await self._entries(asked), self.context.now()
+        lost = self._lost(stored, asked, discovered) if discovered.unserved else frozenset()
         found = list(self._unserved(lost, discovered).values())
         for ref, entry in stored.items():
             if ref in lost:
@@ -182,10 +183,7 @@ class Sweep:
             # One that cannot be read, or is not there any more, is for the list to tell.
             if read.keys() == others:
                 return at_rest | read
-        return await self._all_entries()
-
-    async def _all_entries(self) -> dict[Ref, Entry]:
-        return {ref: entry for ref, entry in (await self.context.ledger.read_all()).items() if isinstance(entry, Entry)}
+        return {ref: entry for ref, entry in (await ledger.read_all()).items() if isinstance(entry, Entry)}
 
     def _lost(self, entries: Mapping[Ref, Entry], asked: _Asked, discovered: Discovered) -> frozenset[Ref]:
         """Targets that an ExternalSecret asked for, and may still: the cluster does not serve them now."""
